@@ -1,0 +1,56 @@
+package commit
+
+import (
+	"math/bits"
+	"time"
+)
+
+// Options are the times and switches of both machines. They are part of the machines' state, so
+// that a run can be repeated from it. The zero value means the defaults.
+type Options struct {
+	// Vote is how long the coordinator waits for votes before it asks again. Defaults to 10 s.
+	Vote time.Duration `cbor:",omitempty" json:",omitempty"`
+	// VoteRetries is how often the coordinator asks again before it gives up and aborts.
+	// Defaults to 0: it gives up at once.
+	VoteRetries int `cbor:",omitempty" json:",omitempty"`
+	// Retry is the first pause before something is tried again: sending a decision, asking for
+	// one, finishing a branch, writing the register. Each further pause is twice as long.
+	// Defaults to 100 ms.
+	Retry time.Duration `cbor:",omitempty" json:",omitempty"`
+	// RetryMost bounds the pauses. Defaults to 30 s.
+	RetryMost time.Duration `cbor:",omitempty" json:",omitempty"`
+	// Cooperative lets a participant in doubt ask its peers too.
+	Cooperative bool `cbor:",omitempty" json:",omitempty"`
+	// NoOnePhase makes a single participant go through both phases.
+	NoOnePhase bool `cbor:",omitempty" json:",omitempty"`
+}
+
+func (o Options) vote() time.Duration {
+	if o.Vote > 0 {
+		return o.Vote
+	}
+	return 10 * time.Second
+}
+
+func (o Options) retry() (first, most time.Duration) {
+	first, most = o.Retry, o.RetryMost
+	if first <= 0 {
+		first = 100 * time.Millisecond
+	}
+	if most <= 0 {
+		most = 30 * time.Second
+	}
+	return first, max(first, most)
+}
+
+// pause returns the pause before try number attempt+2 and the attempt to remember. The attempt
+// stops growing when the pause does, so that a machine that retries for ever has finitely many
+// states.
+func (o Options) pause(attempt int) (time.Duration, int) {
+	first, most := o.retry()
+	doublings := bits.Len64(uint64(most/first)) - 1
+	if attempt >= doublings {
+		return most, doublings
+	}
+	return first << attempt, attempt + 1
+}
