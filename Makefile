@@ -1,0 +1,54 @@
+# Everything a contributor runs. `make` alone lists the targets.
+#
+# Variables: COUNT=1 runs every test anew instead of taking Go's cached results (the default where
+# CI is set); FUZZ_SECONDS, SOAK_COUNT and BENCH set the length of those targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+COUNT        ?= $(if $(CI),1,)
+FUZZ_SECONDS ?= 60
+SOAK_COUNT   ?= 20
+BENCH        ?= .
+
+export ASSENT_REQUIRE_POSTGRES := 1
+
+.PHONY: help test build lint fuzz soak bench generate docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: ## the one gate: what tests need, lint, every test under the race detector, a fuzz minute
+	@scripts/setup
+	@$(MAKE) lint
+	go test -race -timeout 300s $(if $(COUNT),-count=$(COUNT),) ./...
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+build: ## build bin/assent, a static binary
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+lint: ## gofmt, go vet, staticcheck, and the syntax of the shell scripts
+	@scripts/lint
+
+fuzz: ## every fuzz target, an equal share of FUZZ_SECONDS each
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+soak: ## every test SOAK_COUNT times in random order, under the race detector
+	@scripts/setup
+	go test -race -count=$(SOAK_COUNT) -shuffle=on -timeout 60m ./...
+
+bench: ## every benchmark that matches BENCH, with allocations
+	@scripts/setup
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...
+
+generate: ## run the go:generate lines
+	go generate ./...
+
+docs: ## rewrite the golden files from what the code does now; read the diff before you commit it
+	@scripts/golden
+
+clean: ## remove what build, test and bench leave behind
+	rm -rf bin coverage.txt
+	find . -name '*.test' -type f -not -path './.git/*' -delete
