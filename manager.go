@@ -1,0 +1,216 @@
+package assent
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"assent/decision"
+	"assent/protocol/commit"
+	"assent/resource"
+)
+
+// Manager coordinates transactions. All methods are safe for concurrent use.
+type Manager struct {
+	cfg         Config
+	names       map[resource.Resource]string
+	incarnation string
+	counter     atomic.Uint64
+	scans       map[string]*scan
+
+	mu     sync.Mutex
+	active map[commit.TransactionID]*transaction
+	open   map[commit.TransactionID]*Tx
+	idle   chan struct{} // closed and made anew whenever a transaction retires
+	closed bool
+
+	// life ends when Close gives up waiting; all work in the background hangs on it.
+	life     context.Context
+	end      context.CancelFunc
+	lifeLock sync.RWMutex // a worker starts under it for reading, and life ends under it
+	workers  sync.WaitGroup
+}
+
+// Open returns a manager and starts recovery: first what the log says is unfinished, then, now
+// and every ScanInterval, what the resources hold prepared for this log's owner. Open does not
+// wait for recovery, nor for a resource that is down. It fails on a bad Config and on a log that
+// cannot be read; ctx bounds the reading of the log.
+func Open(ctx context.Context, cfg Config) (*Manager, error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	incarnation, err := ulid.New(ulid.Now(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("assent: make an id: %w", err)
+	}
+	m := &Manager{
+		cfg: cfg, incarnation: incarnation.String(),
+		names:  map[resource.Resource]string{},
+		scans:  map[string]*scan{},
+		active: map[commit.TransactionID]*transaction{},
+		open:   map[commit.TransactionID]*Tx{},
+		idle:   make(chan struct{}),
+	}
+	m.life, m.end = context.WithCancel(context.Background())
+	for name, r := range cfg.Resources {
+		m.names[r] = name
+		m.scans[name] = &scan{name: name, resource: r, slots: make(chan struct{}, recoveryConcurrency)}
+	}
+	unfinished, err := m.unfinished(ctx)
+	if err != nil {
+		m.end()
+		return nil, fmt.Errorf("assent: read the decision log: %w", err)
+	}
+	for _, e := range unfinished {
+		m.resume(e)
+	}
+	for _, s := range m.scans {
+		m.spawn(func() { m.scanForEver(s) })
+	}
+	return m, nil
+}
+
+// unfinished reads the entries whose branches must be finished before anything else is done, so
+// that nothing is decided meanwhile about the same ids.
+func (m *Manager) unfinished(ctx context.Context) ([]decision.Entry, error) {
+	var entries []decision.Entry
+	for e, err := range m.cfg.Log.List(ctx, decision.Unfinished) {
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// Close rolls back the transactions that are open, waits until those that are being finished are
+// finished or ctx ends, and stops. What is then still unfinished is finished by the next manager
+// of the same log; that is no error. The log and the resources stay open: close them after.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	already := m.closed
+	m.closed = true
+	var open []*Tx
+	for _, tx := range m.open {
+		open = append(open, tx)
+	}
+	m.mu.Unlock()
+	if already {
+		return nil
+	}
+	for _, tx := range open {
+		tx.abandon("the manager is closing")
+	}
+	err := m.wait(ctx, func() int { return len(m.active) + len(m.open) })
+	m.lifeLock.Lock()
+	m.end()
+	m.lifeLock.Unlock()
+	for _, t := range m.transactions() {
+		t.stop()
+	}
+	m.workers.Wait()
+	if err != nil {
+		m.cfg.Logger.Warn("closed with unfinished transactions; the next manager of this log finishes them", "error", err)
+	}
+	return nil
+}
+
+// Quiesce waits until no transaction is being committed, rolled back or recovered. It does not
+// wait for transactions that are open for work. It returns ctx's error if that comes first, with
+// the number of transactions that are left.
+func (m *Manager) Quiesce(ctx context.Context) error {
+	return m.wait(ctx, func() int { return len(m.active) })
+}
+
+// wait waits until count, called with m.mu held, is zero.
+func (m *Manager) wait(ctx context.Context, count func() int) error {
+	for {
+		m.mu.Lock()
+		left, idle := count(), m.idle
+		m.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return fmt.Errorf("%d transactions are unfinished: %w", left, ctx.Err())
+		}
+	}
+}
+
+// spawn runs f in a goroutine that Close waits for, unless the manager's life has ended.
+func (m *Manager) spawn(f func()) {
+	m.lifeLock.RLock()
+	defer m.lifeLock.RUnlock()
+	if m.life.Err() == nil {
+		m.workers.Go(f)
+	}
+}
+
+// transactions returns those that are active now.
+func (m *Manager) transactions() []*transaction {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]*transaction, 0, len(m.active))
+	for _, t := range m.active {
+		all = append(all, t)
+	}
+	return all
+}
+
+// newID returns an id that no other transaction has: the manager's incarnation and a number.
+func (m *Manager) newID() commit.TransactionID {
+	return commit.TransactionID(m.incarnation + "-" + strconv.FormatUint(m.counter.Add(1), 36))
+}
+
+// mine reports whether this manager, and not an earlier or another one, made the id.
+func (m *Manager) mine(id commit.TransactionID) bool {
+	return strings.HasPrefix(string(id), m.incarnation+"-")
+}
+
+func (m *Manager) branchID(id commit.TransactionID, name string) resource.ID {
+	return resource.ID{Owner: m.cfg.Log.Owner(), Transaction: string(id), Branch: name}
+}
+
+// forgetOpen drops a transaction that ended without a branch.
+func (m *Manager) forgetOpen(id commit.TransactionID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.open, id)
+	m.signal()
+}
+
+// retire drops t once everything about it is recorded.
+func (m *Manager) retire(t *transaction) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.active, t.id)
+	m.signal()
+}
+
+// signal wakes those who wait for fewer transactions. The caller holds m.mu.
+func (m *Manager) signal() {
+	close(m.idle)
+	m.idle = make(chan struct{})
+}
+
+// pause sleeps for d and reports whether the manager still lives.
+func (m *Manager) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-m.life.Done():
+		return false
+	}
+}

@@ -1,0 +1,271 @@
+package assent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"assent/engine"
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/resource"
+)
+
+// participant is the hands of one participant machine: it does to the branch what the machine
+// says.
+//
+// The machine's stable record is the branch itself: what a resource has prepared is in its own
+// stable storage, with all that Recover needs, before Prepare answers. So Force has nothing to
+// write. See docs/decisions.
+type participant struct {
+	t        *transaction
+	node     protocol.NodeID
+	resource resource.Resource // nil where no resource of that name is configured
+	evidence []byte
+	branch   resource.Branch // nil where the work was done by another process
+	loop     *engine.Loop
+
+	mu      sync.Mutex
+	queue   []protocol.Value   // what the branch must do, one thing at a time
+	working bool               // a goroutine is at it
+	cancel  context.CancelFunc // of a prepare that is under way
+	doomed  bool               // a rollback follows: a prepare is not worth waiting for
+	done    bool
+	state   string // for people
+	outcome commit.Outcome
+	err     error // the last error of the branch
+}
+
+func newParticipant(t *transaction, name string, r resource.Resource, evidence []byte) *participant {
+	p := &participant{t: t, node: protocol.NodeID(name), resource: r, evidence: evidence, state: "working"}
+	p.loop = engine.New(engine.Config{
+		Scope: string(t.id), Node: p.node,
+		Machine: commit.NewParticipant(t.id, coordinatorNode, t.m.cfg.options()),
+		Hands:   p, Clock: t.m.cfg.Clock, Observer: t.m.cfg.Observer,
+	})
+	return p
+}
+
+// resume makes the machine anew from what its branch, being prepared, stands for.
+func (p *participant) resume() {
+	p.setState("prepared")
+	p.loop.Deliver(protocol.Recover{Records: protocol.Records{commit.BranchKey: commit.PreparedRecord{
+		ID: p.t.id, Coordinator: coordinatorNode, Evidence: p.evidence,
+	}}})
+}
+
+// Force has nothing to write; see participant.
+func (p *participant) Force([]protocol.Write) error { return nil }
+
+// Send gives a message to the coordinator. (Peers do not talk: they are one process.)
+func (p *participant) Send(_ protocol.NodeID, message protocol.Message) {
+	switch m := message.(type) {
+	case commit.Acknowledge:
+		p.finished(m.Outcome)
+	case commit.Voted:
+		switch m.Vote {
+		case commit.Yes:
+			p.setState("prepared")
+		case commit.ReadOnly:
+			p.finished(commit.Unfinished)
+		}
+	}
+	p.t.loop.Deliver(protocol.Receive{From: p.node, Message: message})
+	p.t.retireIfDone()
+}
+
+func (p *participant) finished(outcome commit.Outcome) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done, p.outcome, p.state = true, outcome, "finished"
+	if outcome == commit.Unfinished {
+		p.state = "read-only"
+	}
+}
+
+// Emit queues what the machine wants of its branch.
+func (p *participant) Emit(value protocol.Value) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch value.(type) {
+	case commit.PrepareBranch:
+		p.state = "preparing"
+	case commit.CommitBranch, commit.CommitBranchOnePhase:
+		p.state = "committing"
+	case commit.RollbackBranch:
+		p.state = "rolling back"
+		p.doomed = true
+		if p.cancel != nil {
+			p.cancel()
+		}
+	}
+	p.queue = append(p.queue, value)
+	if p.working {
+		return
+	}
+	p.working = true
+	p.t.m.spawn(p.work)
+}
+
+func (p *participant) work() {
+	for {
+		p.mu.Lock()
+		if len(p.queue) == 0 {
+			p.working = false
+			p.mu.Unlock()
+			return
+		}
+		next := p.queue[0]
+		p.queue = p.queue[1:]
+		p.mu.Unlock()
+		p.loop.Deliver(protocol.Input{Value: p.do(next)})
+	}
+}
+
+// do carries out one request and returns the machine's next input.
+func (p *participant) do(request protocol.Value) protocol.Value {
+	switch request.(type) {
+	case commit.PrepareBranch:
+		return p.prepare()
+	case commit.CommitBranchOnePhase:
+		return p.commitOnePhase()
+	case commit.CommitBranch:
+		return p.finish(p.commit)
+	default:
+		return p.finish(p.rollback)
+	}
+}
+
+func (p *participant) prepare() protocol.Value {
+	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.PrepareTimeout)
+	defer cancel()
+	p.mu.Lock()
+	p.cancel = cancel
+	doomed := p.doomed
+	p.mu.Unlock()
+	if doomed {
+		return commit.BranchPrepared{Vote: commit.No, Reason: "aborted before it was asked"}
+	}
+	v, err := p.branch.Prepare(ctx)
+	p.mu.Lock()
+	p.cancel = nil
+	p.mu.Unlock()
+	switch {
+	case err != nil:
+	case v.Vote == commit.NoVote || v.Vote > commit.ReadOnly:
+		err = fmt.Errorf("prepare returned the vote %v", v.Vote)
+	case len(v.Evidence) > resource.MaxEvidence:
+		err = fmt.Errorf("the evidence has %d bytes; at most %d are allowed", len(v.Evidence), resource.MaxEvidence)
+	default:
+		p.evidence = v.Evidence
+		return commit.BranchPrepared{Vote: v.Vote, Evidence: v.Evidence}
+	}
+	p.setError(err)
+	return commit.BranchPrepared{Vote: commit.No, Reason: bounded(err.Error())}
+}
+
+func (p *participant) commitOnePhase() protocol.Value {
+	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.PrepareTimeout)
+	defer cancel()
+	outcome, err := p.branch.(resource.OnePhase).CommitOnePhase(ctx)
+	if err != nil {
+		p.setError(err)
+	}
+	if outcome == commit.Unfinished {
+		outcome = commit.Hazard
+	}
+	return commit.BranchFinished{Outcome: outcome}
+}
+
+// finish makes one attempt to finish the branch. Attempts of recovery take turns, so that a
+// resource that comes back is not trampled.
+func (p *participant) finish(attempt func(context.Context) (commit.Outcome, error)) protocol.Value {
+	if s := p.t.m.scans[string(p.node)]; s != nil && p.branch == nil {
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		case <-p.t.m.life.Done():
+			return commit.BranchFailed{}
+		}
+	}
+	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.FinishTimeout)
+	defer cancel()
+	outcome, err := attempt(ctx)
+	if err == nil && outcome == commit.Unfinished {
+		err = errors.New("the resource gave no outcome")
+	}
+	if err == nil {
+		return commit.BranchFinished{Outcome: outcome}
+	}
+	if p.setError(err) && p.t.m.life.Err() == nil {
+		p.t.m.cfg.Logger.Warn("branch cannot be finished yet; trying again", "transaction", p.t.id, "resource", p.node, "error", err)
+	}
+	return commit.BranchFailed{}
+}
+
+func (p *participant) commit(ctx context.Context) (commit.Outcome, error) {
+	switch {
+	case p.branch != nil:
+		return p.branch.Commit(ctx)
+	case p.resource != nil:
+		return p.resource.Commit(ctx, p.prepared())
+	}
+	return 0, p.notConfigured()
+}
+
+func (p *participant) rollback(ctx context.Context) (commit.Outcome, error) {
+	switch {
+	case p.branch != nil:
+		return p.branch.Rollback(ctx)
+	case p.resource != nil:
+		return p.resource.Rollback(ctx, p.prepared())
+	}
+	return 0, p.notConfigured()
+}
+
+func (p *participant) prepared() resource.Prepared {
+	return resource.Prepared{ID: p.t.m.branchID(p.t.id, string(p.node)), Evidence: p.evidence}
+}
+
+func (p *participant) notConfigured() error {
+	return &resource.Error{Code: resource.Unavailable, Op: "finish",
+		Detail: fmt.Sprintf("no resource is named %q", p.node),
+		Hint:   "configure the resource again under this name, or resolve the branch by hand"}
+}
+
+func (p *participant) setState(state string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = state
+}
+
+// setError remembers err and reports whether it is the first.
+func (p *participant) setError(err error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := p.err == nil
+	p.err = err
+	return first
+}
+
+func (p *participant) lastError() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+func (p *participant) isDone() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+// bounded cuts a reason to what the log takes.
+func bounded(text string) string {
+	const most = 512
+	if len(text) <= most {
+		return text
+	}
+	return text[:most] + "…"
+}

@@ -1,0 +1,115 @@
+// Package trace is the one event format of a run, whoever executes it: live, simulated or checked.
+//
+// The package promises that an event says which machine did what and why in a form that reads
+// the same from all executors. It records nothing by itself: an Observer does.
+package trace
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"assent/protocol"
+)
+
+// Kind says what an Event is about. The zero value is invalid.
+type Kind uint8
+
+// The kinds, in the order in which they follow one another within one step.
+const (
+	// Deliver: an event is about to be given to the machine; Value is the protocol.Event.
+	Deliver Kind = iota + 1
+	// Force: the writes of the step are about to be forced; Value is a []protocol.Write.
+	Force
+	// Forced: the writes of the step are stable.
+	Forced
+	// Send: Value is about to leave for Peer.
+	Send
+	// Emit: Value is about to be handed to the other part on the same node.
+	Emit
+	// Stepped: everything that follows from the event has been carried out.
+	Stepped
+	// Failed: the writes could not be forced; nothing else of the step was carried out.
+	Failed
+)
+
+var kindNames = [...]string{"invalid", "deliver", "force", "forced", "send", "emit", "stepped", "failed"}
+
+// String returns the kind's name.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("invalid(%d)", uint8(k))
+}
+
+// Event is one thing that a machine did or that was done to it.
+type Event struct {
+	// Scope names the run that the machine is part of: a transaction.
+	Scope string
+	Node  protocol.NodeID
+	Kind  Kind
+	Peer  protocol.NodeID
+	Value any
+}
+
+// Observer is told of every event, before what it announces is done. It is called by many
+// goroutines at once and must be quick: the run waits for it. Value is only lent: an Observer that
+// keeps it makes a copy, or its encoding.
+type Observer interface{ Observe(Event) }
+
+// Point names the place of e in the protocol without the names of the transaction and without
+// contents: "coordinator send Finish(commit) to orders". Equal points are the same crash point.
+func (e Event) Point() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", e.Node, e.Kind)
+	if e.Value != nil {
+		b.WriteByte(' ')
+		b.WriteString(brief(e.Value))
+	}
+	if e.Peer != "" {
+		fmt.Fprintf(&b, " to %s", e.Peer)
+	}
+	return b.String()
+}
+
+// brief names a value by its type and by those of its fields that are the field's own words:
+// decisions, votes and outcomes.
+func brief(v any) string {
+	switch v := v.(type) {
+	case protocol.Receive:
+		return fmt.Sprintf("%s from %s", brief(v.Message), v.From)
+	case protocol.Input:
+		return brief(v.Value)
+	case protocol.Expire:
+		return "timer " + v.Timer
+	case []protocol.Write:
+		names := make([]string, len(v))
+		for i, w := range v {
+			names[i] = "delete"
+			if w.Record != nil {
+				names[i] = brief(w.Record)
+			}
+		}
+		return strings.Join(names, ",")
+	}
+	rv := reflect.Indirect(reflect.ValueOf(v))
+	name := rv.Type().Name()
+	if rv.Kind() != reflect.Struct {
+		return name
+	}
+	var words []string
+	for i := range rv.NumField() {
+		f := rv.Field(i)
+		if f.Kind() != reflect.Uint8 || !f.CanInterface() {
+			continue
+		}
+		if s, ok := f.Interface().(fmt.Stringer); ok && !f.IsZero() {
+			words = append(words, s.String())
+		}
+	}
+	if len(words) > 0 {
+		name += "(" + strings.Join(words, " ") + ")"
+	}
+	return name
+}

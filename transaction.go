@@ -1,0 +1,396 @@
+package assent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"assent/decision"
+	"assent/engine"
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/resource"
+)
+
+// coordinatorNode is the coordinator's id within a transaction; participants go by their
+// resource's name, which cannot hold a ':'.
+const coordinatorNode = protocol.NodeID("coordinator:")
+
+// transaction drives the machines of one transaction that is being committed, rolled back or
+// recovered. It is the coordinator's hands.
+type transaction struct {
+	m         *Manager
+	id        commit.TransactionID
+	began     time.Time
+	recovered bool
+	loop      *engine.Loop
+	concluded chan struct{} // closed when conclusion is set
+	retired   chan struct{} // closed when all is finished and recorded
+
+	mu             sync.Mutex
+	participants   map[protocol.NodeID]*participant
+	conclusion     commit.Concluded
+	hasConcluded   bool
+	completed      bool // the coordinator has heard of all it waits for
+	retiring       bool
+	stopped        bool
+	entry          *decision.Entry // what stands in the register, once asked
+	contradictions []Contradiction
+	proposeErr     error         // the register's last error
+	cause          *AbortedError // why the application or the manager gave it up
+	impatience     error         // the end of the context of whoever waits
+}
+
+func newTransaction(m *Manager, id commit.TransactionID, began time.Time) *transaction {
+	return &transaction{
+		m: m, id: id, began: began,
+		concluded:    make(chan struct{}),
+		retired:      make(chan struct{}),
+		participants: map[protocol.NodeID]*participant{},
+	}
+}
+
+// add gives the transaction a participant that has done its work in b.
+func (t *transaction) add(name string, b resource.Branch) {
+	p := newParticipant(t, name, t.m.cfg.Resources[name], nil)
+	p.branch = b
+	t.participants[p.node] = p
+}
+
+// assemble makes the coordinator among the participants there are.
+func (t *transaction) assemble() {
+	nodes := make([]protocol.NodeID, 0, len(t.participants))
+	onePhase := true
+	for node, p := range t.participants {
+		nodes = append(nodes, node)
+		if _, ok := p.branch.(resource.OnePhase); !ok {
+			onePhase = false
+		}
+	}
+	options := t.m.cfg.options()
+	options.NoOnePhase = !onePhase
+	t.loop = engine.New(engine.Config{
+		Scope: string(t.id), Node: coordinatorNode,
+		Machine: commit.NewCoordinator(t.id, nodes, options),
+		Hands:   t, Clock: t.m.cfg.Clock, Observer: t.m.cfg.Observer,
+	})
+}
+
+// start begins phase 1.
+func (t *transaction) start() {
+	t.assemble()
+	t.loop.Deliver(protocol.Start{})
+}
+
+// cancel aborts a transaction that has not started.
+func (t *transaction) cancel(reason string) {
+	t.assemble()
+	t.loop.Deliver(protocol.Input{Value: commit.Cancel{Reason: reason}})
+}
+
+// stop drops everything, as a crash would.
+func (t *transaction) stop() {
+	t.mu.Lock()
+	t.stopped = true
+	loops := []*engine.Loop{t.loop}
+	for _, p := range t.participants {
+		loops = append(loops, p.loop)
+	}
+	t.mu.Unlock()
+	for _, l := range loops {
+		l.Stop()
+	}
+}
+
+// Force has nothing to do: the coordinator's only record is the decision, in the register.
+func (t *transaction) Force([]protocol.Write) error { return nil }
+
+// Send gives a message to the participant to. A participant that this process does not know yet
+// is made from what the register tells of it.
+func (t *transaction) Send(to protocol.NodeID, message protocol.Message) {
+	p, fresh := t.participant(to, nil)
+	if fresh {
+		p.resume()
+	}
+	p.loop.Deliver(protocol.Receive{From: coordinatorNode, Message: message})
+}
+
+// participant returns the participant node, made anew from its evidence where there is none.
+func (t *transaction) participant(node protocol.NodeID, evidence []byte) (p *participant, fresh bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p = t.participants[node]; p != nil {
+		return p, false
+	}
+	if t.entry != nil && evidence == nil {
+		for _, b := range t.entry.Branches {
+			if b.Resource == string(node) {
+				evidence = b.Evidence
+			}
+		}
+	}
+	p = newParticipant(t, string(node), t.m.cfg.Resources[string(node)], evidence)
+	t.participants[node] = p
+	return p, true
+}
+
+// Emit takes what the coordinator says to those above and below it.
+func (t *transaction) Emit(value protocol.Value) {
+	switch v := value.(type) {
+	case commit.Propose:
+		t.m.spawn(func() { t.propose(v) })
+	case commit.Concluded:
+		t.mu.Lock()
+		t.conclusion, t.hasConcluded = v, true
+		t.mu.Unlock()
+		close(t.concluded)
+	case commit.Contradicted:
+		t.mu.Lock()
+		t.contradictions = append(t.contradictions, Contradiction{Resource: string(v.Node), Outcome: v.Outcome})
+		t.mu.Unlock()
+	case commit.Completed:
+		t.mu.Lock()
+		t.completed = true
+		t.mu.Unlock()
+		t.retireIfDone()
+	}
+}
+
+// propose asks the register and tells the coordinator what stands.
+func (t *transaction) propose(p commit.Propose) {
+	e := decision.Entry{ID: t.id, Decision: p.Decision, By: "coordinator", Time: time.Now()}
+	if p.Decision == commit.Abort {
+		e.By, e.Reason = "recovery", "a branch is prepared and no decision is recorded"
+	}
+	for _, member := range p.Members {
+		e.Branches = append(e.Branches, decision.Branch{Resource: string(member.Node), Evidence: member.Evidence})
+	}
+	stands, err := t.m.cfg.Log.Decide(t.m.life, e)
+	if err != nil {
+		t.mu.Lock()
+		first := t.proposeErr == nil
+		t.proposeErr = err
+		t.mu.Unlock()
+		if first && t.m.life.Err() == nil {
+			t.m.cfg.Logger.Error("the decision log does not decide; trying again", "transaction", t.id, "error", err)
+		}
+		t.loop.Deliver(protocol.Input{Value: commit.ProposeFailed{}})
+		return
+	}
+	t.decided(stands)
+}
+
+func (t *transaction) decided(stands decision.Entry) {
+	t.mu.Lock()
+	t.entry, t.proposeErr = &stands, nil
+	t.mu.Unlock()
+	v := commit.Decided{Decision: stands.Decision}
+	for _, b := range stands.Branches {
+		v.Members = append(v.Members, commit.Member{Node: protocol.NodeID(b.Resource), Evidence: b.Evidence})
+	}
+	t.loop.Deliver(protocol.Input{Value: v})
+}
+
+// await waits for the outcome as Tx.Commit promises.
+func (t *transaction) await(ctx context.Context, early bool) error {
+	select {
+	case <-t.concluded:
+	case <-ctx.Done():
+		t.mu.Lock()
+		t.impatience = ctx.Err()
+		t.mu.Unlock()
+		// Before commit is proposed this aborts; after, it has no effect.
+		t.loop.Deliver(protocol.Input{Value: commit.Cancel{Reason: ctx.Err().Error()}})
+		if err := t.awaitDecision(ctx); err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	committed := t.conclusion.Decision == commit.Commit
+	t.mu.Unlock()
+	if early && committed {
+		return t.outcome()
+	}
+	wait := time.NewTimer(t.m.cfg.FinishWait)
+	defer wait.Stop()
+	select {
+	case <-t.retired:
+	case <-wait.C:
+	case <-ctx.Done():
+	case <-t.m.life.Done():
+	}
+	return t.outcome()
+}
+
+// awaitDecision gives the register, or the only participant, a last chance after the caller's
+// context has ended.
+func (t *transaction) awaitDecision(ctx context.Context) error {
+	wait := time.NewTimer(min(t.m.cfg.FinishWait, time.Second))
+	defer wait.Stop()
+	select {
+	case <-t.concluded:
+		return nil
+	case <-wait.C:
+	case <-t.m.life.Done():
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.hasConcluded {
+		return nil
+	}
+	return &InDoubtError{ID: t.id, Err: errors.Join(ctx.Err(), t.proposeErr)}
+}
+
+// outcome is what is known now of a concluded transaction.
+func (t *transaction) outcome() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.conclusion
+	if len(t.contradictions) > 0 {
+		return &HeuristicError{ID: t.id, Decision: c.Decision, Branches: append([]Contradiction(nil), t.contradictions...)}
+	}
+	switch c.Decision {
+	case commit.Commit:
+		return nil
+	case commit.Abort:
+		return t.aborted(c)
+	}
+	return &InDoubtError{ID: t.id, Err: errors.New("the only branch did not say how it ended")}
+}
+
+// aborted explains an abort. The caller holds t.mu.
+func (t *transaction) aborted(c commit.Concluded) error {
+	if t.cause != nil {
+		return t.cause
+	}
+	e := &AbortedError{ID: t.id, Cause: c.Cause, By: string(c.By), Reason: c.Reason}
+	if p := t.participants[c.By]; p != nil {
+		e.Err = p.lastError()
+	}
+	if c.Cause == commit.Cancelled {
+		e.By, e.Err = "application", t.impatience
+	}
+	if c.Cause == commit.Settled && t.entry != nil {
+		e.By, e.Reason = t.entry.By, t.entry.Reason
+	}
+	return e
+}
+
+// retireIfDone records the end, in the background, once the coordinator and all participants
+// have nothing left to do.
+func (t *transaction) retireIfDone() {
+	t.mu.Lock()
+	done := t.completed && !t.retiring && !t.stopped
+	for _, p := range t.participants {
+		done = done && p.isDone()
+	}
+	if done {
+		t.retiring = true
+	}
+	needsRecord := t.entry != nil || len(t.contradictions) > 0
+	t.mu.Unlock()
+	switch {
+	case !done:
+	case needsRecord:
+		t.m.spawn(t.record)
+	default:
+		t.leave()
+	}
+}
+
+func (t *transaction) leave() {
+	t.m.retire(t)
+	close(t.retired)
+}
+
+// record writes down the heuristic outcomes, forced, and then that the transaction is finished.
+func (t *transaction) record() {
+	for pause := t.m.cfg.Retry; ; pause = min(2*pause, t.m.cfg.RetryMost) {
+		err := t.recordOnce()
+		if err == nil {
+			t.leave()
+			return
+		}
+		t.m.cfg.Logger.Error("cannot record the end of a transaction; trying again", "transaction", t.id, "error", err)
+		if !t.m.pause(pause) {
+			return
+		}
+	}
+}
+
+func (t *transaction) recordOnce() error {
+	t.mu.Lock()
+	contradictions, c := t.contradictions, t.conclusion
+	t.mu.Unlock()
+	entry, err := t.recorded()
+	if err != nil {
+		return err
+	}
+	for _, x := range contradictions {
+		if noted(entry, x.Resource) {
+			continue
+		}
+		reason := fmt.Sprintf("decision %s; the branch is found %s", c.Decision, x.Outcome)
+		err := t.annotate(decision.Note{Kind: decision.Heuristic, Branch: x.Resource,
+			Outcome: x.Outcome, By: "coordinator", Reason: reason, Forced: true})
+		if err != nil {
+			return err
+		}
+		t.m.cfg.Logger.Error("heuristic outcome", "transaction", t.id, "resource", x.Resource,
+			"decision", c.Decision, "outcome", x.Outcome, "hint", "assent resolve "+string(t.id))
+	}
+	if entry.Status() == decision.Done {
+		return nil
+	}
+	return t.annotate(decision.Note{Kind: decision.Finished})
+}
+
+// recorded returns the transaction's entry in the log, made now for an abort or a one-phase
+// commit, of which nothing is on record yet.
+func (t *transaction) recorded() (decision.Entry, error) {
+	t.mu.Lock()
+	entry, c := t.entry, t.conclusion
+	t.mu.Unlock()
+	if entry != nil {
+		return *entry, nil
+	}
+	e := decision.Entry{ID: t.id, Decision: c.Decision, By: "coordinator", Reason: c.Reason, Time: time.Now()}
+	if c.Decision == commit.Undecided {
+		e.Decision, e.Reason = commit.Commit, "one-phase commit whose only branch did not say how it ended"
+	}
+	stands, err := t.m.cfg.Log.Decide(t.m.life, e)
+	if err != nil {
+		return stands, err
+	}
+	t.mu.Lock()
+	t.entry = &stands
+	t.mu.Unlock()
+	return stands, nil
+}
+
+// annotate adds a note to the transaction's entry, in the log and here.
+func (t *transaction) annotate(note decision.Note) error {
+	note.Time = time.Now()
+	if err := t.m.cfg.Log.Annotate(t.m.life, t.id, note); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	entry := *t.entry
+	entry.Notes = append(entry.Notes[:len(entry.Notes):len(entry.Notes)], note)
+	t.entry = &entry
+	return nil
+}
+
+// noted reports whether e holds a heuristic note on the branch already, resolved or not: what a
+// person has dealt with is not raised again.
+func noted(e decision.Entry, branch string) bool {
+	for _, n := range e.Notes {
+		if n.Kind == decision.Heuristic && n.Branch == branch {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,234 @@
+package assent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"assent/decision"
+	"assent/protocol/commit"
+	"assent/resource"
+)
+
+// Tx is a transaction that is open for work. Resources join it; Commit or Rollback ends it. All
+// methods are safe for concurrent use; the work in one branch is done by one goroutine at a time.
+type Tx struct {
+	m     *Manager
+	id    commit.TransactionID
+	began time.Time
+	early bool
+
+	mu       sync.Mutex
+	ended    bool
+	why      *AbortedError // set when the manager ended it
+	branches map[string]*joined
+	order    []string
+	stop     func() // of the timeout
+}
+
+// joined is a branch that is being begun, or was.
+type joined struct {
+	ready  chan struct{} // closed when branch and err are set
+	branch resource.Branch
+	err    error
+}
+
+var _ resource.Transaction = (*Tx)(nil)
+
+// Begin opens a transaction. The context is checked and not kept: the transaction ends by
+// Commit, by Rollback, when Config.Timeout (or the Timeout option) has passed, or with the
+// manager. Run is simpler where the work is one function.
+func (m *Manager) Begin(ctx context.Context, options ...Option) (*Tx, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	o := m.options(options)
+	tx := &Tx{m: m, id: m.newID(), began: time.Now(), early: o.early, branches: map[string]*joined{}}
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil, ErrClosed
+	}
+	m.open[tx.id] = tx
+	m.mu.Unlock()
+	stop := m.cfg.Clock.AfterFunc(o.timeout, func() {
+		tx.abandon(fmt.Sprintf("open for longer than %v", o.timeout))
+	})
+	tx.mu.Lock()
+	tx.stop = stop
+	tx.mu.Unlock()
+	return tx, nil
+}
+
+// ID returns the transaction's id, by which its outcome can be asked for ever after.
+func (tx *Tx) ID() string { return string(tx.id) }
+
+// Join returns the transaction's branch in r, beginning it if it has none. Adapters call it;
+// applications call the adapter's own Join. It fails with ErrNotOpen after the end, and where r
+// is not one of the manager's resources. A failed Join leaves the transaction as it was.
+func (tx *Tx) Join(ctx context.Context, r resource.Resource) (resource.Branch, error) {
+	name, ok := tx.m.names[r]
+	if !ok {
+		return nil, fmt.Errorf("join transaction %s: %T is not a resource of this manager; add it to Config.Resources", tx.id, r)
+	}
+	tx.mu.Lock()
+	if tx.ended {
+		err := tx.notOpen()
+		tx.mu.Unlock()
+		return nil, err
+	}
+	if j := tx.branches[name]; j != nil {
+		tx.mu.Unlock()
+		select {
+		case <-j.ready:
+			return j.branch, j.err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	j := &joined{ready: make(chan struct{})}
+	tx.branches[name] = j
+	tx.order = append(tx.order, name)
+	tx.mu.Unlock()
+
+	j.branch, j.err = r.Begin(ctx, tx.m.branchID(tx.id, name))
+	if j.err != nil {
+		j.err = fmt.Errorf("join %s: %w", name, j.err)
+		tx.mu.Lock()
+		delete(tx.branches, name)
+		tx.order = remove(tx.order, name)
+		tx.mu.Unlock()
+	}
+	close(j.ready)
+	return j.branch, j.err
+}
+
+func remove(names []string, name string) []string {
+	for i, n := range names {
+		if n == name {
+			return append(names[:i:i], names[i+1:]...)
+		}
+	}
+	return names
+}
+
+// Commit ends the transaction and returns nil if it is committed: the decision is stable, and
+// the branches are finished, or will be (see Config.FinishWait). Else it returns an
+// *AbortedError, *InDoubtError or *HeuristicError, or ErrNotOpen when the transaction has ended
+// before. When ctx ends during the voting the transaction aborts; later it makes Commit return
+// early, and changes nothing.
+func (tx *Tx) Commit(ctx context.Context) error {
+	branches, err := tx.finish(nil)
+	if err != nil {
+		return err
+	}
+	if len(branches) == 0 {
+		return nil
+	}
+	t, err := tx.m.begin(tx, branches, nil)
+	if err != nil {
+		return err
+	}
+	t.start()
+	return t.await(ctx, tx.early)
+}
+
+// Rollback ends the transaction and undoes its work. It returns nil when nothing is left of it,
+// also when it was rolled back before. When ctx ends, Rollback returns its error and the rest is
+// undone in the background. After Commit it returns ErrNotOpen.
+func (tx *Tx) Rollback(ctx context.Context) error {
+	err := tx.rollback(ctx, &AbortedError{ID: tx.id, Cause: commit.Cancelled, By: "application"})
+	if errors.Is(err, ErrAborted) {
+		return nil
+	}
+	return err
+}
+
+// rollback ends the transaction as why says and returns what came of it: mostly why itself.
+func (tx *Tx) rollback(ctx context.Context, why *AbortedError) error {
+	branches, err := tx.finish(why)
+	if err != nil {
+		return err
+	}
+	if len(branches) == 0 {
+		return why
+	}
+	t, err := tx.m.begin(tx, branches, why)
+	if err != nil {
+		return err
+	}
+	t.cancel(why.Reason)
+	return t.await(ctx, false)
+}
+
+// abandon is the manager's own rollback. Nobody waits for it.
+func (tx *Tx) abandon(reason string) {
+	why := &AbortedError{ID: tx.id, Cause: commit.Cancelled, By: "manager", Reason: reason}
+	branches, err := tx.finish(why)
+	if err != nil || len(branches) == 0 {
+		return
+	}
+	t, err := tx.m.begin(tx, branches, why)
+	if err != nil {
+		return
+	}
+	tx.m.cfg.Logger.Warn("transaction rolled back", "transaction", tx.id, "reason", reason)
+	t.cancel(reason)
+}
+
+// finish closes the transaction to work and returns its branches.
+func (tx *Tx) finish(why *AbortedError) (map[string]resource.Branch, error) {
+	tx.mu.Lock()
+	if tx.ended {
+		err := tx.notOpen()
+		tx.mu.Unlock()
+		return nil, err
+	}
+	tx.ended, tx.why = true, why
+	joins := tx.branches
+	if tx.stop != nil {
+		tx.stop()
+	}
+	tx.mu.Unlock()
+
+	branches := make(map[string]resource.Branch, len(joins))
+	for name, j := range joins {
+		<-j.ready // Begin is bounded by the context of its caller
+		if j.err == nil {
+			branches[name] = j.branch
+		}
+	}
+	if len(branches) == 0 {
+		tx.m.forgetOpen(tx.id)
+	}
+	return branches, nil
+}
+
+// notOpen says why the transaction takes no work. The caller holds tx.mu.
+func (tx *Tx) notOpen() error {
+	if tx.why != nil {
+		return fmt.Errorf("%w: %w", ErrNotOpen, tx.why)
+	}
+	return fmt.Errorf("%w: transaction %s was committed or is being committed", ErrNotOpen, tx.id)
+}
+
+// begin makes the driver of tx, and moves tx from the open to the active transactions.
+func (m *Manager) begin(tx *Tx, branches map[string]resource.Branch, cause *AbortedError) (*transaction, error) {
+	t := newTransaction(m, tx.id, tx.began)
+	t.cause = cause
+	for _, name := range tx.order {
+		if b := branches[name]; b != nil {
+			t.add(name, b)
+		}
+	}
+	if len(t.participants) > decision.MaxBranches {
+		return nil, fmt.Errorf("transaction %s has %d branches; at most %d are allowed", tx.id, len(branches), decision.MaxBranches)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.open, tx.id)
+	m.active[tx.id] = t
+	return t, nil
+}
