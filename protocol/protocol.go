@@ -70,7 +70,7 @@ type Records map[string]Record
 // other order:
 //
 //  1. all Writes, atomically, and forced to stable storage;
-//  2. then Timers, then Sends and Emits in the order in which they stand.
+//  2. then Timers, then Sends, then Emits, each in the order in which they stand.
 //
 // If the writes fail, nothing else of the Step may leave the node: the machine is as good as
 // crashed and is made anew with Recover. This is the lectures' "log before you act".
