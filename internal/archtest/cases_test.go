@@ -172,6 +172,9 @@ type I interface {
 	Do()
 	hide()
 }
+
+// J does.
+type J interface{ Do() }
 `), nil},
 	{"doc comments", "undocumented", one("a.go", `package assent
 
@@ -188,6 +191,7 @@ type (
 	// V is.
 	V interface {
 		Do()
+		hide()
 	}
 )
 `), []string{"T has no", "M has no", "F has no", "A has no", "U has no", "Do has no"}},

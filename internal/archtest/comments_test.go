@@ -37,8 +37,8 @@ func checkPackageComments(t *tree) (found []finding) {
 	return found
 }
 
-// checkDocComments checks that exported identifiers, and the methods of exported interfaces, are
-// documented. A group of constants or variables may be documented as one.
+// checkDocComments checks that exported identifiers are documented, and the methods of exported
+// interfaces that have several. A group of constants or variables may be documented as one.
 func checkDocComments(t *tree) (found []finding) {
 	for _, f := range t.files {
 		if f.test || f.generated {
@@ -83,7 +83,7 @@ func undocumentedType(d *ast.GenDecl, s *ast.TypeSpec) (names []*ast.Ident) {
 	if s.Doc == nil && (d.Doc == nil || d.Lparen.IsValid()) {
 		names = append(names, s.Name)
 	}
-	if i, ok := s.Type.(*ast.InterfaceType); ok {
+	if i, ok := s.Type.(*ast.InterfaceType); ok && methods(i) > 1 { // the comment on the type covers one
 		for _, m := range i.Methods.List {
 			if m.Doc == nil && m.Comment == nil {
 				names = append(names, exported(m.Names)...)
