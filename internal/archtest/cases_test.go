@@ -76,10 +76,11 @@ var cases = []breach{
 	{"adapters", "unknown", one("resource/tape/t.go", `package tape`), []string{"not in archtest's list of adapters"}},
 
 	{"protocols are pure", "durations", map[string]string{
-		"protocol/commit/c.go":      `package commit; import ("fmt"; "time"; "assent/protocol"); const after = 2*time.Second`,
-		"protocol/commit/c_test.go": `package commit; import ("os"; "time"); var now = time.Now`,
-		"protocol/p.go":             `package protocol; import "github.com/fxamacker/cbor/v2"`,
-		"engine/e.go":               `package engine; import ("sync"; "time"); var now = time.Now`,
+		"protocol/commit/c.go":       `package commit; import ("fmt"; "time"; "assent/protocol"); const after = 2*time.Second`,
+		"protocol/commit/c_test.go":  `package commit; import ("os"; "time"); var now = time.Now`,
+		"protocol/p.go":              `package protocol; import "github.com/fxamacker/cbor/v2"`,
+		"protocol/protocoltest/t.go": `package protocoltest; import ("reflect"; "testing")`,
+		"engine/e.go":                `package engine; import ("sync"; "time"); var now = time.Now`,
 	}, nil},
 	{"protocols are pure", "imports", one("protocol/commit/c.go",
 		`package commit; import ("os"; "sync"; "context"; "math/rand/v2"; "github.com/fxamacker/cbor/v2")`),

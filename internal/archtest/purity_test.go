@@ -37,10 +37,10 @@ var durations = map[string]bool{
 }
 
 // checkPurity checks that protocols and the kernel read no clock, draw no random number, start no
-// goroutine and touch nothing outside, in files that are not tests.
+// goroutine and touch nothing outside, in files that are neither tests nor a suite of them.
 func checkPurity(t *tree) (found []finding) {
 	for _, f := range t.files {
-		if f.test || !within(f.dir, "protocol") {
+		if f.test || suite(f.dir) || !within(f.dir, "protocol") {
 			continue
 		}
 		f.imports(func(spec *ast.ImportSpec, importPath string) {
