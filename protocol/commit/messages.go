@@ -101,7 +101,8 @@ type (
 	CommitBranch struct{}
 	// RollbackBranch asks the branch to roll back, whatever state it is in.
 	RollbackBranch struct{}
-	// CommitBranchOnePhase asks the branch to commit without having prepared.
+	// CommitBranchOnePhase asks the branch to commit without having prepared. Asked again, the
+	// branch says what became of it.
 	CommitBranchOnePhase struct{}
 )
 
@@ -126,7 +127,9 @@ type (
 
 // What a participant keeps in stable storage, under BranchKey.
 type (
-	// PreparedRecord is the yes vote: the promise to commit or to roll back as decided.
+	// PreparedRecord is the yes vote: the promise to commit or to roll back as decided. The branch
+	// is prepared before the record is written, so an executor whose branches outlive it looks at
+	// them first: a branch that is found prepared without a record stands for this record.
 	PreparedRecord struct {
 		ID          TransactionID
 		Coordinator protocol.NodeID

@@ -222,6 +222,8 @@ func (p *Participant) expire(timer string, out *protocol.Effects) {
 		out.Emit(CommitBranch{})
 	case timer == BranchTimer && p.State == ParticipantRollingBack:
 		out.Emit(RollbackBranch{})
+	case timer == BranchTimer && p.State == ParticipantOnePhase:
+		out.Emit(CommitBranchOnePhase{})
 	}
 }
 
@@ -234,7 +236,8 @@ func (p *Participant) input(value protocol.Value, out *protocol.Effects) {
 	case BranchFinished:
 		p.finished(v.Outcome, out)
 	case BranchFailed:
-		if p.State == ParticipantCommitting || p.State == ParticipantRollingBack {
+		switch p.State {
+		case ParticipantCommitting, ParticipantRollingBack, ParticipantOnePhase:
 			p.armRetry(BranchTimer, out)
 		}
 	case Abandon:
