@@ -1,0 +1,319 @@
+package disk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"assent/decision"
+	"assent/protocol/commit"
+)
+
+// Index keys. Every value is bound to its key (bindValue).
+//
+//	e <id>                      the entry
+//	s <status> <decided> <id>   nothing: the entries of one status, in the order of decision
+//	r <done>                    doneAt, decided, id: the Done entries, in the order of finishing
+//	m applied                   the sequence number of the last record applied
+const (
+	entryPrefix  = 'e'
+	metaPrefix   = 'm'
+	donePrefix   = 'r'
+	statusPrefix = 's'
+)
+
+var appliedKey = []byte("mapplied")
+
+// formatVersion pins the engine's own format, so that a newer engine does not make the log
+// unreadable to an older Assent unasked. FormatTableFormatV6 is the first whose table footers
+// carry a checksum.
+const formatVersion = pebble.FormatTableFormatV6
+
+func entryKey(id commit.TransactionID) []byte {
+	return append(append(make([]byte, 0, 1+len(id)), entryPrefix), id...)
+}
+
+func statusKey(s decision.Status, decided uint64, id commit.TransactionID) []byte {
+	key := append(make([]byte, 0, 10+len(id)), statusPrefix, byte(s))
+	return append(binary.BigEndian.AppendUint64(key, decided), id...)
+}
+
+func doneKey(done uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 9), donePrefix), done)
+}
+
+// index is the store of what was decided: the records of the log, applied. It runs without a
+// write-ahead log of its own; what it has not flushed is in the segments.
+type index struct {
+	db   *pebble.DB
+	path string
+
+	// gate is held shared by whoever reads and exclusively by close, so that nobody meets a
+	// closed engine.
+	gate   sync.RWMutex
+	closed bool
+	// broken is set when nothing more may be applied.
+	broken atomic.Bool
+
+	// The rest belongs to whoever applies records; one goroutine.
+	applied uint64 // the sequence number of the last record applied
+	done    int    // how many Done entries there are
+	oldest  uint64 // no Done entry has a smaller done number
+}
+
+// engineLog receives the engine's messages. Its Fatalf must not end the process.
+type engineLog struct {
+	logger *slog.Logger
+	fail   func(error)
+}
+
+// Infof drops the message: the engine is talkative.
+func (e engineLog) Infof(string, ...any) {}
+
+// Errorf passes the message on as a warning.
+func (e engineLog) Errorf(format string, args ...any) {
+	e.logger.Warn("decision log index", "message", fmt.Sprintf(format, args...))
+}
+
+// Fatalf stops the log. The engine calls it where it will not go on. After a failed write of the
+// manifest it unwinds in good order when Fatalf returns; elsewhere its state is not to be trusted
+// and the goroutine ends here.
+func (e engineLog) Fatalf(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	err := errors.New(text)
+	for _, arg := range args {
+		if cause, ok := arg.(error); ok {
+			err = cause
+		}
+	}
+	e.fail(fmt.Errorf("index: %w", err))
+	if !strings.HasPrefix(text, "MANIFEST") {
+		runtime.Goexit()
+	}
+}
+
+func engineOptions(fs vfs.FS, logger *slog.Logger, fail func(error)) *pebble.Options {
+	log := engineLog{logger: logger, fail: fail}
+	opts := &pebble.Options{
+		FS:                 fs,
+		FormatMajorVersion: formatVersion,
+		DisableWAL:         true,
+		MemTableSize:       16 << 20,
+		CacheSize:          8 << 20,
+		MaxOpenFiles:       256,
+		// The log flushes the index itself and waits for it (store.flush). The engine must never
+		// make a writer wait, because after a failure it would wait for ever.
+		MemTableStopWritesThreshold: 1000,
+		L0StopWritesThreshold:       1000,
+		L0CompactionThreshold:       2,
+		Logger:                      log,
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { fail(fmt.Errorf("index: %w", err)) },
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				fail(&DamageError{Path: info.Path, Offset: -1, Reason: info.Details.Error(), Err: info.Details})
+			},
+		},
+	}
+	for i := range opts.Levels {
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return opts
+}
+
+// openIndex opens the index for use. fail is told of every failure in the background and must not
+// block.
+func openIndex(fs vfs.FS, path string, logger *slog.Logger, fail func(error)) (*index, error) {
+	x := &index{path: path}
+	var failure error // of an open that has not ended
+	opened := false
+	var mu sync.Mutex
+	opts := engineOptions(fs, logger, func(err error) {
+		x.broken.Store(true)
+		mu.Lock()
+		defer mu.Unlock()
+		if failure = err; opened {
+			fail(err)
+		}
+	})
+	db, err := pebble.Open(path, opts)
+	mu.Lock()
+	defer mu.Unlock()
+	if err == nil && failure != nil {
+		err = db.Close()
+	}
+	if err = errors.Join(err, failure); err != nil {
+		return nil, indexError(path, err)
+	}
+	x.db, opened = db, true
+	return x, nil
+}
+
+// indexError tells damage from everything else that the engine may answer.
+func indexError(path string, err error) error {
+	if pebble.IsCorruptionError(err) || errors.Is(err, pebble.ErrDBDoesNotExist) {
+		return &DamageError{Path: path, Offset: -1, Reason: err.Error(), Err: err}
+	}
+	return fmt.Errorf("index %s: %w", path, err)
+}
+
+// verifyIndex reads the whole index without changing anything and returns what it holds.
+func verifyIndex(fs vfs.FS, path string, logger *slog.Logger) (*index, error) {
+	var failure error
+	opts := engineOptions(fs, logger, func(err error) { failure = err })
+	opts.EventListener = &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}
+	opts.ReadOnly = true
+	db, err := pebble.Open(path, opts)
+	if err != nil {
+		return nil, indexError(path, errors.Join(err, failure))
+	}
+	x := &index{db: db, path: path}
+	err = x.survey()
+	if cerr := db.Close(); err == nil && cerr != nil {
+		err = indexError(path, cerr)
+	}
+	return x, err
+}
+
+// survey reads every key and value, checks them, and sets what x knows of itself.
+func (x *index) survey() error {
+	it, err := x.db.NewIter(nil)
+	if err != nil {
+		return indexError(x.path, err)
+	}
+	defer it.Close()
+	var entries, statuses, done int
+	x.oldest = ^uint64(0)
+	for ok := it.First(); ok; ok = it.Next() {
+		key, value := it.Key(), it.Value()
+		if err := checkValue(key, value); err != nil {
+			return x.damage(key, err)
+		}
+		switch key[0] {
+		case entryPrefix:
+			s, err := decodeStored(key, value)
+			if err != nil {
+				return x.damage(key, err)
+			}
+			entries++
+			if s.status == decision.Done {
+				done++
+			}
+		case statusPrefix:
+			statuses++
+		case donePrefix:
+			x.done++
+			x.oldest = min(x.oldest, binary.BigEndian.Uint64(key[1:]))
+		case metaPrefix:
+			x.applied = binary.BigEndian.Uint64(value[4:])
+		default:
+			return x.damage(key, errors.New("key of no known kind"))
+		}
+	}
+	if err := it.Error(); err != nil {
+		return indexError(x.path, err)
+	}
+	if x.done == 0 {
+		x.oldest = 0
+	}
+	if entries != statuses || done != x.done {
+		return &DamageError{Path: x.path, Offset: -1, Reason: fmt.Sprintf(
+			"%d entries, of which %d done, but %d and %d keys to find them by", entries, done, statuses, x.done)}
+	}
+	return nil
+}
+
+func (x *index) damage(key []byte, err error) error {
+	return &DamageError{Path: x.path, Offset: -1, Key: string(key), Reason: err.Error(), Err: err}
+}
+
+var errIndexClosed = errors.New("the index is closed")
+
+// read calls f with the engine, unless it is closed. A panic of the engine becomes an error.
+func (x *index) read(f func(db *pebble.DB) error) (err error) {
+	x.gate.RLock()
+	defer x.gate.RUnlock()
+	if x.closed {
+		return errIndexClosed
+	}
+	return f(x.db)
+}
+
+// get returns what is stored of id, or nil.
+func (x *index) get(id commit.TransactionID) (s *stored, err error) {
+	err = x.read(func(db *pebble.DB) error {
+		s, err = getStored(db, x.path, id)
+		return err
+	})
+	return s, err
+}
+
+func getStored(r pebble.Reader, path string, id commit.TransactionID) (*stored, error) {
+	key := entryKey(id)
+	value, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, indexError(path, err)
+	}
+	s, err := decodeStored(key, append([]byte(nil), value...))
+	if cerr := closer.Close(); err == nil && cerr != nil {
+		return nil, indexError(path, cerr)
+	}
+	if err != nil {
+		return nil, &DamageError{Path: path, Offset: -1, Key: string(key), Reason: err.Error(), Err: err}
+	}
+	return s, nil
+}
+
+// flushedUpTo returns the sequence number of the last record whose effects are in tables on disk.
+func (x *index) flushedUpTo() (applied uint64, err error) {
+	err = x.read(func(db *pebble.DB) error {
+		it, err := db.NewIter(&pebble.IterOptions{
+			LowerBound: appliedKey, UpperBound: append(appliedKey[:len(appliedKey):len(appliedKey)], 0),
+			OnlyReadGuaranteedDurable: true,
+		})
+		if err != nil {
+			return indexError(x.path, err)
+		}
+		if it.First() {
+			if err := checkValue(it.Key(), it.Value()); err != nil {
+				return errors.Join(x.damage(appliedKey, err), it.Close())
+			}
+			applied = binary.BigEndian.Uint64(it.Value()[4:])
+		}
+		return it.Close()
+	})
+	return applied, err
+}
+
+// flush begins to write what is only in memory into tables; done is closed when they are stable.
+func (x *index) flush() (done <-chan struct{}, err error) {
+	err = x.read(func(db *pebble.DB) error {
+		if done, err = db.AsyncFlush(); err != nil {
+			return indexError(x.path, err)
+		}
+		return nil
+	})
+	return done, err
+}
+
+// close closes the engine. It waits for the engine's background work.
+func (x *index) close() error {
+	x.gate.Lock()
+	defer x.gate.Unlock()
+	if x.closed {
+		return nil
+	}
+	x.closed = true
+	return x.db.Close()
+}

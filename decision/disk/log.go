@@ -1,0 +1,339 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"assent/decision"
+	"assent/protocol/commit"
+)
+
+var _ decision.Log = (*Log)(nil)
+
+// Log is a decision log in a directory of this machine. All methods are safe for concurrent use.
+type Log struct {
+	dir   string
+	cfg   Config
+	fs    vfs.FS
+	owner string
+	lock  io.Closer
+	stats counters
+
+	// current is what serves requests; nil once the log is closed.
+	current atomic.Pointer[store]
+	// turn is held by whoever replaces or removes current.
+	turn chan struct{}
+	// last is when a reopening was last begun on demand.
+	last struct {
+		sync.Mutex
+		at     time.Time
+		closed bool
+	}
+	reopening sync.WaitGroup
+}
+
+// Open opens the decision log in dir, creating it where there is none, and finishes what a crash
+// interrupted. It holds a lock on dir until Close.
+//
+// Open reads the whole log and checks it, which takes about a second for a million entries. It
+// fails, and changes nothing, where dir belongs to something else (ErrForeign), is in use
+// (ErrLocked), was written by a newer Assent (ErrFormat), or is damaged (a *DamageError). Errors
+// carry a hint (resource.HintOf).
+func Open(dir string, cfg Config) (*Log, error) {
+	const op = "open decision log"
+	if err := cfg.validate(); err != nil {
+		return nil, invalid(op, err)
+	}
+	l := &Log{dir: dir, cfg: cfg, fs: cfg.FS, turn: make(chan struct{}, 1)}
+	if err := l.open(); err != nil {
+		return nil, l.explain(op, err)
+	}
+	return l, nil
+}
+
+func (l *Log) open() (err error) {
+	if err := makeDir(l.fs, l.dir); err != nil {
+		return err
+	}
+	if l.lock, err = lockDir(l.fs, l.dir); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = l.lock.Close()
+		}
+	}()
+	if err := l.identify(); err != nil {
+		return err
+	}
+	s, err := openStore(l)
+	if err != nil {
+		return err
+	}
+	l.current.Store(s)
+	s.start()
+	return nil
+}
+
+// Close serves what was asked before and closes the log. It is not an error to close it twice.
+func (l *Log) Close() error {
+	l.last.Lock()
+	l.last.closed = true
+	l.last.Unlock()
+	l.turn <- struct{}{}
+	s := l.current.Swap(nil)
+	<-l.turn
+	l.reopening.Wait()
+	if s == nil {
+		return nil
+	}
+	err := s.close(patience)
+	return errors.Join(err, l.lock.Close())
+}
+
+// patience is how long the parts of a store that has failed are given to end.
+const patience = 10 * time.Second
+
+// Reopen makes a log that has stopped decide again, if its storage lets it. It does what Open
+// does: everything that was decided is read again and made stable once more; what a failed write
+// left is found and stands. It does nothing to a log that has not stopped.
+//
+// A log that has stopped also reopens itself, in the background, when it is used; see
+// Config.RetryInterval.
+func (l *Log) Reopen(ctx context.Context) error {
+	const op = "reopen decision log"
+	select {
+	case l.turn <- struct{}{}:
+		defer func() { <-l.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w", op, context.Cause(ctx))
+	}
+	s := l.current.Load()
+	if s == nil {
+		return fmt.Errorf("%s: %w", op, decision.ErrClosed)
+	}
+	if s.failure() == nil {
+		return nil
+	}
+	if err := s.close(patience); err != nil {
+		return l.stop(op, fmt.Errorf("%w; since then %w", s.cause, err))
+	}
+	fresh, err := openStore(l)
+	if err != nil {
+		return l.stop(op, err)
+	}
+	l.current.Store(fresh)
+	fresh.start()
+	l.stats.reopens.Add(1)
+	l.cfg.Logger.Info("the decision log decides again", "dir", l.dir)
+	return nil
+}
+
+// stopped returns what a caller is told by a store that has failed, and begins to replace it.
+func (l *Log) stopped(op string, s *store) error {
+	l.last.Lock()
+	defer l.last.Unlock()
+	if now := time.Now(); !l.last.closed && (l.last.at.IsZero() || now.Sub(l.last.at) >= l.cfg.RetryInterval) {
+		l.last.at = now
+		l.reopening.Go(func() {
+			if err := l.Reopen(context.Background()); err != nil && !errors.Is(err, decision.ErrClosed) {
+				l.cfg.Logger.Warn("the decision log stays stopped", "dir", l.dir, "cause", err)
+			}
+		})
+	}
+	return l.stop(op, s.cause)
+}
+
+// Owner implements decision.Log. It is 26 letters and digits.
+func (l *Log) Owner() string { return l.owner }
+
+// Decide implements decision.Log. Callers share syncs. When ctx ends first, what was asked may
+// still be done.
+func (l *Log) Decide(ctx context.Context, e decision.Entry) (decision.Entry, error) {
+	const op = "decide"
+	s, err := l.serving(ctx, op)
+	if err != nil {
+		return decision.Entry{}, err
+	}
+	if err := e.Check(); err != nil {
+		return decision.Entry{}, invalid(op, err)
+	}
+	e = normalize(e)
+	r := &request{entry: e, forced: true, done: make(chan struct{}), seen: s.appliedGroup.Load()}
+	r.kind, r.id, r.status = decideRecord, e.ID, e.Status()
+	found, err := s.idx.get(e.ID)
+	if err != nil {
+		return decision.Entry{}, l.told(op, s, err)
+	}
+	if found != nil {
+		stands, err := found.entry()
+		if err != nil {
+			return decision.Entry{}, l.told(op, s, s.idx.damage(entryKey(e.ID), err))
+		}
+		return stands, nil
+	}
+	if r.body, err = encodeEntry(e); err != nil {
+		return decision.Entry{}, invalid(op, err)
+	}
+	if err := l.ask(ctx, op, s, r); err != nil {
+		return decision.Entry{}, err
+	}
+	return *r.stands, nil
+}
+
+// Lookup implements decision.Register. A log that has stopped still tells what it knows to be
+// stable, but answers ErrStopped where it knows of nothing.
+func (l *Log) Lookup(ctx context.Context, id commit.TransactionID) (decision.Entry, error) {
+	const op = "look up"
+	s, err := l.reading(ctx, op)
+	if err != nil {
+		return decision.Entry{}, err
+	}
+	if err := decision.CheckID(id); err != nil {
+		return decision.Entry{}, invalid(op, err)
+	}
+	found, err := s.idx.get(id)
+	switch {
+	case err != nil:
+		return decision.Entry{}, l.told(op, s, err)
+	case found == nil && s.failure() != nil:
+		return decision.Entry{}, l.stopped(op, s)
+	case found == nil:
+		return decision.Entry{}, fmt.Errorf("%s %q: %w", op, id, decision.ErrNotFound)
+	}
+	e, err := found.entry()
+	if err != nil {
+		return decision.Entry{}, l.told(op, s, s.idx.damage(entryKey(id), err))
+	}
+	return e, nil
+}
+
+// Annotate implements decision.Log. A note that is not Forced is stable within a few hundredths
+// of a second, or together with the next decision.
+func (l *Log) Annotate(ctx context.Context, id commit.TransactionID, n decision.Note) error {
+	const op = "annotate"
+	s, err := l.serving(ctx, op)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(decision.CheckID(id), n.Check()); err != nil {
+		return invalid(op, err)
+	}
+	r := &request{forced: n.Forced, done: make(chan struct{})}
+	r.kind, r.id, r.note = noteRecord, id, normalizeNote(n)
+	if r.body, err = encodeNote(r.note); err != nil {
+		return invalid(op, err)
+	}
+	return l.ask(ctx, op, s, r)
+}
+
+// Forget implements decision.Log. It is not forced: after a crash within a few hundredths of a
+// second the entry may be back.
+func (l *Log) Forget(ctx context.Context, id commit.TransactionID) error {
+	const op = "forget"
+	s, err := l.serving(ctx, op)
+	if err != nil {
+		return err
+	}
+	if err := decision.CheckID(id); err != nil {
+		return invalid(op, err)
+	}
+	r := &request{done: make(chan struct{})}
+	r.kind, r.id = forgetRecord, id
+	return l.ask(ctx, op, s, r)
+}
+
+// List implements decision.Log. The work is in proportion to the entries of that status alone.
+func (l *Log) List(ctx context.Context, status decision.Status) iter.Seq2[decision.Entry, error] {
+	const op = "list"
+	return func(yield func(decision.Entry, error) bool) {
+		c := newCursor(status)
+		for !c.over {
+			s, err := l.reading(ctx, op)
+			var page []decision.Entry
+			if err == nil {
+				if page, err = s.idx.page(c); err != nil {
+					err = l.told(op, s, err)
+				}
+			}
+			if err != nil {
+				yield(decision.Entry{}, err)
+				return
+			}
+			for _, e := range page {
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// reading returns what serves reads.
+func (l *Log) reading(ctx context.Context, op string) (*store, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	if s := l.current.Load(); s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("%s: %w", op, decision.ErrClosed)
+}
+
+// serving returns what serves writes.
+func (l *Log) serving(ctx context.Context, op string) (*store, error) {
+	s, err := l.reading(ctx, op)
+	if err == nil && s.failure() != nil {
+		return nil, l.stopped(op, s)
+	}
+	return s, err
+}
+
+// ask leaves r with s and waits until it is answered.
+func (l *Log) ask(ctx context.Context, op string, s *store, r *request) error {
+	if err := s.intake.put(r, l.cfg.MaxWaiting); err != nil {
+		return l.told(op, s, err)
+	}
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return fmt.Errorf("%s %q: %w", op, r.id, context.Cause(ctx))
+	case <-s.failed:
+		// Whoever should answer may hang in a disk that does not.
+		select {
+		case <-r.done:
+		default:
+			return l.stopped(op, s)
+		}
+	}
+	if r.err != nil {
+		return l.told(op, s, r.err)
+	}
+	return nil
+}
+
+// told puts an error of s into the words of op.
+func (l *Log) told(op string, s *store, err error) error {
+	switch {
+	case errors.Is(err, decision.ErrClosed), errors.Is(err, decision.ErrNotFound):
+		return fmt.Errorf("%s: %w", op, err)
+	case s.failure() != nil:
+		return l.stopped(op, s)
+	case errors.Is(err, errIndexClosed):
+		return fmt.Errorf("%s: %w", op, decision.ErrClosed)
+	}
+	return l.explain(op, err)
+}
+
+// now is the log's clock in Unix milliseconds.
+func (l *Log) now() int64 { return l.cfg.Clock().UnixMilli() }
+
+func (l *Log) retention() retention { return retention{l.cfg.Retention, l.cfg.RetainCount} }
