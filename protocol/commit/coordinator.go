@@ -132,18 +132,25 @@ func (c *Coordinator) start(out *protocol.Effects) {
 }
 
 func (c *Coordinator) askForVotes(out *protocol.Effects) {
-	var peers []protocol.NodeID
-	if c.Options.Cooperative {
-		for _, m := range c.Members {
-			peers = append(peers, m.Node)
-		}
-	}
 	for _, m := range c.Members {
 		if m.Vote == NoVote {
-			out.Send(m.Node, Prepare{ID: c.ID, Peers: peers})
+			out.Send(m.Node, Prepare{ID: c.ID, Peers: c.peers(m.Node)})
 		}
 	}
 	out.Arm(VoteTimer, c.Options.vote())
+}
+
+// peers returns the participants other than node, where they are to help one another.
+func (c *Coordinator) peers(node protocol.NodeID) (peers []protocol.NodeID) {
+	if !c.Options.Cooperative {
+		return nil
+	}
+	for _, m := range c.Members {
+		if m.Node != node {
+			peers = append(peers, m.Node)
+		}
+	}
+	return peers
 }
 
 func (c *Coordinator) receive(from protocol.NodeID, message protocol.Message, out *protocol.Effects) {

@@ -9,3 +9,5 @@
 // The decision itself lives in a write-once register which the machines do not contain: the
 // coordinator emits Propose and acts on Decided, which says what stands.
 package commit
+
+//go:generate go test -run ^TestTable$ . -rewrite-docs

@@ -8,7 +8,7 @@ type (
 	// Prepare asks for a vote. Coordinator → participant.
 	Prepare struct {
 		ID TransactionID
-		// Peers are all participants, for cooperative termination. Empty where it is not used.
+		// Peers are the other participants, for cooperative termination. Empty where it is not used.
 		Peers []protocol.NodeID `cbor:",omitempty" json:",omitempty"`
 	}
 
@@ -137,7 +137,11 @@ type (
 		Evidence    []byte            `cbor:",omitempty" json:",omitempty"`
 	}
 	// Tombstone is the promise never to prepare: the no vote, or an abort that came first.
-	Tombstone struct{ ID TransactionID }
+	// Decision is Abort where that is certain for the whole transaction.
+	Tombstone struct {
+		ID       TransactionID
+		Decision Decision
+	}
 	// FinishedRecord is the end: the decision, and what happened.
 	FinishedRecord struct {
 		ID       TransactionID

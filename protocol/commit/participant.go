@@ -62,7 +62,12 @@ type Participant struct {
 	State       ParticipantState
 	Peers       []protocol.NodeID `cbor:",omitempty" json:",omitempty"`
 	Evidence    []byte            `cbor:",omitempty" json:",omitempty"`
-	// Decision is what the participant was told, or what it chose alone before voting yes.
+	// Blank says that the participant was made anew after a crash and found no record. It
+	// promised nothing that binds it, but it may have voted read-only, which is not recorded and
+	// was perhaps counted: so nothing that it does alone proves that the transaction aborts, and
+	// it must not tell a peer so.
+	Blank bool `cbor:",omitempty" json:",omitempty"`
+	// Decision is what the participant was told, or what it made certain alone by refusing.
 	Decision Decision `cbor:",omitempty" json:",omitempty"`
 	Outcome  Outcome  `cbor:",omitempty" json:",omitempty"`
 	Attempt  int      `cbor:",omitempty" json:",omitempty"`
@@ -101,10 +106,12 @@ func (p *Participant) recover(records protocol.Records, out *protocol.Effects) {
 		p.vote(out)
 		p.armRetry(InquireTimer, out)
 	case Tombstone:
-		p.State, p.Decision = ParticipantRollingBack, Abort
+		p.State, p.Decision = ParticipantRollingBack, r.Decision
 		out.Emit(RollbackBranch{})
 	case FinishedRecord:
 		p.State, p.Decision, p.Outcome = ParticipantFinished, r.Decision, r.Outcome
+	default:
+		p.Blank = true
 	}
 }
 
@@ -138,7 +145,7 @@ func (p *Participant) prepare(from protocol.NodeID, m Prepare, out *protocol.Eff
 		p.vote(out)
 	case ParticipantFinished:
 		// After a commit this is an old copy on its way for long: the vote was counted.
-		if p.Decision == Abort {
+		if p.Decision != Commit {
 			p.vote(out)
 		}
 	}
@@ -174,34 +181,54 @@ func (p *Participant) finish(d Decision, out *protocol.Effects) {
 			if p.State == ParticipantPreparing {
 				return // nobody can have counted a vote that was not cast
 			}
-			// Working: the promise was kept and forgotten; the branch knows.
+			// Without a record: the promise was kept and forgotten; the branch knows.
 			p.State, p.Decision, p.Attempt = ParticipantCommitting, Commit, 0
 			out.Disarm(InquireTimer)
 			out.Emit(CommitBranch{})
 		case Abort:
-			p.rollBack(out)
+			p.rollBack(Abort, out)
 		}
+	case ParticipantRollingBack:
+		p.learn(d)
 	case ParticipantFinished, ParticipantLeft:
+		p.learn(d)
 		p.acknowledge(out)
 	}
 }
 
-// rollBack leaves for the abort side for good. From Prepared the promise stays on record until
-// the branch is gone; from before the vote a tombstone keeps a late PREPARE from preparing.
-func (p *Participant) rollBack(out *protocol.Effects) {
-	if p.State != ParticipantPrepared {
-		out.Put(BranchKey, Tombstone{ID: p.ID})
+// learn keeps a decision that the participant did not know and no longer depends on.
+func (p *Participant) learn(d Decision) {
+	if p.Decision == Undecided {
+		p.Decision = d
 	}
-	p.State, p.Decision, p.Attempt = ParticipantRollingBack, Abort, 0
+}
+
+// refuse leaves for the abort side before a yes vote was given. Unless the participant is blank
+// this makes certain that the transaction aborts.
+func (p *Participant) refuse(out *protocol.Effects) {
+	decision := Abort
+	if p.Blank {
+		decision = Undecided
+	}
+	p.rollBack(decision, out)
+}
+
+// rollBack gives up the branch for good. From Prepared the promise stays on record until the
+// branch is gone; from before the vote a tombstone keeps a late PREPARE from preparing.
+func (p *Participant) rollBack(d Decision, out *protocol.Effects) {
+	if p.State != ParticipantPrepared {
+		out.Put(BranchKey, Tombstone{ID: p.ID, Decision: d})
+	}
+	p.State, p.Decision, p.Attempt = ParticipantRollingBack, d, 0
 	out.Disarm(InquireTimer)
 	out.Emit(RollbackBranch{})
 }
 
 // inquired answers a peer in doubt, where this participant knows the decision or can still make
-// it: before it votes yes it may abort, and then commit is impossible.
+// it: before it votes it may refuse, and then commit is impossible.
 func (p *Participant) inquired(from protocol.NodeID, out *protocol.Effects) {
-	if p.State == ParticipantWorking {
-		p.rollBack(out)
+	if p.State == ParticipantWorking && !p.Blank {
+		p.refuse(out)
 	}
 	if p.Decision != Undecided {
 		out.Send(from, Finish{ID: p.ID, Decision: p.Decision})
@@ -269,7 +296,7 @@ func (p *Participant) abandon(reason string, out *protocol.Effects) {
 	if p.State != ParticipantWorking && p.State != ParticipantPreparing {
 		return
 	}
-	p.rollBack(out)
+	p.refuse(out)
 	out.Send(p.Coordinator, Voted{ID: p.ID, Vote: No, Reason: reason})
 }
 

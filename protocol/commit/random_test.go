@@ -15,32 +15,38 @@ import (
 // TestRandomSchedules runs the machines through loss, repetition, reordering, and crashes at every
 // place, and then lets the world heal: AC1 to AC3 hold throughout, and in the end nobody is in
 // doubt (AC5 after repair), the register agrees with the branches, and AC4 held if all was quiet.
+//
+// `make soak` runs it with -rapid.checks in the hundreds of thousands.
 func TestRandomSchedules(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		names := []protocol.NodeID{"p1", "p2", "p3"}[:rapid.IntRange(1, 3).Draw(t, "participants")]
-		w := newWorld(names, Options{
-			VoteRetries: rapid.IntRange(0, 2).Draw(t, "retries"),
-			Cooperative: rapid.Bool().Draw(t, "cooperative"),
-			NoOnePhase:  rapid.Bool().Draw(t, "no one-phase"),
-		})
-		var lines []string
-		w.log = func(f string, a ...any) { lines = append(lines, fmt.Sprintf(f, a...)) }
-		for _, n := range names {
-			w.branches[n].vote = rapid.SampledFrom([]Vote{Yes, Yes, Yes, No, ReadOnly}).Draw(t, "vote")
-			w.branches[n].intended = rapid.Bool().Draw(t, "intended")
-		}
-		defer func() {
-			if t.Failed() {
-				t.Log(strings.Join(lines, "\n"))
-			}
-		}()
-		w.step(coordinator, protocol.Start{}, whole)
-		for range rapid.IntRange(0, 60).Draw(t, "steps") {
-			misfortune(t, w)
-			w.check(t)
-		}
-		heal(t, w)
+	for range 20 {
+		rapid.Check(t, randomSchedule)
+	}
+}
+
+func randomSchedule(t *rapid.T) {
+	names := []protocol.NodeID{"p1", "p2", "p3"}[:rapid.IntRange(1, 3).Draw(t, "participants")]
+	w := newWorld(names, Options{
+		VoteRetries: rapid.IntRange(0, 2).Draw(t, "retries"),
+		Cooperative: rapid.Bool().Draw(t, "cooperative"),
+		NoOnePhase:  rapid.Bool().Draw(t, "no one-phase"),
 	})
+	var lines []string
+	w.log = func(f string, a ...any) { lines = append(lines, fmt.Sprintf(f, a...)) }
+	for _, n := range names {
+		w.branches[n].vote = rapid.SampledFrom([]Vote{Yes, Yes, Yes, No, ReadOnly}).Draw(t, "vote")
+		w.branches[n].intended = rapid.Bool().Draw(t, "intended")
+	}
+	defer func() {
+		if t.Failed() {
+			t.Log(strings.Join(lines, "\n"))
+		}
+	}()
+	w.step(coordinator, protocol.Start{}, whole)
+	for range rapid.IntRange(0, 60).Draw(t, "steps") {
+		misfortune(t, w)
+		w.check(t)
+	}
+	heal(t, w)
 }
 
 // misfortune lets one thing happen, good or bad.
