@@ -197,6 +197,8 @@ func (t *transaction) decided(stands decision.Entry) {
 func (t *transaction) await(ctx context.Context, early bool) error {
 	select {
 	case <-t.concluded:
+	case <-t.m.life.Done():
+		return t.undecided(ErrClosed)
 	case <-ctx.Done():
 		t.mu.Lock()
 		t.impatience = ctx.Err()
@@ -235,12 +237,19 @@ func (t *transaction) awaitDecision(ctx context.Context) error {
 	case <-wait.C:
 	case <-t.m.life.Done():
 	}
+	select {
+	case <-t.concluded:
+		return nil
+	default:
+		return t.undecided(ctx.Err())
+	}
+}
+
+// undecided is what is said to a caller that cannot be told the outcome.
+func (t *transaction) undecided(why error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.hasConcluded {
-		return nil
-	}
-	return &InDoubtError{ID: t.id, Err: errors.Join(ctx.Err(), t.proposeErr)}
+	return &InDoubtError{ID: t.id, Err: errors.Join(why, t.proposeErr)}
 }
 
 // outcome is what is known now of a concluded transaction.

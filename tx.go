@@ -62,7 +62,8 @@ func (m *Manager) Begin(ctx context.Context, options ...Option) (*Tx, error) {
 	return tx, nil
 }
 
-// ID returns the transaction's id, by which its outcome can be asked for ever after.
+// ID returns the transaction's id, by which its outcome can be asked for while the log retains
+// it; an abort that needed no record may leave none.
 func (tx *Tx) ID() string { return string(tx.id) }
 
 // Join returns the transaction's branch in r, beginning it if it has none. Adapters call it;

@@ -28,7 +28,7 @@ type named[T any] struct {
 func TestTable(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# What each state does with each event\n\n" +
-		"Generated from the machines of `protocol/commit` by `make generate`; a test keeps it true.\n" +
+		"Generated from the machines of `protocol/commit` by `make docs`; a test keeps it true.\n" +
 		"The coordinator is `c`, its participants are `a` (which has voted, where votes are in) and `b`.\n" +
 		"Each cell has the next state, where it changes, and the effects in their order: what is\n" +
 		"**forced**, timers (`+` armed, `−` disarmed), messages (`→`) and what is emitted (`↑`).\n" +
@@ -47,7 +47,7 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("docs/commit-table.md is not what the machines do; run `make generate`:\n%s", diff)
+		t.Errorf("docs/commit-table.md is not what the machines do; run `make docs`:\n%s", diff)
 	}
 }
 
