@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -61,8 +60,9 @@ type index struct {
 	// closed engine.
 	gate   sync.RWMutex
 	closed bool
-	// broken is set when nothing more may be applied.
-	broken atomic.Bool
+	// broken is set when nothing more may be applied, stuck when the engine will not end, and
+	// opening until it is open.
+	broken, stuck, opening atomic.Bool
 
 	// The rest belongs to whoever applies records; one goroutine.
 	applied uint64 // the sequence number of the last record applied
@@ -73,6 +73,7 @@ type index struct {
 // engineLog receives the engine's messages. Its Fatalf must not end the process.
 type engineLog struct {
 	logger *slog.Logger
+	x      *index
 	fail   func(error)
 }
 
@@ -84,25 +85,28 @@ func (e engineLog) Errorf(format string, args ...any) {
 	e.logger.Warn("decision log index", "message", fmt.Sprintf(format, args...))
 }
 
-// Fatalf stops the log. The engine calls it where it will not go on. After a failed write of the
-// manifest it unwinds in good order when Fatalf returns; elsewhere its state is not to be trusted
-// and the goroutine ends here.
+// Fatalf stops the log. The engine calls it where it will not go on, a failed write of its
+// manifest above all, and its state is not to be trusted from then on: it panics if it is let go
+// on. Where it is being opened the goroutine ends, which makes the engine clean up behind itself.
+// Later the goroutine stays here for ever, with the engine's locks, so that nothing else in the
+// engine goes on either; the fence makes that harmless and Log.abandoned bounds it.
 func (e engineLog) Fatalf(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	err := errors.New(text)
+	err := errors.New(fmt.Sprintf(format, args...))
 	for _, arg := range args {
 		if cause, ok := arg.(error); ok {
 			err = cause
 		}
 	}
+	e.x.stuck.Store(true)
 	e.fail(fmt.Errorf("index: %w", err))
-	if !strings.HasPrefix(text, "MANIFEST") {
+	if e.x.opening.Load() {
 		runtime.Goexit()
 	}
+	select {}
 }
 
-func engineOptions(fs vfs.FS, logger *slog.Logger, fail func(error)) *pebble.Options {
-	log := engineLog{logger: logger, fail: fail}
+func (x *index) options(fs vfs.FS, logger *slog.Logger, fail func(error)) *pebble.Options {
+	log := engineLog{logger: logger, x: x, fail: fail}
 	opts := &pebble.Options{
 		FS:                 fs,
 		FormatMajorVersion: formatVersion,
@@ -133,28 +137,53 @@ func engineOptions(fs vfs.FS, logger *slog.Logger, fail func(error)) *pebble.Opt
 // block.
 func openIndex(fs vfs.FS, path string, logger *slog.Logger, fail func(error)) (*index, error) {
 	x := &index{path: path}
-	var failure error // of an open that has not ended
-	opened := false
-	var mu sync.Mutex
-	opts := engineOptions(fs, logger, func(err error) {
+	x.opening.Store(true)
+	failed := make(chan error, 1)
+	opts := x.options(fs, logger, func(err error) {
 		x.broken.Store(true)
-		mu.Lock()
-		defer mu.Unlock()
-		if failure = err; opened {
+		if !x.opening.Load() {
 			fail(err)
+			return
+		}
+		select {
+		case failed <- err:
+		default:
 		}
 	})
-	db, err := pebble.Open(path, opts)
-	mu.Lock()
-	defer mu.Unlock()
-	if err == nil && failure != nil {
-		err = db.Close()
+	return x, x.open(opts, failed)
+}
+
+// open opens the engine in a goroutine of its own, because the engine may end or keep it.
+func (x *index) open(opts *pebble.Options, failed chan error) error {
+	opened := make(chan error, 1)
+	go func() {
+		defer func() {
+			if r := recover(); r != nil {
+				opened <- fmt.Errorf("index: %v", r)
+			}
+		}()
+		var err error
+		x.db, err = pebble.Open(x.path, opts)
+		opened <- err
+	}()
+	select {
+	case err := <-failed:
+		return indexError(x.path, err)
+	case err := <-opened:
+		x.opening.Store(false)
+		select {
+		case cause := <-failed: // in the background, before the opening had ended
+			if err == nil {
+				err = x.db.Close()
+			}
+			return indexError(x.path, errors.Join(cause, err))
+		default:
+		}
+		if err != nil {
+			return indexError(x.path, err)
+		}
+		return nil
 	}
-	if err = errors.Join(err, failure); err != nil {
-		return nil, indexError(path, err)
-	}
-	x.db, opened = db, true
-	return x, nil
 }
 
 // indexError tells damage from everything else that the engine may answer.
@@ -167,17 +196,22 @@ func indexError(path string, err error) error {
 
 // verifyIndex reads the whole index without changing anything and returns what it holds.
 func verifyIndex(fs vfs.FS, path string, logger *slog.Logger) (*index, error) {
-	var failure error
-	opts := engineOptions(fs, logger, func(err error) { failure = err })
+	x := &index{path: path}
+	x.opening.Store(true)
+	failed := make(chan error, 1)
+	opts := x.options(fs, logger, func(err error) {
+		select {
+		case failed <- err:
+		default:
+		}
+	})
 	opts.EventListener = &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}
 	opts.ReadOnly = true
-	db, err := pebble.Open(path, opts)
-	if err != nil {
-		return nil, indexError(path, errors.Join(err, failure))
+	if err := x.open(opts, failed); err != nil {
+		return nil, err
 	}
-	x := &index{db: db, path: path}
-	err = x.survey()
-	if cerr := db.Close(); err == nil && cerr != nil {
+	err := x.survey()
+	if cerr := x.db.Close(); err == nil && cerr != nil {
 		err = indexError(path, cerr)
 	}
 	return x, err

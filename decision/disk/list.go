@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 
@@ -37,32 +38,36 @@ func newCursor(status decision.Status) *cursor {
 // sees one moment of the index. An entry whose status changes between two pages may be missing.
 func (x *index) page(c *cursor) (entries []decision.Entry, err error) {
 	err = x.read(func(db *pebble.DB) error {
-		snap := db.NewSnapshot()
-		defer snap.Close()
+		// Clones see the same moment. A snapshot would too, but making one waits for a lock that a
+		// failed engine does not release.
+		byID, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{entryPrefix}, UpperBound: []byte{entryPrefix + 1}})
+		if err != nil {
+			return indexError(x.path, err)
+		}
 		its := map[decision.Status]*pebble.Iterator{}
-		defer func() {
-			for _, it := range its {
-				err = errors.Join(err, it.Close())
-			}
-		}()
 		for s, from := range c.from {
-			it, err := snap.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: []byte{statusPrefix, byte(s) + 1}})
+			it, err := byID.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{
+				LowerBound: from, UpperBound: []byte{statusPrefix, byte(s) + 1},
+			}})
 			if err != nil {
-				return indexError(x.path, err)
+				return errors.Join(indexError(x.path, err), byID.Close())
 			}
 			its[s] = it
 			it.First()
 		}
-		entries, err = x.merge(snap, its, c)
-		return err
+		entries, err = x.merge(byID, its, c)
+		for _, it := range its {
+			err = errors.Join(err, it.Close())
+		}
+		return errors.Join(err, byID.Close())
 	})
 	return entries, err
 }
 
 // merge takes entries off the iterators in the order of decision until a page is full.
-func (x *index) merge(snap *pebble.Snapshot, its map[decision.Status]*pebble.Iterator, c *cursor) ([]decision.Entry, error) {
+func (x *index) merge(byID *pebble.Iterator, its map[decision.Status]*pebble.Iterator, c *cursor) ([]decision.Entry, error) {
 	var entries []decision.Entry
-	for bytes := 0; len(entries) < pageEntries && bytes < pageBytes; {
+	for size := 0; len(entries) < pageEntries && size < pageBytes; {
 		var first *pebble.Iterator
 		var status decision.Status
 		for s, it := range its {
@@ -84,19 +89,23 @@ func (x *index) merge(snap *pebble.Snapshot, its map[decision.Status]*pebble.Ite
 			return entries, nil
 		}
 		id := commit.TransactionID(first.Key()[10:])
-		s, err := getStored(snap, x.path, id)
-		if err != nil {
-			return nil, err
+		key := entryKey(id)
+		if !byID.SeekGE(key) || !bytes.Equal(byID.Key(), key) {
+			return nil, x.damage(first.Key(), errors.Join(errors.New("key leads to no entry"), byID.Error()))
 		}
-		if s == nil || s.status != status {
-			return nil, x.damage(first.Key(), errors.New("key leads to no entry of this status"))
+		s, err := decodeStored(key, byID.Value())
+		if err == nil && s.status != status {
+			err = errors.New("entry has another status than the key by which it was found")
+		}
+		if err != nil {
+			return nil, x.damage(key, err)
 		}
 		e, err := s.entry()
 		if err != nil {
 			return nil, x.damage(entryKey(id), err)
 		}
 		entries = append(entries, e)
-		bytes += len(s.raw)
+		size += len(s.raw)
 		c.from[status] = append(append([]byte(nil), first.Key()...), 0)
 		first.Next()
 	}

@@ -31,13 +31,16 @@ type Log struct {
 	current atomic.Pointer[store]
 	// turn is held by whoever replaces or removes current.
 	turn chan struct{}
-	// last is when a reopening was last begun on demand.
+	// last is about reopening on demand: when it was last begun, whether it is under way, and
+	// whether it is over for good.
 	last struct {
 		sync.Mutex
-		at     time.Time
-		closed bool
+		at           time.Time
+		busy, closed bool
 	}
 	reopening sync.WaitGroup
+	// abandoned counts the stores whose index would not end.
+	abandoned atomic.Int32
 }
 
 // Open opens the decision log in dir, creating it where there is none, and finishes what a crash
@@ -141,15 +144,20 @@ func (l *Log) Reopen(ctx context.Context) error {
 func (l *Log) stopped(op string, s *store) error {
 	l.last.Lock()
 	defer l.last.Unlock()
-	if now := time.Now(); !l.last.closed && (l.last.at.IsZero() || now.Sub(l.last.at) >= l.cfg.RetryInterval) {
-		l.last.at = now
-		l.reopening.Go(func() {
-			if err := l.Reopen(context.Background()); err != nil && !errors.Is(err, decision.ErrClosed) {
-				l.cfg.Logger.Warn("the decision log stays stopped", "dir", l.dir, "cause", err)
-			}
-		})
+	if now := time.Now(); !l.last.closed && !l.last.busy && now.Sub(l.last.at) >= l.cfg.RetryInterval {
+		l.last.at, l.last.busy = now, true
+		l.reopening.Go(l.reopenOnDemand)
 	}
 	return l.stop(op, s.cause)
+}
+
+func (l *Log) reopenOnDemand() {
+	if err := l.Reopen(context.Background()); err != nil && !errors.Is(err, decision.ErrClosed) {
+		l.cfg.Logger.Warn("the decision log stays stopped", "dir", l.dir, "cause", err)
+	}
+	l.last.Lock()
+	defer l.last.Unlock()
+	l.last.busy = false
 }
 
 // Owner implements decision.Log. It is 26 letters and digits.

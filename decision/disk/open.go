@@ -115,15 +115,15 @@ func (l *Log) create() error {
 			return err
 		}
 	}
-	idx, err := openIndex(l.fs, l.indexDir(), l.cfg.Logger, func(error) {})
+	idx, err := openIndex(newFence(l.fs), l.indexDir(), l.cfg.Logger, func(error) {})
 	if err != nil {
 		return err
 	}
 	if err := idx.close(); err != nil {
 		return err
 	}
-	sp := makeSpare(l)
-	seg, err := sp.begin(l, 1)
+	sp := makeSpare(l.fs, l)
+	seg, err := sp.begin(l.fs, l, 1)
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,8 @@ func parseFormat(path, text string) (owner string, err error) {
 // openStore reads what the log holds, checks it, brings the index up to date with the segments
 // and makes it stable, and begins a new segment.
 func openStore(l *Log) (*store, error) {
-	known, err := verifyIndex(l.fs, l.indexDir(), l.cfg.Logger)
+	fs := newFence(l.fs)
+	known, err := verifyIndex(fs, l.indexDir(), l.cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -197,19 +198,27 @@ func openStore(l *Log) (*store, error) {
 		return nil, err
 	}
 	s := &store{
-		log: l, apply: make(chan *group, 2), quit: make(chan struct{}), failed: make(chan struct{}),
+		log: l, fs: fs, ended: make(chan struct{}), apply: make(chan *group, 2), quit: make(chan struct{}), failed: make(chan struct{}),
 		salt:   salt(l.owner),
 		recent: recent{now: map[commit.TransactionID]uint64{}, before: map[commit.TransactionID]uint64{}},
 	}
 	s.intake.wake = make(chan struct{}, 1)
-	if s.idx, err = openIndex(l.fs, l.indexDir(), l.cfg.Logger, s.fail); err != nil {
+	s.stopped.Add(1) // for whoever is opening it
+	if s.idx, err = openIndex(fs, l.indexDir(), l.cfg.Logger, s.failIndex); err != nil {
 		return nil, err
 	}
 	s.idx.applied, s.idx.done, s.idx.oldest = known.applied, known.done, known.oldest
 	if err := s.begin(old); err != nil {
-		return nil, errors.Join(err, s.idx.close())
+		return nil, s.giveUp(err)
 	}
 	return s, nil
+}
+
+// giveUp releases a store that could not begin, because of err.
+func (s *store) giveUp(err error) error {
+	s.halt(err)
+	s.stopped.Done()
+	return errors.Join(err, s.close(patience))
 }
 
 // begin applies what the segments hold beyond the index, and replaces them by a new one.
@@ -235,8 +244,8 @@ func (s *store) begin(old *inventory) error {
 		return fmt.Errorf("index holds %d after a flush of up to %d: %w", up, s.idx.applied, errors.Join(err, s.failure()))
 	}
 	s.next = s.idx.applied + 1
-	sp := makeSpare(l)
-	seg, err := sp.begin(l, s.next)
+	sp := makeSpare(s.fs, l)
+	seg, err := sp.begin(s.fs, l, s.next)
 	if err != nil {
 		return err
 	}
@@ -246,14 +255,11 @@ func (s *store) begin(old *inventory) error {
 		if path == seg.path {
 			continue // it was empty, and the new one took its name
 		}
-		if err := l.fs.Remove(path); err != nil {
-			return errors.Join(err, seg.file.Close())
+		if err := s.fs.Remove(path); err != nil {
+			return err
 		}
 	}
-	if err := syncDir(l.fs, l.segmentDir()); err != nil {
-		return errors.Join(err, seg.file.Close())
-	}
-	return nil
+	return syncDir(s.fs, l.segmentDir())
 }
 
 // replay applies those records of g that the index does not have yet.

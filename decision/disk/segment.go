@@ -17,6 +17,8 @@ const (
 	segmentMagic      = "assentDL"
 	segmentVersion    = 1
 	segmentHeaderSize = 72
+	sealOffset        = 512  // of the first of two seals, each in a sector of its own
+	groupsOffset      = 4096 // of the first group
 	groupHeaderSize   = 56
 	maxOwner          = 32
 )
@@ -29,10 +31,11 @@ type groupKind byte
 const (
 	// recordGroup holds records.
 	recordGroup groupKind = iota + 1
-	// sealGroup is empty: it only testifies that what stands before its proven offset is stable.
-	sealGroup
-	// endGroup is empty too: the log goes on in the segment whose first record is the next one.
+	// endGroup is empty: the log goes on in the segment whose first record is the next one.
 	endGroup
+	// seal is empty and stands in one of two fixed places at the beginning of the file, far from
+	// what it speaks of: it only testifies that everything below its proven offset was stable.
+	seal
 )
 
 // groupHeader precedes a group's records.
@@ -77,9 +80,9 @@ func decodeSegmentHeader(b []byte, owner string) (first uint64, size int64, err 
 	return binary.BigEndian.Uint64(b[48:]), int64(binary.BigEndian.Uint64(b[56:])), nil
 }
 
-// sealGroupHeader writes h into the first groupHeaderSize bytes of group, whose rest are the
+// putGroupHeader writes h into the first groupHeaderSize bytes of group, whose rest are the
 // records.
-func sealGroupHeader(group []byte, h groupHeader, salt uint32) {
+func putGroupHeader(group []byte, h groupHeader, salt uint32) {
 	copy(group, groupMagic)
 	binary.BigEndian.PutUint32(group[8:], uint32(h.length))
 	binary.BigEndian.PutUint32(group[12:], uint32(h.kind))
@@ -140,17 +143,22 @@ func readSegment(fs vfs.FS, path, owner string) (*contents, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readBytes(path, data, owner)
+}
+
+// readBytes is readSegment for a file that holds data.
+func readBytes(path string, data []byte, owner string) (*contents, error) {
 	first, size, err := decodeSegmentHeader(data, owner)
 	if err != nil {
 		return nil, &DamageError{Path: path, Offset: 0, Reason: err.Error()}
 	}
-	if int64(len(data)) < size {
+	if int64(len(data)) < max(size, groupsOffset) {
 		return nil, &DamageError{Path: path, Offset: int64(len(data)),
 			Reason: fmt.Sprintf("the file ends here but was made with %d bytes", size)}
 	}
-	c := &contents{path: path, first: first, next: first, end: segmentHeaderSize}
+	c := &contents{path: path, first: first, next: first, end: groupsOffset}
 	s := salt(owner)
-	for {
+	for c.end <= int64(len(data)) {
 		h, body, ok := decodeGroup(data[c.end:], first, s)
 		if !ok {
 			break
@@ -160,6 +168,13 @@ func readSegment(fs vfs.FS, path, owner string) (*contents, error) {
 		}
 		if c.ended {
 			return c, nil
+		}
+	}
+	for i := range int64(2) {
+		at := sealOffset * (i + 1)
+		if h, _, ok := decodeGroup(data[at:groupsOffset], first, s); ok && h.kind == seal && h.proven > c.end {
+			return nil, &DamageError{Path: path, Offset: c.end, Reason: fmt.Sprintf(
+				"no group can be read here, but the seal at byte %d testifies that %d bytes were stable", at, h.proven)}
 		}
 	}
 	if at, found := findProof(data, c.end, first, s); found {
@@ -182,7 +197,6 @@ func (c *contents) add(h groupHeader, body []byte) error {
 		}
 		c.groups = append(c.groups, replayed{seq: h.seq, at: h.at, records: records})
 		c.next += uint64(len(records))
-	case sealGroup:
 	case endGroup:
 		c.ended = true
 	default:
@@ -228,21 +242,34 @@ type segment struct {
 	size   int64 // with which it was made
 	off    int64 // where the next group goes
 	proven int64 // everything below is stable
-	sealed bool  // the last group is a seal
+	sealed int64 // what the last seal testifies
+	seals  int64 // how many were written
 }
 
 // dirty reports whether something was written that is not forced.
-func (g *segment) dirty() bool { return !g.sealed && g.proven < g.off }
+func (g *segment) dirty() bool { return g.proven < g.off }
 
 // write writes a group and does not force it.
 func (g *segment) write(group []byte, h groupHeader, salt uint32) error {
 	h.segment, h.proven, h.length = g.first, g.proven, len(group)-groupHeaderSize
-	sealGroupHeader(group, h, salt)
+	putGroupHeader(group, h, salt)
 	if _, err := g.file.WriteAt(group, g.off); err != nil {
 		return fmt.Errorf("write %d bytes at byte %d of %s: %w", len(group), g.off, g.path, err)
 	}
 	g.off += int64(len(group))
-	g.sealed = h.kind != recordGroup
+	return nil
+}
+
+// seal writes a seal and does not force it. The two places take turns, so that one is whole while
+// the other is being written.
+func (g *segment) seal(seq uint64, at int64, salt uint32) error {
+	b := make([]byte, groupHeaderSize)
+	putGroupHeader(b, groupHeader{kind: seal, segment: g.first, seq: seq, proven: g.proven, at: at}, salt)
+	if _, err := g.file.WriteAt(b, sealOffset*(1+g.seals%2)); err != nil {
+		return fmt.Errorf("write a seal of %s: %w", g.path, err)
+	}
+	g.sealed = g.proven
+	g.seals++
 	return nil
 }
 

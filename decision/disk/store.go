@@ -44,6 +44,7 @@ type group struct {
 // the first failure a store decides nothing any more; a new one takes its place (Log.Reopen).
 type store struct {
 	log    *Log
+	fs     *fence
 	idx    *index
 	intake intake
 	apply  chan *group
@@ -54,8 +55,9 @@ type store struct {
 	cause   error // valid once failed is closed
 	stopped sync.WaitGroup
 	ending  sync.Once
-	ended   chan struct{} // closed when close has released everything
+	ended   chan struct{} // closed when everything is released
 	endErr  error
+	gone    bool // nothing of it can change the disk any more; whoever calls close knows
 
 	// appliedGroup is the number of the last group applied.
 	appliedGroup atomic.Uint64
@@ -181,13 +183,20 @@ func (r *recent) add(id commit.TransactionID, number uint64) {
 
 // fail stops the store. It never blocks, and only the first call has an effect.
 func (s *store) fail(err error) {
-	s.once.Do(func() {
-		s.cause = err
+	if s.halt(err) {
 		s.log.stats.failures.Add(1)
 		s.log.cfg.Logger.Error("the decision log has stopped", "dir", s.log.dir, "cause", err)
+	}
+}
+
+// halt is fail without telling. It reports whether this call was the first.
+func (s *store) halt(err error) (first bool) {
+	s.once.Do(func() {
+		s.cause, first = err, true
 		close(s.failed)
 		s.intake.close(err)
 	})
+	return first
 }
 
 // failure returns why the store has stopped, or nil.
@@ -200,45 +209,82 @@ func (s *store) failure() error {
 	}
 }
 
+// failIndex stops the store because of its index. Without a writer the engine would try again and
+// again, so it is closed at once.
+func (s *store) failIndex(err error) {
+	s.fail(err)
+	s.end()
+}
+
 // start begins to serve requests.
 func (s *store) start() {
 	s.prepareSpare()
 	s.stopped.Add(2)
 	go s.write()
 	go s.applyGroups()
+	s.stopped.Done() // for whoever has opened it
 }
 
-// close serves what waits, testifies that all of it is stable, and releases the files. It waits
-// no longer than patience for a store that has failed, and may then be called again.
-func (s *store) close(patience time.Duration) error {
+// end begins to end the store: what waits is served, if the store has not failed, and then its
+// files are released.
+func (s *store) end() {
 	s.ending.Do(func() {
 		s.intake.close(decision.ErrClosed)
 		close(s.quit)
-		s.ended = make(chan struct{})
 		go func() {
 			defer close(s.ended)
 			s.stopped.Wait()
 			s.endErr = s.release()
 		}()
 	})
+}
+
+// close ends the store. A store that has failed is given patience to end; what is left of it then
+// is cut off from the disk. An error means that not even that was possible; close may then be
+// called again.
+func (s *store) close(patience time.Duration) error {
+	s.end()
 	if s.failure() == nil {
 		<-s.ended
 		return s.endErr
 	}
+	if s.gone {
+		return nil
+	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	select {
-	case <-s.ended:
-		return nil // whatever else went wrong: why it failed is known
-	case <-timer.C:
-		return fmt.Errorf("a part of it has not ended after %v; the process must be started again", patience)
+	stuck := s.idx.stuck.Load()
+	if !stuck {
+		select {
+		case <-s.ended: // whatever else went wrong: why it failed is known
+			s.gone = true
+			return nil
+		case <-timer.C:
+		}
 	}
+	if !s.fs.raise(patience) {
+		return fmt.Errorf("the disk has not answered for %v; the process must be started again", patience)
+	}
+	s.gone = true
+	if left := s.log.abandoned.Add(1); left > maxAbandoned {
+		return fmt.Errorf("the index has failed %d times without ending; the process must be started again", left)
+	}
+	return nil
 }
 
+// maxAbandoned bounds the number of engines that will not end. Each holds some goroutines and up
+// to some tens of megabytes.
+const maxAbandoned = 8
+
 func (s *store) release() error {
-	err := s.seg.file.Close()
-	if sp := <-s.spare; sp.path != "" {
-		_ = s.log.fs.Remove(sp.path) // the next open makes a new one in its place
+	var err error
+	if s.seg != nil {
+		err = s.seg.file.Close()
+	}
+	if s.spare != nil {
+		if sp := <-s.spare; sp.path != "" {
+			_ = s.fs.Remove(sp.path) // the next open makes a new one in its place
+		}
 	}
 	if ierr := s.idx.close(); err == nil {
 		err = ierr
@@ -348,7 +394,7 @@ func (s *store) dropSegments() error {
 	s.live.Lock()
 	defer s.live.Unlock()
 	for len(s.live.segments) > 1 && s.live.segments[1].first <= flushed+1 {
-		if err := s.log.fs.Remove(s.live.segments[0].path); err != nil {
+		if err := s.fs.Remove(s.live.segments[0].path); err != nil {
 			return err
 		}
 		s.live.segments = s.live.segments[1:]

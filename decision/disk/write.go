@@ -81,10 +81,10 @@ func (s *store) rest() error {
 			return err
 		}
 	}
-	if s.seg.sealed || s.seg.off+2*groupHeaderSize > s.seg.size {
+	if s.seg.sealed == s.seg.proven {
 		return nil
 	}
-	return s.seg.write(make([]byte, groupHeaderSize), groupHeader{kind: sealGroup, seq: s.next, at: s.log.now()}, s.salt)
+	return s.seg.seal(s.next, s.log.now(), s.salt)
 }
 
 func (s *store) sync() error {
@@ -115,8 +115,13 @@ func (s *store) serve(requests []*request) error {
 
 // hand passes g on to be applied.
 func (s *store) hand(g *group) error {
-	s.apply <- g
-	return nil
+	select {
+	case s.apply <- g:
+		return nil
+	case <-s.failed:
+		s.answer(g, s.cause)
+		return s.cause
+	}
 }
 
 // form sorts requests into those that make a record and those that are told what stands.
@@ -169,7 +174,7 @@ func (s *store) force(g *group) error {
 		s.buf = buf
 	}
 	// An endGroup must fit behind it.
-	if s.seg.off+int64(len(buf))+groupHeaderSize > s.seg.size && s.seg.off > segmentHeaderSize {
+	if s.seg.off+int64(len(buf))+groupHeaderSize > s.seg.size && s.seg.off > groupsOffset {
 		if err := s.rotate(); err != nil {
 			return err
 		}
@@ -200,7 +205,7 @@ func (s *store) rotate() error {
 	case <-s.failed:
 		return s.cause
 	}
-	seg, err := sp.begin(s.log, s.next)
+	seg, err := sp.begin(s.fs, s.log, s.next)
 	if err != nil {
 		return err
 	}
@@ -231,14 +236,14 @@ type spare struct {
 func (s *store) prepareSpare() {
 	s.spare = make(chan spare, 1)
 	go func(to chan<- spare) {
-		to <- makeSpare(s.log)
+		to <- makeSpare(s.fs, s.log)
 		close(to)
 	}(s.spare)
 }
 
-func makeSpare(l *Log) spare {
-	sp := spare{path: l.fs.PathJoin(l.segmentDir(), spareName), size: l.cfg.SegmentBytes}
-	sp.err = sp.fill(l.fs)
+func makeSpare(fs vfs.FS, l *Log) spare {
+	sp := spare{path: fs.PathJoin(l.segmentDir(), spareName), size: l.cfg.SegmentBytes}
+	sp.err = sp.fill(fs)
 	if sp.err != nil {
 		sp.err = fmt.Errorf("make the next segment %s: %w", sp.path, sp.err)
 	}
@@ -267,12 +272,12 @@ func (sp *spare) fill(fs vfs.FS) error {
 
 // begin turns the spare into the segment whose first record is first. The file has its name only
 // when its header is stable.
-func (sp *spare) begin(l *Log, first uint64) (*segment, error) {
+func (sp *spare) begin(fs vfs.FS, l *Log, first uint64) (*segment, error) {
 	if sp.err != nil {
 		return nil, sp.err
 	}
-	path := l.fs.PathJoin(l.segmentDir(), segmentName(first))
-	f, err := l.fs.OpenReadWrite(sp.path, vfs.WriteCategoryUnspecified)
+	path := fs.PathJoin(l.segmentDir(), segmentName(first))
+	f, err := fs.OpenReadWrite(sp.path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, err
 	}
@@ -284,17 +289,17 @@ func (sp *spare) begin(l *Log, first uint64) (*segment, error) {
 		err = cerr
 	}
 	if err == nil {
-		err = l.fs.Rename(sp.path, path)
+		err = fs.Rename(sp.path, path)
 	}
 	if err == nil {
-		err = syncDir(l.fs, l.segmentDir())
+		err = syncDir(fs, l.segmentDir())
 	}
 	if err == nil {
-		f, err = l.fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+		f, err = fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("begin the segment %s: %w", path, err)
 	}
-	return &segment{file: f, path: path, first: first, size: sp.size, off: segmentHeaderSize,
-		proven: segmentHeaderSize}, nil
+	return &segment{file: f, path: path, first: first, size: sp.size, off: groupsOffset,
+		proven: groupsOffset, sealed: groupsOffset}, nil
 }
