@@ -47,6 +47,13 @@ func (o *observer) Observe(e trace.Event) {
 	}
 }
 
+// seen returns the points seen so far.
+func (o *observer) seen() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.points)
+}
+
 // changeAll puts the same value in all three stores, in one transaction.
 func (h *house) changeAll(ctx context.Context, value string) (id string, err error) {
 	err = h.m.Run(ctx, func(ctx context.Context, tx *assent.Tx) error {
@@ -70,11 +77,12 @@ func TestStopAtEveryPoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.settled()
-	if len(scout.points) < 30 {
-		t.Fatalf("only %d points: %q", len(scout.points), scout.points)
+	points := scout.seen()
+	if len(points) < 30 {
+		t.Fatalf("only %d points: %q", len(points), points)
 	}
 	committed := 0
-	for i, point := range scout.points {
+	for i, point := range points {
 		value := fmt.Sprint(i + 1)
 		before := h.get("a", "k")
 		stopped := make(chan struct{})
@@ -113,10 +121,10 @@ func TestStopAtEveryPoint(t *testing.T) {
 			committed++
 		}
 	}
-	if committed == 0 || committed == len(scout.points) {
-		t.Errorf("%d of %d stops ended in commit: the points do not surround the decision", committed, len(scout.points))
+	if committed == 0 || committed == len(points) {
+		t.Errorf("%d of %d stops ended in commit: the points do not surround the decision", committed, len(points))
 	}
-	t.Logf("%d points, %d committed", len(scout.points), committed)
+	t.Logf("%d points, %d committed", len(points), committed)
 }
 
 func TestPointsNameTheProtocol(t *testing.T) {
@@ -125,7 +133,8 @@ func TestPointsNameTheProtocol(t *testing.T) {
 	if _, err := h.changeAll(context.Background(), "0"); err != nil {
 		t.Fatal(err)
 	}
-	all := strings.Join(scout.points, "\n")
+	h.settled()
+	all := strings.Join(scout.seen(), "\n")
 	for _, want := range []string{
 		"coordinator: send Prepare to a", "b force PreparedRecord", "c send Voted(yes) to coordinator:",
 		"coordinator: emit Propose(commit)", "coordinator: deliver Decided(commit)",

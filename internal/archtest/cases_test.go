@@ -43,9 +43,9 @@ var cases = []breach{
 	{"layers", "upwards in a test of the package itself", one("trace/t_test.go", `package trace; import "assent/sim"`), []string{"only downwards"}},
 	{"layers", "siblings", map[string]string{
 		"engine/e.go":   `package engine; import "assent/sim"`,
-		"decision/d.go": `package decision; import "assent/resource"`,
-		"spec/s.go":     `package spec; import "assent/decision/disk"`,
-	}, []string{"engine must not import sim", "decision must not import resource", "spec must not import decision/disk"}},
+		"resource/r.go": `package resource; import "assent/decision"`,
+		"spec/s.go":     `package spec; import "assent/resource"`,
+	}, []string{"engine must not import sim", "resource must not import decision", "spec must not import resource"}},
 	{"layers", "adapters", map[string]string{
 		"resource/kv/k.go": `package kv; import "assent/resource/mysql"`,
 		"resource/r.go":    `package resource; import "assent/resource/kv"`,

@@ -15,7 +15,8 @@ var layers = [][]string{
 	{"api"},
 	{"."},
 	{"engine", "sim", "check"},
-	{"decision", "resource", "spec"},
+	{"decision"}, // a decision names branches and their evidence, so it stands on resource
+	{"resource", "spec"},
 	{"trace"},
 	{"protocol/*"},
 	{"protocol"},

@@ -1,4 +1,4 @@
-package commit_test
+package commit
 
 import (
 	"fmt"
@@ -8,7 +8,6 @@ import (
 	"pgregory.net/rapid"
 
 	"assent/protocol"
-	. "assent/protocol/commit"
 	"assent/protocol/protocoltest"
 )
 

@@ -1,4 +1,4 @@
-package commit_test
+package commit
 
 import (
 	"fmt"
@@ -9,7 +9,6 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"assent/protocol"
-	. "assent/protocol/commit"
 )
 
 // TestScenarios runs the scripts of testdata/scenarios, each of which names the passage of the

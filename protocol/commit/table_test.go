@@ -1,4 +1,4 @@
-package commit_test
+package commit
 
 import (
 	"flag"
@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"assent/protocol"
-	. "assent/protocol/commit"
 )
 
 var rewriteDocs = flag.Bool("rewrite-docs", false, "write docs/commit-table.md anew")

@@ -1,4 +1,4 @@
-package commit_test
+package commit
 
 import (
 	"fmt"
@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"assent/protocol"
-	. "assent/protocol/commit"
 )
 
 // world is a coordinator c over a register, and participants over their branches, with every
