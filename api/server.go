@@ -1,0 +1,189 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"assent"
+	assentv1 "assent/api/assent/v1"
+	"assent/resource"
+)
+
+// Options say what a Server grants. The zero value is ready to use.
+type Options struct {
+	// Tokens are the bearer tokens that are accepted. With none, every request is granted
+	// everything, and must be addressed to a loopback name (see Hosts).
+	Tokens []Token
+
+	// Hosts are further names, beside loopback ones, to which requests may be addressed where
+	// there are no tokens; "*" stands for all and is for servers that verify client certificates.
+	// Defaults to none.
+	Hosts []string
+
+	// MaxOpen is how many transactions may be open at once. Defaults to 1,000.
+	MaxOpen int
+
+	// MaxRequestBytes bounds a request, decompressed. Defaults to 4 MiB.
+	MaxRequestBytes int
+
+	// MaxOperations bounds the operations of one Run. Defaults to 1,000.
+	MaxOperations int
+
+	// MaxRows and MaxResultBytes bound the result of one operation, and MaxResultBytes also those
+	// of one Run together. Default to 10,000 and 8 MiB.
+	MaxRows, MaxResultBytes int
+
+	// Timeout is the longest, and the default, time from Begin to Commit. Defaults to 60 s.
+	Timeout time.Duration
+
+	// IdleTimeout is for how long an open transaction may go without a call before it is rolled
+	// back. Defaults to 30 s.
+	IdleTimeout time.Duration
+
+	// StatementTimeout is the longest, and the default, time of one operation. Defaults to 30 s.
+	StatementTimeout time.Duration
+
+	// Version, Owner and LogStats are what Status tells: the program's version, the decision
+	// log's owner, and the log's figures. LogStats may be nil; it is called by many goroutines.
+	Version, Owner string
+	LogStats       func() map[string]int64
+
+	// Logger hears of refused callers, of transactions rolled back for idleness, and of every call
+	// at the debug level; never of a token or of what a statement says. Defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+func (o *Options) setDefaults() {
+	defaultTo(&o.MaxOpen, 1000)
+	defaultTo(&o.MaxRequestBytes, 4<<20)
+	defaultTo(&o.MaxOperations, 1000)
+	defaultTo(&o.MaxRows, 10_000)
+	defaultTo(&o.MaxResultBytes, 8<<20)
+	defaultTo(&o.Timeout, time.Minute)
+	defaultTo(&o.IdleTimeout, 30*time.Second)
+	defaultTo(&o.StatementTimeout, 30*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+func defaultTo[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (o *Options) validate() error {
+	for _, f := range [...]struct {
+		name  string
+		value int64
+	}{
+		{"MaxOpen", int64(o.MaxOpen)}, {"MaxRequestBytes", int64(o.MaxRequestBytes)},
+		{"MaxOperations", int64(o.MaxOperations)}, {"MaxRows", int64(o.MaxRows)},
+		{"MaxResultBytes", int64(o.MaxResultBytes)}, {"Timeout", int64(o.Timeout)},
+		{"IdleTimeout", int64(o.IdleTimeout)}, {"StatementTimeout", int64(o.StatementTimeout)},
+	} {
+		if f.value < 0 {
+			return fmt.Errorf("api: Options.%s is negative", f.name)
+		}
+	}
+	for _, t := range o.Tokens {
+		if err := t.validate(); err != nil {
+			return fmt.Errorf("api: %w", err)
+		}
+	}
+	return nil
+}
+
+// Server serves the contract. It is an http.Handler, and its methods may be called directly too,
+// by the process it is in: they then act with every right. All methods are safe for concurrent use.
+type Server struct {
+	m         *assent.Manager
+	executors map[string]executor
+	opts      Options
+	started   time.Time
+	sessions  *sessions
+	handler   http.Handler
+}
+
+var (
+	_ assentv1.TransactionServiceHandler = (*Server)(nil)
+	_ assentv1.OperatorServiceHandler    = (*Server)(nil)
+)
+
+// New returns a server of m's transactions. The resources are those of m's Config, by the same
+// names. It fails where it does not know how to work in one of them, and on bad options.
+func New(m *assent.Manager, resources map[string]resource.Resource, opts Options) (*Server, error) {
+	opts.setDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		m: m, opts: opts, started: time.Now(),
+		executors: map[string]executor{},
+	}
+	s.sessions = newSessions(opts, s.expire)
+	for name, r := range resources {
+		e, err := executorOf(r)
+		if err != nil {
+			return nil, fmt.Errorf("api: resource %q: %w", name, err)
+		}
+		s.executors[name] = e
+	}
+	mux := http.NewServeMux()
+	handle := []connect.HandlerOption{
+		connect.WithReadMaxBytes(opts.MaxRequestBytes),
+		connect.WithInterceptors(s.logging()),
+		connect.WithRecover(s.recovered),
+	}
+	mux.Handle(assentv1.NewTransactionServiceHandler(s, handle...))
+	mux.Handle(assentv1.NewOperatorServiceHandler(s, handle...))
+	s.handler = newGuard(opts, mux)
+	return s, nil
+}
+
+// ServeHTTP serves the contract, and /healthz, which answers 200 to whoever asks.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.handler.ServeHTTP(w, r)
+}
+
+// Close refuses new transactions and rolls back those that are open. Close the manager after.
+func (s *Server) Close(ctx context.Context) error {
+	var errs []error
+	for _, sess := range s.sessions.close() {
+		if _, err := s.rollback(ctx, sess, "the server is closing"); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// logging tells the log of every call, and turns errors into those of the contract.
+func (s *Server) logging() connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			began := time.Now()
+			response, err := next(ctx, req)
+			code := "ok"
+			if err != nil {
+				err = contractError(err)
+				code = connect.CodeOf(err).String()
+			}
+			s.opts.Logger.Debug("call", "procedure", req.Spec().Procedure, "caller", callerOf(ctx).name,
+				"code", code, "took", time.Since(began))
+			return response, err
+		}
+	}
+}
+
+func (s *Server) recovered(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
+	s.opts.Logger.Error("a call panicked", "procedure", spec.Procedure, "panic", p)
+	return connect.NewError(connect.CodeInternal, errors.New("internal error; the server's log says more"))
+}

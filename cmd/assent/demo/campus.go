@@ -1,0 +1,184 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"assent"
+	"assent/decision"
+	"assent/decision/disk"
+	"assent/resource"
+	"assent/resource/kv"
+	"assent/resource/postgres"
+)
+
+// The names of the machines, as the transaction manager knows them.
+const (
+	machineA = "students-a"
+	machineB = "students-b"
+	machineC = "courses"
+)
+
+// setup says where the machines are. It is the first line that the registrar is sent: connection
+// strings do not belong into a list of arguments that everybody can read.
+type setup struct {
+	Dir      string   `json:"dir"`
+	Postgres []string `json:"postgres,omitempty"`
+	Workers  int      `json:"workers"`
+}
+
+// campus is the three machines and the decision log, open in this process.
+type campus struct {
+	logger  *slog.Logger
+	log     *disk.Log
+	a, b    machine
+	courses *kv.Resource
+	opened  []func() error // what close calls, last first
+	manager *assent.Manager
+}
+
+func openCampus(ctx context.Context, s setup) (c *campus, err error) {
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	c = &campus{logger: logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	if c.log, err = disk.Open(filepath.Join(s.Dir, "decisions"), disk.Config{Logger: logger}); err != nil {
+		return c, err
+	}
+	c.opened = append(c.opened, c.log.Close)
+	store := func(name string) (*kv.Resource, error) {
+		r, err := kv.Open(filepath.Join(s.Dir, name), kv.Config{Logger: logger})
+		if err == nil {
+			c.opened = append(c.opened, r.Close)
+		}
+		return r, err
+	}
+	if c.courses, err = store(machineC); err != nil {
+		return c, err
+	}
+	for i, m := range []struct {
+		name  string
+		place *machine
+	}{{machineA, &c.a}, {machineB, &c.b}} {
+		if len(s.Postgres) == 0 {
+			r, err := store(m.name)
+			if err != nil {
+				return c, err
+			}
+			*m.place = &kvMachine{r}
+			continue
+		}
+		// No branch waits for a connection: a worker has at most one branch here.
+		r, err := postgres.Open(ctx, s.Postgres[i], postgres.Config{MaxConns: int32(s.Workers) + 1, Logger: logger})
+		if err != nil {
+			return c, fmt.Errorf("machine %s: %w", m.name, err)
+		}
+		c.opened = append(c.opened, r.Close)
+		*m.place = &postgresMachine{r}
+	}
+	return c, nil
+}
+
+// manage opens the transaction manager, which begins to recover.
+func (c *campus) manage(ctx context.Context) (err error) {
+	c.manager, err = assent.Open(ctx, assent.Config{
+		Log: c.log, Resources: c.resources(), Logger: c.logger, ScanInterval: time.Second,
+	})
+	return err
+}
+
+func (c *campus) resources() map[string]resource.Resource {
+	return map[string]resource.Resource{machineA: c.a.resource(), machineB: c.b.resource(), machineC: c.courses}
+}
+
+// machineOf returns the machine that the student's records are on.
+func (c *campus) machineOf(student string) machine {
+	if homeOf(student) == machineA {
+		return c.a
+	}
+	return c.b
+}
+
+// close closes what is open. A manager gives what is unfinished some time.
+func (c *campus) close() (err error) {
+	if c.manager != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		err = c.manager.Close(ctx)
+	}
+	for i := len(c.opened) - 1; i >= 0; i-- {
+		err = errors.Join(err, c.opened[i]())
+	}
+	c.opened = nil
+	return err
+}
+
+// doubt is something that is not finished: a prepared branch, or an entry of the log.
+type doubt struct {
+	Transaction string
+	Where       string
+	What        string
+}
+
+// doubts lists what is unfinished, as the stores and the log tell, whatever a manager thinks.
+func (c *campus) doubts(ctx context.Context) (all []doubt, err error) {
+	for _, status := range []decision.Status{decision.Unfinished, decision.Damaged} {
+		for e, err := range c.log.List(ctx, status) {
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, doubt{string(e.ID), "the decision log", fmt.Sprintf("%v is %v", e.Decision, status)})
+		}
+	}
+	for name, r := range c.resources() {
+		prepared, err := r.Recover(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list what is prepared on %s: %w", name, err)
+		}
+		for _, p := range prepared {
+			if p.Foreign == "" && p.ID.Owner == c.log.Owner() {
+				all = append(all, doubt{p.ID.Transaction, name, "a branch is prepared"})
+			}
+		}
+	}
+	return all, nil
+}
+
+// settle makes recovery finish everything that an earlier registrar left. Nothing else may be
+// under way.
+func (c *campus) settle(ctx context.Context) error {
+	for {
+		if err := c.manager.Scan(ctx); err != nil {
+			return err
+		}
+		if err := c.manager.Quiesce(ctx); err != nil {
+			return err
+		}
+		left, err := c.doubts(ctx)
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		c.logger.Info("recovery needs another round", "left", len(left), "first", left[0])
+	}
+}
+
+// transactionsOf returns the transactions that the doubts are about, each once.
+func transactionsOf(doubts []doubt) []string {
+	seen := map[string]bool{}
+	var ids []string
+	for _, d := range doubts {
+		if !seen[d.Transaction] {
+			seen[d.Transaction] = true
+			ids = append(ids, d.Transaction)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// program is one run of the program: where it writes, and what it is told by the environment.
+type program struct {
+	out, err io.Writer
+	getenv   func(string) string
+	// running says that the command line was understood: an error is now no error of usage.
+	running bool
+}
+
+// run runs the command line and returns the exit code.
+func (p *program) run(args []string) int {
+	root := p.command()
+	root.SetArgs(args)
+	root.SetOut(p.out)
+	root.SetErr(p.err)
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		return exitOK
+	}
+	return p.report(err)
+}
+
+// command returns the root of all commands.
+func (p *program) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "assent",
+		Short: "commit one change across several databases and stores, or none of it",
+		Long: `Assent commits one change across several databases and stores, or none of it.
+
+Start a server with an embedded store, run a transaction in it, and look at it:
+
+  $ assent serve &
+  $ assent txn --put kv/alice=90 --put kv/bob=110
+  $ assent list
+
+The exit codes are 0 for done or committed, 1 for an error, 2 for a command line that is not
+understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction that is not known,
+7 for a doctor's finding of failure.`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              cobra.NoArgs,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(
+		p.serveCommand(),
+		p.txnCommand(),
+		p.listCommand(),
+		p.showCommand(),
+		p.resolveCommand(),
+		p.doctorCommand(),
+		p.versionCommand(),
+		p.completionCommand(),
+	)
+	return root
+}

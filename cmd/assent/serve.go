@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) serveCommand() *cobra.Command {
+	var (
+		t       = target{p: p}
+		listen  string
+		example bool
+		asJSON  bool
+		level   slog.Level
+	)
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "serve transactions over HTTP with JSON, gRPC and gRPC-Web",
+		Long: `Serve transactions over HTTP with JSON, gRPC and gRPC-Web, all on one port.
+
+Without a configuration it serves one embedded store called kv, whose data is in assent-data.
+What an earlier run left unfinished is finished at once. A line on standard output says when the
+server is ready; the log goes to standard error. SIGINT or SIGTERM stops the server in order, a
+second one at once: nothing that was decided is lost either way.`,
+		Example: `  assent serve
+  assent serve --print-config-example > assent.yaml
+  ORDERS_DSN=postgres://app@db/orders assent serve -c assent.yaml
+  assent serve --resource orders=postgres:///orders --resource cache=kv:/var/lib/cache`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if example {
+				_, err := fmt.Fprint(p.out, exampleConfig)
+				return err
+			}
+			cfg, err := t.load()
+			if err != nil {
+				return err
+			}
+			if listen != "" {
+				cfg.Listen, cfg.name = listen, ""
+				if err := cfg.validateExposure(); err != nil {
+					return err
+				}
+			}
+			return p.serve(cmd.Context(), cfg, p.logger(asJSON, level))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&t.config, "config", "c", "", "read the configuration from this `file`")
+	f.StringVar(&t.dataDir, "data-dir", "", "keep the data in this `directory` (default "+defaultDataDir+")")
+	f.StringArrayVar(&t.resources, "resource", nil, "serve this resource too: `NAME=SOURCE`, where SOURCE is postgres://… or kv:PATH")
+	f.StringVar(&listen, "listen", "", "listen on this `address` (default "+defaultListen+")")
+	f.BoolVar(&example, "print-config-example", false, "print a configuration with every key, and exit")
+	f.BoolVar(&asJSON, "log-json", false, "write the log as JSON")
+	f.TextVar(&level, "log-level", slog.LevelInfo, "write the log from this `level` on: debug, info, warn or error")
+	return cmd
+}
+
+func (p *program) logger(asJSON bool, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if asJSON {
+		return slog.New(slog.NewJSONHandler(p.err, options))
+	}
+	return slog.New(slog.NewTextHandler(p.err, options))
+}
+
+// serve opens the site and serves it until a signal or an error ends it.
+func (p *program) serve(ctx context.Context, cfg *config, logger *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	patience := cfg.Timeouts.Shutdown
+	if patience == 0 {
+		patience = 15 * time.Second
+	}
+	s, err := p.openSite(ctx, cfg, logger)
+	if err != nil {
+		return err
+	}
+	defer s.close(logger, patience)
+	listener, scheme, err := p.listen(cfg)
+	if err != nil {
+		return err
+	}
+	server := s.httpServer(logger)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	names := strings.Join(slices.Sorted(maps.Keys(s.resources)), ", ")
+	fmt.Fprintf(p.out, "assent is ready on %s://%s with %s\n", scheme, listener.Addr(), names)
+
+	select {
+	case err := <-served:
+		return fmt.Errorf("stopped serving: %w", err)
+	case <-ctx.Done():
+	}
+	stop() // a second signal ends the process at once
+	logger.Info("stopping; a second signal stops at once", "patience", patience)
+	patient, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := s.server.Close(patient); err != nil {
+		logger.Warn("open transactions were not all rolled back", "error", err)
+	}
+	if err := server.Shutdown(patient); err != nil {
+		logger.Warn("calls were cut off", "error", err)
+		_ = server.Close() // what is cut off has been told
+	}
+	return nil
+}
+
+// httpServer returns the server's way to the network.
+func (s *site) httpServer(logger *slog.Logger) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // gRPC, without TLS
+	return &http.Server{
+		Handler: s.server, Protocols: protocols,
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// listen opens the port.
+func (p *program) listen(cfg *config) (net.Listener, string, error) {
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, "", fail("another server runs there; choose another with --listen", "cannot listen on %s: the address is in use", cfg.Listen)
+	}
+	if err != nil {
+		return nil, "", fail("", "cannot listen: %v", err)
+	}
+	most := cfg.Limits.Connections
+	if most == 0 {
+		most = 1024
+	}
+	listener = limitListener(listener, most)
+	if cfg.TLS == nil {
+		return listener, "http", nil
+	}
+	config, err := cfg.TLS.load()
+	if err != nil {
+		return nil, "", errors.Join(err, listener.Close())
+	}
+	return tls.NewListener(listener, config), "https", nil
+}
+
+// load reads the certificates.
+func (t *tlsConfig) load() (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fail("", "tls: %v", err)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
+	if t.ClientCAFile != "" {
+		pem, err := os.ReadFile(t.ClientCAFile)
+		if err != nil {
+			return nil, fail("", "tls.client_ca_file: %v", err)
+		}
+		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+		if !config.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fail("", "tls.client_ca_file: %s holds no certificate in PEM form", t.ClientCAFile)
+		}
+	}
+	return config, nil
+}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"assent"
+	"assent/api"
+	"assent/decision/disk"
+	"assent/resource"
+	"assent/resource/kv"
+	"assent/resource/postgres"
+)
+
+// site is what this process opens: the decision log, the resources, and, where transactions are
+// to be run or finished, their manager and server.
+type site struct {
+	cfg       *config
+	log       *disk.Log
+	resources map[string]resource.Resource
+	manager   *assent.Manager
+	server    *api.Server
+	closers   []closer // in the order of opening
+}
+
+type closer struct {
+	what  string
+	close func() error
+}
+
+// logFolder is where the decision log is.
+func (c *config) logFolder() string { return filepath.Join(c.DataDir, "log") }
+
+// openLog opens the decision log. Where create is false there must be one.
+func (p *program) openLog(cfg *config, logger *slog.Logger, create bool) (*site, error) {
+	dir := cfg.logFolder()
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && !create {
+		return nil, fail("name the configuration of the server with -c", "there is no decision log in %s", dir)
+	}
+	log, err := disk.Open(dir, disk.Config{
+		Retention: cfg.Log.Retention, RetainCount: cfg.Log.RetainCount, Logger: logger,
+	})
+	if errors.Is(err, disk.ErrLocked) {
+		return nil, &failure{exit: exitError, err: err, text: fmt.Sprintf("the decision log in %s is in use by another process", dir),
+			hint: "a server is running; talk to it with --server instead of -c"}
+	}
+	if err != nil {
+		return nil, &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot open the decision log in %s: %v", dir, err), hint: resource.HintOf(err)}
+	}
+	s := &site{cfg: cfg, log: log, resources: map[string]resource.Resource{}}
+	s.closers = append(s.closers, closer{"the decision log", log.Close})
+	return s, nil
+}
+
+// openSite opens everything: what it finds unfinished is being finished from then on.
+func (p *program) openSite(ctx context.Context, cfg *config, logger *slog.Logger) (*site, error) {
+	s, err := p.openLog(cfg, logger, true)
+	if err != nil {
+		return nil, err
+	}
+	if err = p.openResources(ctx, s, logger); err == nil {
+		err = p.openManager(ctx, s, logger)
+	}
+	if err != nil {
+		s.close(logger, time.Second)
+		return nil, err
+	}
+	return s, nil
+}
+
+// openResources opens the resources of the configuration. It waits for no database.
+func (p *program) openResources(ctx context.Context, s *site, logger *slog.Logger) error {
+	configs := s.cfg.Resources
+	if len(configs) == 0 {
+		configs = map[string]*resourceConfig{"kv": {Type: "kv"}}
+	}
+	for _, name := range slices.Sorted(maps.Keys(configs)) {
+		r := configs[name]
+		logger := logger.With("resource", name)
+		switch r.Type {
+		case "kv":
+			path := r.Path
+			if path == "" {
+				path = filepath.Join(s.cfg.DataDir, "kv", name)
+			}
+			store, err := kv.Open(path, kv.Config{LockTimeout: r.LockTimeout, Logger: logger})
+			if err != nil {
+				return &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot open resource %q in %s: %v", name, path, err), hint: resource.HintOf(err)}
+			}
+			s.resources[name] = store
+			s.closers = append(s.closers, closer{"resource " + name, store.Close})
+		case "postgres":
+			dsn, err := p.dsn(name, r)
+			if err != nil {
+				return err
+			}
+			db, err := postgres.Open(ctx, dsn, postgres.Config{MaxConns: r.MaxConns, LockTimeout: r.LockTimeout, Logger: logger})
+			if err != nil {
+				return &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot open resource %q: %v", name, err), hint: resource.HintOf(err)}
+			}
+			s.resources[name] = db
+			s.closers = append(s.closers, closer{"resource " + name, db.Close})
+		}
+	}
+	return nil
+}
+
+// dsn finds the connection string of a postgres resource.
+func (p *program) dsn(name string, r *resourceConfig) (string, error) {
+	switch {
+	case r.DSNEnv != "":
+		dsn := p.getenv(r.DSNEnv)
+		if dsn == "" {
+			return "", fail("set it to the connection string: postgres://user@host:5432/database",
+				"resource %q: the environment variable %s is not set", name, r.DSNEnv)
+		}
+		return dsn, nil
+	case r.DSNFile != "":
+		dsn, err := readSecret(r.DSNFile)
+		if err != nil {
+			return "", fail("", "resource %q: %v", name, err)
+		}
+		return dsn, nil
+	}
+	return r.DSN, nil
+}
+
+// readSecret returns the content of a small file without the space around it.
+func readSecret(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the secret: %w", err)
+	}
+	const most = 64 << 10
+	if info.Size() > most {
+		return "", fmt.Errorf("the secret in %s has %d bytes; at most %d are allowed", path, info.Size(), most)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the secret: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+func (p *program) openManager(ctx context.Context, s *site, logger *slog.Logger) error {
+	t := s.cfg.Timeouts
+	tokens, err := p.tokens(s.cfg)
+	if err != nil {
+		return err
+	}
+	s.manager, err = assent.Open(ctx, assent.Config{
+		Log: s.log, Resources: s.resources, Logger: logger,
+		Timeout: t.Transaction, PrepareTimeout: t.Prepare, FinishTimeout: t.Finish,
+		FinishWait: t.FinishWait, ScanInterval: t.ScanInterval,
+	})
+	if err != nil {
+		return err
+	}
+	options := api.Options{
+		Tokens: tokens, Logger: logger, Version: version(), Owner: s.log.Owner(), LogStats: s.stats,
+		Timeout: t.Transaction, IdleTimeout: t.Idle, StatementTimeout: t.Statement,
+		MaxOpen: s.cfg.Limits.OpenTransactions, MaxRequestBytes: s.cfg.Limits.RequestBytes,
+		MaxRows: s.cfg.Limits.ResultRows, MaxResultBytes: s.cfg.Limits.ResultBytes,
+	}
+	if s.cfg.TLS != nil && s.cfg.TLS.ClientCAFile != "" {
+		options.Hosts = []string{"*"} // nobody comes this far without a certificate
+	}
+	s.server, err = api.New(s.manager, s.resources, options)
+	return err
+}
+
+// tokens finds the secrets of the tokens.
+func (p *program) tokens(cfg *config) ([]api.Token, error) {
+	var tokens []api.Token
+	for _, t := range cfg.Tokens {
+		secret, from := p.getenv(t.Env), "the environment variable "+t.Env
+		if t.File != "" {
+			var err error
+			if secret, err = readSecret(t.File); err != nil {
+				return nil, fail("", "token %q: %v", t.Name, err)
+			}
+			from = t.File
+		}
+		if len(secret) < api.MinSecret {
+			return nil, fail("make one with: openssl rand -hex 32",
+				"token %q: the secret in %s has %d bytes; at least %d are needed", t.Name, from, len(secret), api.MinSecret)
+		}
+		tokens = append(tokens, api.Token{Name: t.Name, Secret: secret, Roles: t.Roles})
+	}
+	return tokens, nil
+}
+
+func (s *site) stats() map[string]int64 {
+	st := s.log.Stats()
+	return map[string]int64{
+		"decisions": int64(st.Decisions), "groups": int64(st.Groups), "syncs": int64(st.Syncs),
+		"bytes": int64(st.Bytes), "failures": int64(st.Failures), "reopens": int64(st.Reopens),
+	}
+}
+
+// close closes everything, the latest first, and waits for at most patience: what is unfinished
+// then is finished by whoever opens the site next.
+func (s *site) close(logger *slog.Logger, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if s.server != nil {
+		if err := s.server.Close(ctx); err != nil {
+			logger.Warn("transactions were left open", "error", err)
+		}
+	}
+	if s.manager != nil {
+		if err := s.manager.Close(ctx); err != nil {
+			logger.Warn("the manager was not closed in order", "error", err)
+		}
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		for _, c := range slices.Backward(s.closers) {
+			if err := c.close(); err != nil {
+				logger.Warn("not closed in order", "what", c.what, "error", err)
+			}
+		}
+	}()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		logger.Warn("left without closing everything; nothing that was decided is lost")
+	}
+}
