@@ -1,0 +1,48 @@
+// Package postgres makes a PostgreSQL database (13 or later) a resource, by its own PREPARE
+// TRANSACTION and the pgx driver.
+//
+// The package promises what package resource asks for. Where the proof of each answer comes from:
+//
+//   - Yes is the command tag PREPARE TRANSACTION and nothing else. PostgreSQL answers PREPARE in
+//     an aborted transaction with the tag ROLLBACK and no error.
+//   - Committed and RolledBack are the success of COMMIT PREPARED or ROLLBACK PREPARED or, when the
+//     server does not know the branch, pg_xact_status of its transaction number: the branch's
+//     evidence, which names the cluster and its timeline too. Both commands and PREPARE flush the
+//     log whatever synchronous_commit says.
+//   - Hazard is what is left: no evidence, a number so old that the server has dropped its status,
+//     another cluster than the one that prepared, or one that was restored or failed over since
+//     (its timeline differs), where the same number may be another transaction's.
+//
+// # Late PREPAREs
+//
+// A PREPARE whose client is gone may still be under way: in the network, in the server's socket,
+// or waiting. It can only be executed by the session that holds the branch's open transaction. So
+// each branch, as it begins, takes an advisory transaction lock whose key is made from its id, in
+// the round trip of its first statement. The lock ends with the transaction, no statement
+// can release it earlier, and a prepared transaction keeps it. Rollback by id looks the branch up
+// in pg_prepared_xacts and then the lock in pg_locks. A session that holds the lock is terminated
+// and the search begins again; a lock without a session is a branch that has just been prepared,
+// and the search begins again; no lock means that nobody can prepare the branch any more. A BEGIN
+// that is itself still under way cannot prepare either, because a PREPARE is sent only after an
+// answer to BEGIN.
+//
+// A branch that is neither prepared nor open, and of which no evidence is known, is taken for one
+// that was never prepared. That is wrong only if somebody committed it by hand between its PREPARE
+// and the loss of the answer, and before it had a transaction number that its owner knew.
+//
+// # Round trips
+//
+// BEGIN, the lock and the first statement (and the question for the transaction number) travel
+// together; PREPARE and COMMIT PREPARED take one each, on the branch's own session. A branch that
+// has no transaction number has written nothing: it is committed at once, votes ReadOnly and takes
+// no slot of max_prepared_transactions. The first statement's parameters allow one statement, and
+// a first statement without parameters takes a round trip of its own.
+//
+// # What it does not do
+//
+// It creates nothing in the database. It cannot prepare what PostgreSQL cannot: temporary tables,
+// LISTEN, NOTIFY, cursors WITH HOLD, exported snapshots. It does not see session state that
+// functions leave behind (session advisory locks, set_config with false): that is the caller's to
+// undo. It needs a session of its own for each branch, so a pooler in the path must pool sessions,
+// not transactions.
+package postgres

@@ -1,0 +1,117 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"assent/internal/pgcluster"
+	"assent/internal/pgcluster/pgtest"
+	"assent/resource"
+	"assent/resource/postgres"
+	"assent/resource/resourcetest"
+)
+
+const counters = "CREATE TABLE counter (key text PRIMARY KEY, n bigint NOT NULL)"
+
+// store is one database in a cluster, for the conformance suite.
+type store struct {
+	*postgres.Resource
+	cluster *pgcluster.Cluster
+	db      string
+}
+
+var databases atomic.Int64
+
+func openStore(t *testing.T, c *pgcluster.Cluster, db string) *store {
+	t.Helper()
+	return &store{open(t, c.DSN(db), postgres.Config{}), c, db}
+}
+
+func open(t *testing.T, dsn string, cfg postgres.Config) *postgres.Resource {
+	t.Helper()
+	r, err := postgres.Open(t.Context(), dsn, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+func newDatabase(t *testing.T, c *pgcluster.Cluster, schema string) string {
+	t.Helper()
+	db := fmt.Sprintf("db%d", databases.Add(1))
+	pgtest.Database(t, c, db, schema)
+	return db
+}
+
+func TestConformance(t *testing.T) {
+	cluster := pgtest.Start(t, pgcluster.Options{})
+	resourcetest.Run(t, harness(cluster))
+}
+
+func harness(cluster *pgcluster.Cluster) resourcetest.Harness {
+	add := func(ctx context.Context, b resource.Branch, key string, delta int64) error {
+		_, err := b.(*postgres.Tx).Exec(ctx, "INSERT INTO counter VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET n = counter.n + $2", key, delta)
+		return err
+	}
+	return resourcetest.Harness{
+		Open: func(t *testing.T) resource.Resource {
+			return openStore(t, cluster, newDatabase(t, cluster, counters))
+		},
+		Another: func(t *testing.T, r resource.Resource) resource.Resource {
+			s := r.(*store)
+			return openStore(t, s.cluster, s.db)
+		},
+		Crash: func(t *testing.T, r resource.Resource) resource.Resource {
+			s := r.(*store)
+			if err := s.cluster.Restart(t.Context(), pgcluster.Immediate); err != nil {
+				t.Fatal(err)
+			}
+			return openStore(t, s.cluster, s.db)
+		},
+		Add: add,
+		Get: func(ctx context.Context, b resource.Branch, key string) (n int64, err error) {
+			err = b.(*postgres.Tx).QueryRow(ctx, "SELECT coalesce(sum(n), 0)::bigint FROM counter WHERE key = $1", key).Scan(&n)
+			return n, err
+		},
+		Read: func(ctx context.Context, r resource.Resource, key string) (n int64, err error) {
+			s := r.(*store)
+			conn, err := s.cluster.Conn(ctx, s.db)
+			if err != nil {
+				return 0, err
+			}
+			defer conn.Close(context.Background())
+			err = conn.QueryRow(ctx, "SELECT coalesce(sum(n), 0)::bigint FROM counter WHERE key = $1", key).Scan(&n)
+			return n, err
+		},
+		Break: func(ctx context.Context, b resource.Branch) {
+			_, _ = b.(*postgres.Tx).Exec(ctx, "SELECT 1/0")
+		},
+		Foreign: func(t *testing.T, r resource.Resource) string {
+			s := r.(*store)
+			exec(t, s.cluster, s.db, "BEGIN; INSERT INTO counter VALUES ('foreign', 1); PREPARE TRANSACTION 'someone else''s'")
+			t.Cleanup(func() {
+				_ = s.cluster.Exec(context.Background(), s.db, "ROLLBACK PREPARED 'someone else''s'")
+			})
+			return "someone else's"
+		},
+	}
+}
+
+func exec(t *testing.T, c *pgcluster.Cluster, db, sql string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := c.Exec(ctx, db, sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var _ = os.Getenv
+var _ = pgx.ErrNoRows

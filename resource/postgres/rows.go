@@ -1,0 +1,161 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+var errRowsClosed = errors.New("the rows are closed")
+
+// rows are pgx's rows, under the branch's lock: a rollback may come from another goroutine.
+type rows struct {
+	t      *Tx
+	ctx    context.Context
+	done   context.CancelFunc
+	inner  pgx.Rows         // nil where the query was not sent
+	batch  pgx.BatchResults // not nil where BEGIN travelled with the query
+	early  error
+	err    error
+	closed bool
+}
+
+// close ends the query; the branch's lock is held.
+func (r *rows) close() {
+	if r.closed {
+		return
+	}
+	r.closed = true
+	r.inner.Close()
+	err := r.inner.Err()
+	if err == nil {
+		err = r.early
+	}
+	tag := r.inner.CommandTag()
+	if r.batch != nil {
+		err = r.t.readXID(r.batch, err)
+		if last := r.batch.Close(); err == nil {
+			err = last
+		}
+	}
+	r.t.rows = nil
+	r.err = r.t.after(r.ctx, "query", err, tag)
+	r.done()
+}
+
+// Close ends the query. It may be called again.
+func (r *rows) Close() {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	r.close()
+}
+
+// Next goes to the next row, or closes the rows where there is none.
+func (r *rows) Next() bool {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	if r.inner.Next() {
+		return true
+	}
+	r.close()
+	return false
+}
+
+// Err returns the query's error; it is complete when the rows are closed.
+func (r *rows) Err() error {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if !r.closed {
+		return r.inner.Err()
+	}
+	return r.err
+}
+
+// CommandTag returns the query's command tag when the rows are closed.
+func (r *rows) CommandTag() pgconn.CommandTag {
+	if r.inner == nil {
+		return pgconn.CommandTag{}
+	}
+	return r.inner.CommandTag()
+}
+
+// FieldDescriptions returns the columns.
+func (r *rows) FieldDescriptions() []pgconn.FieldDescription {
+	if r.inner == nil {
+		return nil
+	}
+	return r.inner.FieldDescriptions()
+}
+
+// Scan reads the current row. An error closes the rows.
+func (r *rows) Scan(dest ...any) error {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if r.closed {
+		if r.err != nil {
+			return r.err
+		}
+		return errRowsClosed
+	}
+	err := r.inner.Scan(dest...)
+	if err != nil {
+		r.close()
+	}
+	return err
+}
+
+// Values returns the current row, decoded.
+func (r *rows) Values() ([]any, error) {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if r.closed {
+		return nil, errRowsClosed
+	}
+	return r.inner.Values()
+}
+
+// RawValues returns the current row as the server sent it. It is valid until the next call.
+func (r *rows) RawValues() [][]byte {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	return r.inner.RawValues()
+}
+
+// Conn returns nil: the connection is the branch's own.
+func (r *rows) Conn() *pgx.Conn { return nil }
+
+// TypeMap returns how values are decoded.
+func (r *rows) TypeMap() *pgtype.Map {
+	if r.inner == nil {
+		return nil
+	}
+	return r.inner.TypeMap()
+}
+
+// row is the single row of QueryRow.
+type row struct{ rows pgx.Rows }
+
+// Scan reads the row; pgx.ErrNoRows where there is none.
+func (r row) Scan(dest ...any) error {
+	defer r.rows.Close()
+	if !r.rows.Next() {
+		if err := r.rows.Err(); err != nil {
+			return err
+		}
+		return pgx.ErrNoRows
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		return err
+	}
+	r.rows.Close()
+	return r.rows.Err()
+}
