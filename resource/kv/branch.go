@@ -254,11 +254,19 @@ func (t *Tx) Rollback(ctx context.Context) (commit.Outcome, error) {
 // Hazard with an error; Resource.Commit with the branch's id tells later what happened.
 func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
 	const op = "commit in one phase"
+	// When ctx ends before the write begins, the branch is rolled back: that has a sure answer,
+	// and nothing long to wait for.
+	stop := context.AfterFunc(ctx, func() { t.condemn(ctx.Err()) })
+	defer stop()
+	release, err := t.call(context.WithoutCancel(ctx), op)
+	if err != nil {
+		return commit.Hazard, err
+	}
 	if ctx.Err() != nil {
-		t.condemn(ctx.Err()) // and what follows rolls back, without waiting for anything long
+		t.condemn(ctx.Err())
 		ctx = context.WithoutCancel(ctx)
 	}
-	outcome, err := force(ctx, t, op, func() (commit.Outcome, error) {
+	outcome, err := run(ctx, t, op, release, func() (commit.Outcome, error) {
 		switch {
 		case t.state == done || t.state == over:
 			return t.conclude(op, true)

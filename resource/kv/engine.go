@@ -12,7 +12,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // engine is Pebble, made to stop for good at the first failed write instead of ending the process
@@ -35,12 +34,8 @@ type engine struct {
 	closing chan struct{}
 }
 
-// How long close waits for calls that a failed database may never answer, and how slowly writes
-// fail then, so that Pebble's retries in the background do not spin.
-const (
-	patience = 2 * time.Second
-	penalty  = 10 * time.Millisecond
-)
+// How long close waits for a failed database, which may never answer.
+const patience = 2 * time.Second
 
 func openEngine(dir string, cfg Config) (*engine, error) {
 	e := &engine{log: cfg.Logger, failed: make(chan struct{}), idle: make(chan struct{}), closing: make(chan struct{})}
@@ -64,16 +59,8 @@ func openEngine(dir string, cfg Config) (*engine, error) {
 }
 
 func (e *engine) options(cfg Config, lock *pebble.Lock) *pebble.Options {
-	fence := errorfs.InjectorFunc(func(op errorfs.Op) error {
-		err := e.failure()
-		if err == nil || op.Kind.ReadOrWrite() == errorfs.OpIsRead {
-			return nil
-		}
-		time.Sleep(penalty)
-		return err
-	})
 	o := &pebble.Options{
-		FS:                 errorfs.Wrap(cfg.FS, fence),
+		FS:                 fence{cfg.FS, e},
 		Lock:               lock,
 		Logger:             pebbleLogger{e},
 		FormatMajorVersion: pebble.FormatNewest,
@@ -159,8 +146,8 @@ func (e *engine) leave() {
 // error it is not known whether it is: only opening the store again tells.
 func (e *engine) apply(b *pebble.Batch, forced bool) (err error) {
 	defer func() {
-		if p := recover(); p != nil { // what Pebble does when it cannot make a new log
-			e.fail(fmt.Errorf("the log: %v", p))
+		if p := recover(); p != nil {
+			e.fail(fmt.Errorf("write: %v", p))
 			err = e.failure()
 		}
 	}()
