@@ -486,3 +486,43 @@ func (h *house) die(release chan struct{}) {
 	<-closed
 	h.reopen()
 }
+
+// TestRenamedResourceIsSettled: branches in doubt are found also when their resource was given
+// another name meanwhile, whether abort is presumed or commit is on record.
+func TestRenamedResourceIsSettled(t *testing.T) {
+	for _, point := range []string{"coordinator: emit Propose(commit)", "coordinator: deliver Decided(commit)"} {
+		scout := &observer{}
+		h := newHouse(t, func(c *assent.Config) {
+			c.Observer = scout
+			if scout.point == "" {
+				return
+			}
+			for _, name := range storeNames { // in the second life only
+				c.Resources["new-"+name] = c.Resources[name]
+				delete(c.Resources, name)
+			}
+		})
+		stopped, release := make(chan struct{}), make(chan struct{})
+		scout.at(point, func(string) { close(stopped); <-release })
+		result := make(chan error, 1)
+		go func() {
+			_, err := h.changeAll(context.Background(), "v")
+			result <- err
+		}()
+		<-stopped
+		h.die(release)
+		if err := <-result; !errors.Is(err, assent.ErrInDoubt) {
+			t.Errorf("stopped at %q: %v", point, err)
+		}
+		h.settled()
+		want := ""
+		if strings.Contains(point, "Decided") {
+			want = "v"
+		}
+		for _, name := range storeNames {
+			if got := h.get(name, "k"); got != want {
+				t.Errorf("stopped at %q: %s has %q, want %q", point, name, got, want)
+			}
+		}
+	}
+}

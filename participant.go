@@ -21,20 +21,20 @@ import (
 type participant struct {
 	t        *transaction
 	node     protocol.NodeID
-	resource resource.Resource // nil where no resource of that name is configured
 	evidence []byte
 	branch   resource.Branch // nil where the work was done by another process
 	loop     *engine.Loop
 
-	mu      sync.Mutex
-	queue   []protocol.Value   // what the branch must do, one thing at a time
-	working bool               // a goroutine is at it
-	cancel  context.CancelFunc // of a prepare that is under way
-	doomed  bool               // a rollback follows: a prepare is not worth waiting for
-	done    bool
-	state   string // for people
-	outcome commit.Outcome
-	err     error // the last error of the branch
+	mu       sync.Mutex
+	resource resource.Resource  // nil where no resource of that name is configured
+	queue    []protocol.Value   // what the branch must do, one thing at a time
+	working  bool               // a goroutine is at it
+	cancel   context.CancelFunc // of a prepare that is under way
+	doomed   bool               // a rollback follows: a prepare is not worth waiting for
+	done     bool
+	state    string // for people
+	outcome  commit.Outcome
+	err      error // the last error of the branch
 }
 
 func newParticipant(t *transaction, name string, r resource.Resource, evidence []byte) *participant {
@@ -204,22 +204,38 @@ func (p *participant) finish(attempt func(context.Context) (commit.Outcome, erro
 	return commit.BranchFailed{}
 }
 
+// found says which resource holds the branch, where none of its name is configured.
+func (p *participant) found(r resource.Resource) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.resource == nil {
+		p.resource = r
+	}
+}
+
+// holder returns the resource that holds the branch, or nil.
+func (p *participant) holder() resource.Resource {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.resource
+}
+
 func (p *participant) commit(ctx context.Context) (commit.Outcome, error) {
-	switch {
-	case p.branch != nil:
+	if p.branch != nil {
 		return p.branch.Commit(ctx)
-	case p.resource != nil:
-		return p.resource.Commit(ctx, p.prepared())
+	}
+	if r := p.holder(); r != nil {
+		return r.Commit(ctx, p.prepared())
 	}
 	return 0, p.notConfigured()
 }
 
 func (p *participant) rollback(ctx context.Context) (commit.Outcome, error) {
-	switch {
-	case p.branch != nil:
+	if p.branch != nil {
 		return p.branch.Rollback(ctx)
-	case p.resource != nil:
-		return p.resource.Rollback(ctx, p.prepared())
+	}
+	if r := p.holder(); r != nil {
+		return r.Rollback(ctx, p.prepared())
 	}
 	return 0, p.notConfigured()
 }

@@ -77,9 +77,14 @@ func (m *Manager) Scan(ctx context.Context) error {
 
 // scanForEver scans s at once and then again and again until the manager's life ends.
 func (m *Manager) scanForEver(s *scan) {
+	examined := false
 	for failures := 0; ; {
 		ctx, cancel := context.WithTimeout(m.life, m.cfg.FinishTimeout)
 		err := m.scanOnce(ctx, s)
+		if err == nil && !examined {
+			examined = true
+			m.examine(ctx, s)
+		}
 		cancel()
 		wait := m.cfg.ScanInterval
 		if err != nil {
@@ -91,6 +96,24 @@ func (m *Manager) scanForEver(s *scan) {
 		// Some chance keeps managers from scanning in step.
 		if !m.pause(wait + rand.N(wait/8+1)) {
 			return
+		}
+	}
+}
+
+// examine has the resource examine itself, once, and logs what is not well: better now than at the
+// first transaction.
+func (m *Manager) examine(ctx context.Context, s *scan) {
+	doctor, ok := s.resource.(resource.Doctor)
+	if !ok {
+		return
+	}
+	findings, err := doctor.Doctor(ctx)
+	if err != nil {
+		m.cfg.Logger.Warn("resource cannot be examined", "resource", s.name, "error", err)
+	}
+	for _, f := range findings {
+		if f.Severity != resource.OK {
+			m.cfg.Logger.Warn("doctor: "+f.Check, "resource", s.name, "severity", f.Severity, "detail", f.Detail, "hint", f.Hint)
 		}
 	}
 }
@@ -120,7 +143,7 @@ func (m *Manager) scanOnce(ctx context.Context, s *scan) error {
 		}
 	}
 	for _, p := range orphans {
-		m.adopt(p)
+		m.adopt(s, p)
 	}
 	return err
 }
@@ -166,7 +189,7 @@ func (m *Manager) prepared(ctx context.Context, s *scan) ([]resource.Prepared, S
 	var own []resource.Prepared
 	for _, p := range all {
 		switch {
-		case p.Foreign == "" && p.ID.Owner == m.cfg.Log.Owner() && p.ID.Branch == s.name:
+		case p.Foreign == "" && p.ID.Owner == m.cfg.Log.Owner() && m.keeps(s, p.ID.Branch):
 			own = append(own, p)
 		case len(status.Foreign) < maxForeign:
 			name := p.Foreign
@@ -180,15 +203,23 @@ func (m *Manager) prepared(ctx context.Context, s *scan) ([]resource.Prepared, S
 	return own, status, nil
 }
 
-// adopt gives an orphan to recovery: its participant asks a coordinator made anew, which
+// keeps reports whether the branches of that name are s's to settle: its own, and those of a name
+// that is not configured any more. (The same database may be configured under two names.)
+func (m *Manager) keeps(s *scan, name string) bool {
+	return name == s.name || m.scans[name] == nil
+}
+
+// adopt gives an orphan of s to recovery: its participant asks a coordinator made anew, which
 // proposes abort and abides by what stands.
-func (m *Manager) adopt(orphan resource.Prepared) {
+func (m *Manager) adopt(s *scan, orphan resource.Prepared) {
 	id := commit.TransactionID(orphan.ID.Transaction)
 	t := m.recovering(id)
 	if t == nil {
 		return // it came alive, or is being retired: the next scan looks again
 	}
-	if p, fresh := t.participant(protocol.NodeID(orphan.ID.Branch), orphan.Evidence); fresh {
+	p, fresh := t.participant(protocol.NodeID(orphan.ID.Branch), orphan.Evidence)
+	p.found(s.resource)
+	if fresh {
 		m.cfg.Logger.Info("settling an orphan", "transaction", id, "resource", orphan.ID.Branch, "age", orphan.Age)
 		p.resume()
 	}

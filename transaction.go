@@ -318,7 +318,8 @@ func (t *transaction) leave() {
 func (t *transaction) record() {
 	for pause := t.m.cfg.Retry; ; pause = min(2*pause, t.m.cfg.RetryMost) {
 		err := t.recordOnce()
-		if err == nil {
+		if err == nil || errors.Is(err, decision.ErrNotFound) { // somebody else has forgotten it
+
 			t.leave()
 			return
 		}

@@ -137,8 +137,9 @@ func (tx *Tx) Commit(ctx context.Context) error {
 }
 
 // Rollback ends the transaction and undoes its work. It returns nil when nothing is left of it,
-// also when it was rolled back before. When ctx ends, Rollback returns its error and the rest is
-// undone in the background. After Commit it returns ErrNotOpen.
+// also when it was rolled back before. When ctx ends, or Config.FinishWait is over, it returns
+// nil too: the abort is certain, and the rest is undone in the background. After Commit it
+// returns ErrNotOpen.
 func (tx *Tx) Rollback(ctx context.Context) error {
 	err := tx.rollback(ctx, &AbortedError{ID: tx.id, Cause: commit.Cancelled, By: "application"})
 	if errors.Is(err, ErrAborted) {
