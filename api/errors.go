@@ -77,6 +77,9 @@ func codeOf(err error) connect.Code {
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return r.code
 	}
+	if _, ok := errors.AsType[*lateError](err); ok {
+		return connect.CodeDeadlineExceeded
+	}
 	if code, ok := connectCodes[resource.CodeOf(err)]; ok {
 		return code
 	}

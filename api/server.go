@@ -142,6 +142,7 @@ func New(m *assent.Manager, resources map[string]resource.Resource, opts Options
 		connect.WithReadMaxBytes(opts.MaxRequestBytes),
 		connect.WithInterceptors(s.logging()),
 		connect.WithRecover(s.recovered),
+		connect.WithCodec(strictJSON{"json"}), connect.WithCodec(strictJSON{"json; charset=utf-8"}),
 	}
 	mux.Handle(assentv1.NewTransactionServiceHandler(s, handle...))
 	mux.Handle(assentv1.NewOperatorServiceHandler(s, handle...))

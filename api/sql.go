@@ -5,6 +5,8 @@ import (
 	"context"
 	"strconv"
 
+	"connectrpc.com/connect"
+
 	assentv1 "assent/api/assent/v1"
 	"assent/resource"
 	"assent/resource/postgres"
@@ -23,11 +25,7 @@ const (
 )
 
 func (d sqlDatabase) execute(ctx context.Context, t resource.Transaction, op *assentv1.Operation, b *budget) (*assentv1.Result, error) {
-	statement := op.GetStatement()
-	if statement == nil {
-		return nil, wrongAction("postgres", "statement")
-	}
-	args, err := arguments(statement.GetArgs())
+	sql, args, err := statementOf(op)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +33,7 @@ func (d sqlDatabase) execute(ctx context.Context, t resource.Transaction, op *as
 	if err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, statement.GetSql(), args...)
+	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +41,13 @@ func (d sqlDatabase) execute(ctx context.Context, t resource.Transaction, op *as
 	// The driver's package stays out of here: what it decodes is known by inference alone.
 	result := &assentv1.Result{}
 	types := rows.TypeMap()
+	for _, field := range rows.FieldDescriptions() {
+		name := "oid " + strconv.FormatUint(uint64(field.DataTypeOID), 10)
+		if known, ok := types.TypeForOID(field.DataTypeOID); ok {
+			name = known.Name
+		}
+		result.Columns = append(result.Columns, &assentv1.Column{Name: field.Name, Type: name})
+	}
 	decode := func(column int, raw []byte) (*assentv1.Value, error) {
 		field := rows.FieldDescriptions()[column]
 		known, ok := types.TypeForOID(field.DataTypeOID)
@@ -51,10 +56,8 @@ func (d sqlDatabase) execute(ctx context.Context, t resource.Transaction, op *as
 			return null(), nil
 		case field.DataTypeOID == oidJSON || field.DataTypeOID == oidJSONB:
 			return textValue(string(bytes.TrimPrefix(raw, []byte{1}))), nil // decoding may round numbers
-		case !ok && field.Format == textFormat:
-			return textValue(string(raw)), nil
 		case !ok:
-			return bytesValue(bytes.Clone(raw)), nil
+			return undecoded(field.Format, raw), nil
 		}
 		x, err := known.Codec.DecodeValue(types, field.DataTypeOID, field.Format, raw)
 		if err != nil {
@@ -65,6 +68,9 @@ func (d sqlDatabase) execute(ctx context.Context, t resource.Transaction, op *as
 				return string(raw), true, nil
 			}
 			text, err := types.Encode(field.DataTypeOID, textFormat, x, nil)
+			if err != nil {
+				err = noTextForm(field.Name, known.Name)
+			}
 			return string(text), text != nil, err
 		})
 	}
@@ -84,13 +90,29 @@ func (d sqlDatabase) execute(ctx context.Context, t resource.Transaction, op *as
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	for _, field := range rows.FieldDescriptions() {
-		column := &assentv1.Column{Name: field.Name, Type: "oid " + strconv.FormatUint(uint64(field.DataTypeOID), 10)}
-		if known, ok := types.TypeForOID(field.DataTypeOID); ok {
-			column.Type = known.Name
-		}
-		result.Columns = append(result.Columns, column)
-	}
 	result.Command, result.RowsAffected = rows.CommandTag().String(), rows.CommandTag().RowsAffected()
 	return result, nil
+}
+
+// undecoded is the value of a type that the driver does not know: an enum, a type of an extension.
+func undecoded(format int16, raw []byte) *assentv1.Value {
+	if format == textFormat {
+		return textValue(string(raw))
+	}
+	return bytesValue(bytes.Clone(raw))
+}
+
+func noTextForm(column, typ string) error {
+	return refuse(connect.CodeInvalidArgument, "the column "+column+" has the type "+typ+", which has no text form here",
+		"let the database write it: cast it to text")
+}
+
+// statementOf returns an operation's statement and its arguments.
+func statementOf(op *assentv1.Operation) (sql string, args []any, err error) {
+	statement := op.GetStatement()
+	if statement == nil {
+		return "", nil, wrongAction("postgres", "statement")
+	}
+	args, err = arguments(statement.GetArgs())
+	return statement.GetSql(), args, err
 }

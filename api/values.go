@@ -85,7 +85,7 @@ func valueOf(x any, text func(x any) (string, bool, error)) (*assentv1.Value, er
 	s, ok, err := text(x)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("write a %T as text: %w", x, err)
+		return nil, err
 	case !ok:
 		return null(), nil
 	}
