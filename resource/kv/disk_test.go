@@ -68,6 +68,7 @@ func TestDiskFails(t *testing.T) {
 				t.Fatalf("got %v; want ErrStopped, unavailable, with a hint", err)
 			}
 			stopped(t, r, voted)
+			check(t, crash(t, on(memory), 0), acknowledged, voted)
 			if err := r.Close(); err != nil {
 				t.Errorf("close: %v", err)
 			}
@@ -75,13 +76,13 @@ func TestDiskFails(t *testing.T) {
 			disk.sick.Store(false)
 			r = open(t, "store", Config{FS: disk})
 			check(t, r, acknowledged, voted)
-			check(t, crash(t, open2(r, memory), 0), acknowledged, voted)
+			check(t, crash(t, on(memory), 0), acknowledged, voted)
 		})
 	}
 }
 
-// open2 is r as crash wants it: on the memory file system that is below the sick one.
-func open2(r *Resource, fs vfs.FS) *Resource { return &Resource{dir: r.dir, cfg: Config{FS: fs}} }
+// on is the store as crash wants it: on the file system that is below the sick one.
+func on(fs vfs.FS) *Resource { return &Resource{dir: "store", cfg: Config{FS: fs}} }
 
 // writeUntilFailure commits branches until one fails, and returns the keys of those that did not.
 func writeUntilFailure(t *testing.T, r *Resource) (keys []string, err error) {
@@ -134,6 +135,20 @@ func check(t *testing.T, r *Resource, acknowledged []string, voted resource.Prep
 	list, err := r.Recover(t.Context())
 	if err != nil || len(list) != 1 || list[0].ID != voted.ID {
 		t.Errorf("recover: got %v, %v; want %s", list, err, voted.ID)
+	}
+}
+
+// The engine itself says that a write failed, even though Pebble is told that it went well.
+func TestApplyFailsWithItsForce(t *testing.T) {
+	disk := newSickDisk(vfs.NewMem(), func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSync })
+	r := open(t, "store", Config{FS: disk})
+	disk.sick.Store(true)
+	b := r.engine.db.NewBatch()
+	if err := b.Set([]byte("x"), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.engine.apply(b, true); !errors.Is(err, ErrStopped) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v; want ErrStopped, because of ENOSPC", err)
 	}
 }
 

@@ -224,6 +224,18 @@ func FuzzRecords(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	for _, broken := range []string{
+		"", "a0", "a3010102", // nothing, no field, cut short
+		"a2010101022003",                   // a field twice
+		"a30101020203bf6161ff", "bf0101ff", // indefinite lengths
+		"a30101020203829b7fffffffffffffff",       // a length beyond all memory
+		"a3010102020382834162f6f5834161417af4",   // writes out of order
+		"a4010102020303040409", "a30103024103 1", // an unknown field, wrong types
+		"c1a301010202", "a1039b0000000100000000", // a tag, four thousand million writes
+	} {
+		data, _ := hex.DecodeString(broken) // what cannot be decoded is cut there
+		f.Add(data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if m, err := c.decodeMeta(data); err == nil {
 			again(t, c, m, c.decodeMeta)

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -143,7 +144,7 @@ func (b *branchHistory) work(ctx context.Context, tx *Tx, n int, random *rand.Ra
 		default:
 			value, _, err := tx.Get(ctx, []byte(key)) // and upgrade: it makes deadlocks
 			if err == nil && int(number(value)) != n {
-				err = add(ctx, tx, key, int64(n)-number(value))
+				err = tx.Put(ctx, []byte(key), binary.BigEndian.AppendUint64(nil, uint64(n)))
 				b.wrote[key] = int(number(value))
 			}
 			if err != nil {
