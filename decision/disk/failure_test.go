@@ -294,9 +294,11 @@ func TestNobodyIsToldBeforeItIsStable(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	g := &gate{held: make(chan struct{}), open: make(chan struct{})}
+	open := sync.OnceFunc(func() { close(g.open) })
 	l := mustOpen(t, "log", Config{FS: errorfs.Wrap(vfs.NewMem(), g), SegmentBytes: smallSegment})
 	abort := entry(1)
 	abort.Decision = commit.Abort
+	t.Cleanup(open) // before the log is closed
 	type result struct {
 		e   decision.Entry
 		err error
@@ -307,7 +309,11 @@ func TestNobodyIsToldBeforeItIsStable(t *testing.T) {
 		results <- result{stands, err}
 	}
 	go decide(entry(1))
-	<-g.held
+	select {
+	case <-g.held:
+	case r := <-results:
+		t.Fatalf("told %+v without a sync", r)
+	}
 	go decide(abort)
 	go decide(entry(1))
 	short, stop := context.WithCancel(ctx)
@@ -329,7 +335,7 @@ func TestNobodyIsToldBeforeItIsStable(t *testing.T) {
 			runtime.Gosched()
 		}
 	}
-	close(g.open)
+	open()
 	for range 3 {
 		if r := <-results; r.err != nil || r.e.Decision != commit.Commit {
 			t.Errorf("told %v, %v; want the first, commit", r.e.Decision, r.err)
