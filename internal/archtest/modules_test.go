@@ -26,6 +26,7 @@ var dependencies = []dependency{
 	{"github.com/oklog/ulid/v2", "transaction ids that sort by time, from entropy that is an argument", []string{".", "engine", "api", "cmd", "decision", "resource"}},
 	{"github.com/spf13/cobra", "the program's subcommands, help and completion", []string{"cmd"}},
 	{"go.etcd.io/etcd/client/v3", "an etcd cluster that the user already runs", []string{"decision/etcd", "examples"}},
+	{"golang.org/x/term", "whether the program speaks to a terminal", []string{"cmd"}},
 	{"go.yaml.in/yaml/v3", "the program's configuration file, with line numbers in errors", []string{"cmd", "api"}},
 
 	{"github.com/anishathalye/porcupine", "linearizability, in tests", nil},

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"assent"
@@ -38,53 +40,56 @@ type campus struct {
 	log     *disk.Log
 	a, b    machine
 	courses *kv.Resource
-	opened  []func() error // what close calls, last first
 	manager *assent.Manager
 }
 
-func openCampus(ctx context.Context, s setup) (c *campus, err error) {
-	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	c = &campus{logger: logger}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.close())
-		}
-	}()
-	if c.log, err = disk.Open(filepath.Join(s.Dir, "decisions"), disk.Config{Logger: logger}); err != nil {
-		return c, err
+// openCampus opens everything at once, for each store has its own log to read.
+func openCampus(ctx context.Context, s setup, log io.Writer) (*campus, error) {
+	c := &campus{logger: slog.New(slog.NewTextHandler(log, nil))}
+	var group sync.WaitGroup
+	errs := make([]error, 4)
+	for i, open := range [...]func() error{
+		func() (err error) {
+			c.log, err = disk.Open(filepath.Join(s.Dir, "decisions"), disk.Config{Logger: c.logger})
+			return err
+		},
+		func() (err error) {
+			c.courses, err = kv.Open(filepath.Join(s.Dir, machineC), kv.Config{Logger: c.logger})
+			return err
+		},
+		func() (err error) {
+			c.a, err = openMachine(ctx, s, 0, machineA, c.logger)
+			return err
+		},
+		func() (err error) {
+			c.b, err = openMachine(ctx, s, 1, machineB, c.logger)
+			return err
+		},
+	} {
+		group.Go(func() { errs[i] = open() })
 	}
-	c.opened = append(c.opened, c.log.Close)
-	store := func(name string) (*kv.Resource, error) {
-		r, err := kv.Open(filepath.Join(s.Dir, name), kv.Config{Logger: logger})
-		if err == nil {
-			c.opened = append(c.opened, r.Close)
-		}
-		return r, err
-	}
-	if c.courses, err = store(machineC); err != nil {
-		return c, err
-	}
-	for i, m := range []struct {
-		name  string
-		place *machine
-	}{{machineA, &c.a}, {machineB, &c.b}} {
-		if len(s.Postgres) == 0 {
-			r, err := store(m.name)
-			if err != nil {
-				return c, err
-			}
-			*m.place = &kvMachine{r}
-			continue
-		}
-		// No branch waits for a connection: a worker has at most one branch here.
-		r, err := postgres.Open(ctx, s.Postgres[i], postgres.Config{MaxConns: int32(s.Workers) + 1, Logger: logger})
-		if err != nil {
-			return c, fmt.Errorf("machine %s: %w", m.name, err)
-		}
-		c.opened = append(c.opened, r.Close)
-		*m.place = &postgresMachine{r}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, errors.Join(err, c.close())
 	}
 	return c, nil
+}
+
+// openMachine opens the students' machine number i, in a store or in a database.
+func openMachine(ctx context.Context, s setup, i int, name string, logger *slog.Logger) (machine, error) {
+	if len(s.Postgres) == 0 {
+		r, err := kv.Open(filepath.Join(s.Dir, name), kv.Config{Logger: logger})
+		if err != nil {
+			return nil, err
+		}
+		return &kvMachine{r}, nil
+	}
+	// No branch waits for a connection: a worker has at most one branch here.
+	r, err := postgres.Open(ctx, s.Postgres[i], postgres.Config{MaxConns: int32(s.Workers) + 1, Logger: logger})
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", name, err)
+	}
+	return &postgresMachine{r}, nil
 }
 
 // manage opens the transaction manager, which begins to recover.
@@ -114,10 +119,17 @@ func (c *campus) close() (err error) {
 		defer cancel()
 		err = c.manager.Close(ctx)
 	}
-	for i := len(c.opened) - 1; i >= 0; i-- {
-		err = errors.Join(err, c.opened[i]())
+	for _, m := range []machine{c.a, c.b} {
+		if m != nil {
+			err = errors.Join(err, m.close())
+		}
 	}
-	c.opened = nil
+	if c.courses != nil {
+		err = errors.Join(err, c.courses.Close())
+	}
+	if c.log != nil {
+		err = errors.Join(err, c.log.Close())
+	}
 	return err
 }
 
@@ -126,6 +138,7 @@ type doubt struct {
 	Transaction string
 	Where       string
 	What        string
+	Damaged     bool // nothing can finish it but a person
 }
 
 // doubts lists what is unfinished, as the stores and the log tell, whatever a manager thinks.
@@ -135,7 +148,8 @@ func (c *campus) doubts(ctx context.Context) (all []doubt, err error) {
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, doubt{string(e.ID), "the decision log", fmt.Sprintf("%v is %v", e.Decision, status)})
+			all = append(all, doubt{string(e.ID), "the decision log",
+				fmt.Sprintf("%v is recorded, and it is %v", e.Decision, status), status == decision.Damaged})
 		}
 	}
 	for name, r := range c.resources() {
@@ -145,7 +159,7 @@ func (c *campus) doubts(ctx context.Context) (all []doubt, err error) {
 		}
 		for _, p := range prepared {
 			if p.Foreign == "" && p.ID.Owner == c.log.Owner() {
-				all = append(all, doubt{p.ID.Transaction, name, "a branch is prepared"})
+				all = append(all, doubt{p.ID.Transaction, name, "a branch is prepared", false})
 			}
 		}
 	}
@@ -163,6 +177,7 @@ func (c *campus) settle(ctx context.Context) error {
 			return err
 		}
 		left, err := c.doubts(ctx)
+		left = slices.DeleteFunc(left, func(d doubt) bool { return d.Damaged })
 		if err != nil || len(left) == 0 {
 			return err
 		}

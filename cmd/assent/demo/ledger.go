@@ -70,8 +70,7 @@ const (
 // next makes a request. It reports false where it finds none: then most pairs are busy or open.
 func (l *ledger) next() (request, bool) {
 	if len(l.enrolled) > 0 && l.random.IntN(100) < withdrawals {
-		p := l.enrolled[l.random.IntN(len(l.enrolled))]
-		return l.ask(request{Withdraw: true, Students: []string{p.student}, Course: p.course}), true
+		return l.withdrawal(), true
 	}
 	for range 100 {
 		q := request{Students: []string{l.student(l.random.IntN(2))}, Course: l.course()}
@@ -86,7 +85,15 @@ func (l *ledger) next() (request, bool) {
 			return l.ask(q), true
 		}
 	}
+	if len(l.enrolled) > 0 {
+		return l.withdrawal(), true
+	}
 	return request{}, false
+}
+
+func (l *ledger) withdrawal() request {
+	p := l.enrolled[l.random.IntN(len(l.enrolled))]
+	return l.ask(request{Withdraw: true, Students: []string{p.student}, Course: p.course})
 }
 
 // free reports whether all of q's pairs are absent and nothing is under way about them.
@@ -166,7 +173,7 @@ func (l *ledger) answered(a answer) {
 			l.counts.heuristic++
 		}
 		for _, p := range q.pairs() {
-			l.mismatch(mismatch(p, a.Transaction, a.Reason))
+			l.mismatch(mismatch(p, a.Transaction, "%s", a.Reason))
 		}
 		l.leaveOpen(q)
 	default:

@@ -29,21 +29,29 @@ var (
 	errRecords = errors.New("the records contradict what was acknowledged")
 )
 
-// machine holds students' records. Its methods but resource work in a transaction.
+// machine holds students' records.
 type machine interface {
+	place
 	// add makes the record; errRecords if there is one.
 	add(ctx context.Context, tx resource.Transaction, p pair, r record) error
 	// remove takes the record away; errRecords if there is none.
 	remove(ctx context.Context, tx resource.Transaction, p pair) error
 	// all returns all records.
 	all(ctx context.Context, tx resource.Transaction) (map[pair]record, error)
+}
+
+// place is where a machine's records are.
+type place interface {
 	resource() resource.Resource
+	close() error
 }
 
 // kvMachine is a machine in an embedded store, under keys like student/a-017/course/c-03.
 type kvMachine struct{ store *kv.Resource }
 
 func (m *kvMachine) resource() resource.Resource { return m.store }
+
+func (m *kvMachine) close() error { return m.store.Close() }
 
 func studentKey(p pair) []byte {
 	return []byte("student/" + p.student + "/course/" + p.course)
@@ -117,6 +125,8 @@ const schema = "assent_demo"
 type postgresMachine struct{ database *postgres.Resource }
 
 func (m *postgresMachine) resource() resource.Resource { return m.database }
+
+func (m *postgresMachine) close() error { return m.database.Close() }
 
 // exec runs one statement and returns how many rows it concerned.
 func (m *postgresMachine) exec(ctx context.Context, tx resource.Transaction, sql string, arguments ...any) (int64, error) {

@@ -63,9 +63,15 @@ type message struct {
 	// Found are the transactions that an earlier registrar left unfinished.
 	Found []string `json:"found,omitempty"`
 	// Ready: all that was found is finished, and requests are served.
-	Ready bool `json:"ready,omitempty"`
+	Ready *readiness `json:"ready,omitempty"`
 	// Answer is the answer to one request.
 	Answer *answer `json:"answer,omitempty"`
+}
+
+// readiness says how long it took to open the machines and then to recover.
+type readiness struct {
+	Opening  time.Duration `json:"opening"`
+	Recovery time.Duration `json:"recovery"`
 }
 
 type answer struct {
@@ -103,12 +109,17 @@ func serve(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	if err := r.say(message{Opening: true}); err != nil {
 		return err
 	}
-	if r.campus, err = openCampus(ctx, s); err != nil {
+	began := time.Now()
+	if r.campus, err = openCampus(ctx, s, os.Stderr); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
+	opened := time.Now()
 	if err := r.recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
+	}
+	if err := r.say(message{Ready: &readiness{opened.Sub(began), time.Since(opened)}}); err != nil {
+		return err
 	}
 	if err := r.work(ctx, lines, s.Workers); err != nil {
 		return err
@@ -136,10 +147,7 @@ func (r *registrar) recover(ctx context.Context) error {
 	if err := r.manage(ctx); err != nil {
 		return err
 	}
-	if err := r.settle(ctx); err != nil {
-		return err
-	}
-	return r.say(message{Ready: true})
+	return r.settle(ctx)
 }
 
 // work serves requests until there are no more.
