@@ -85,7 +85,7 @@ func (t *Tx) prepare(ctx context.Context) error {
 		sql += "SELECT pg_current_xact_id()::text; "
 	}
 	sql += "PREPARE TRANSACTION " + quote(t.gid)
-	t.sent = true
+	t.sent = sentPrepare
 	answers, err := t.send(ctx, sql)
 	for _, a := range answers {
 		if t.xid == 0 && len(a.row) == 1 {
@@ -98,7 +98,7 @@ func (t *Tx) prepare(ctx context.Context) error {
 	if tag := answers[len(answers)-1].tag.String(); tag != prepareTag {
 		return t.mistagged(opPrepare, tag)
 	}
-	t.state = prepared
+	t.state, t.sent = prepared, nothingDoubtful
 	return nil
 }
 
@@ -228,7 +228,7 @@ func (t *Tx) unspoil(ctx context.Context) (commit.Outcome, error) {
 	}
 	// The caller ended the transaction by a statement of its own: ask how.
 	t.lose()
-	t.sent = true
+	t.sent = sentCommit
 	if t.xid == 0 {
 		t.r.cfg.Logger.Warn("branch ended by a statement of its own user; no transaction number is known", "branch", t.gid)
 		t.outcome, t.state = commit.Hazard, ended
@@ -251,7 +251,7 @@ func (t *Tx) settle(ctx context.Context, op string, want commit.Outcome) (commit
 }
 
 func (t *Tx) byID(ctx context.Context, op string) (commit.Outcome, error) {
-	f := &finisher{r: t.r, op: op, gid: t.gid, lock: t.lock, e: t.evidence(), unsent: t.state == gone && !t.sent}
+	f := &finisher{r: t.r, op: op, gid: t.gid, lock: t.lock, e: t.evidence(), incarnation: t.sess.incarnation, sent: t.sent}
 	outcome, err := f.run(ctx)
 	if err != nil {
 		return 0, err
@@ -274,7 +274,7 @@ func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
 		err = t.askXID(ctx)
 	}
 	if err == nil {
-		t.sent = true
+		t.sent = sentCommit
 		var answers []answer
 		if answers, err = t.send(ctx, "COMMIT"); err == nil && answers[0].tag.String() == commitTag {
 			t.end(commit.Committed)

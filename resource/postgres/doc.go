@@ -9,6 +9,9 @@
 //     server does not know the branch, pg_xact_status of its transaction number: the branch's
 //     evidence, which names the cluster and its timeline too. Both commands and PREPARE flush the
 //     log whatever synchronous_commit says.
+//   - A crash of the server may lose the number of a transaction of which nothing was stable, and
+//     give it to another. So a number is trusted after a crash only if its owner voted yes. That
+//     the server has crashed shows in its statistics, which it drops then.
 //   - Hazard is what is left: no evidence, a number so old that the server has dropped its status,
 //     another cluster than the one that prepared, or one that was restored or failed over since
 //     (its timeline differs), where the same number may be another transaction's.

@@ -16,6 +16,7 @@ import (
 const (
 	stateUndefinedObject = "42704"
 	stateObjectState     = "55000"
+	stateInvalidValue    = "22023"
 )
 
 // meaning is what an SQLSTATE, or a class of them, means to a transaction manager.
@@ -75,7 +76,7 @@ func special(op string, e *pgconn.PgError, m meaning) meaning {
 		m.code, m.hint = resource.Permission, "the branch was prepared in another database of this server; connect to that database to finish it"
 	case e.Code == "0A000" && op != opPrepare:
 		m.hint = "" // a statement's own business; what cannot be prepared is refused at prepare
-	case e.Code == "22023" && op == opPrepare:
+	case e.Code == stateInvalidValue && op == opPrepare:
 		m.hint = "the branch's id is longer than the 199 bytes that PostgreSQL allows"
 	case e.Code == "25001":
 		m.hint = "branches are finished outside of a transaction block; a pooler in the path mixes sessions"

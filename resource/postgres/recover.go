@@ -29,7 +29,7 @@ func (r *Resource) finishPrepared(ctx context.Context, op string, p resource.Pre
 	if err := p.ID.Validate(); err != nil {
 		return 0, &resource.Error{Code: resource.Invalid, Op: op, Err: err}
 	}
-	f := &finisher{r: r, op: op, gid: p.ID.String()}
+	f := &finisher{r: r, op: op, gid: p.ID.String(), sent: nothingDoubtful}
 	f.lock = lockKey(f.gid)
 	f.e, f.bad = decodeEvidence(p.Evidence)
 	return f.run(ctx)
@@ -43,8 +43,9 @@ type finisher struct {
 	lock int64
 	e    evidence
 	bad  error // why the evidence cannot be read
-	// unsent says that nobody can have prepared or committed the branch: its session need only end.
-	unsent bool
+	sent doubt
+	// incarnation is the one in which the evidence's number was seen, where it is doubtful.
+	incarnation string
 
 	conn *pgx.Conn
 	sess session
@@ -109,7 +110,8 @@ func (f *finisher) finish(ctx context.Context) (commit.Outcome, error) {
 
 // once returns an outcome, or why there is none yet.
 func (f *finisher) once(ctx context.Context) (outcome commit.Outcome, why string, err error) {
-	if f.unsent {
+	if f.sent == sentNothing {
+		// Nobody can have prepared or committed the branch: its session need only end.
 		_, sessions, err := f.terminate(ctx)
 		if err != nil || sessions > 0 {
 			return 0, "the branch is open in its session", err
@@ -157,19 +159,30 @@ func (f *finisher) judge(ctx context.Context) (commit.Outcome, string, error) {
 	if f.e.system != f.sess.system {
 		return f.hazard("the branch was prepared in another cluster", "prepared in", f.e.system, "this is", f.sess.system)
 	}
+	moved := f.e.timeline != f.sess.timeline
+	// The number of a transaction that is not known to be stable may have been lost in a crash
+	// and be another's now.
+	stable := f.sent == nothingDoubtful || !moved && f.incarnation == f.sess.incarnation
+	if f.sent == sentPrepare && !stable {
+		return f.withoutEvidence(ctx)
+	}
 	row, err := f.query(ctx, fmt.Sprintf("SELECT pg_xact_status('%d'::xid8)", f.e.xid))
-	if isState(err, "22023") {
+	switch {
+	case isState(err, stateInvalidValue) && f.sent != nothingDoubtful && !moved:
+		return commit.RolledBack, "", nil // lost in a crash, and a commit is not lost
+	case isState(err, stateInvalidValue):
 		return f.hazard("the cluster has not seen the branch's transaction: it was restored or has lost it", "error", err)
-	}
-	if err != nil {
+	case err != nil:
 		return 0, "", err
-	}
-	if f.e.timeline != f.sess.timeline {
+	case moved:
 		return f.hazard("the cluster's timeline has changed since the branch was prepared, so its transaction number may be another's now",
 			"prepared on", f.e.timeline, "this is", f.sess.timeline, "status", row[0])
 	}
 	switch row[0] {
 	case "committed":
+		if !stable {
+			return f.hazard("the server has crashed since COMMIT was sent, so the branch's transaction number may be another's now")
+		}
 		return commit.Committed, "", nil
 	case "aborted":
 		return commit.RolledBack, "", nil

@@ -269,16 +269,21 @@ type session struct {
 	timeline string // as eight hexadecimal digits; empty on a standby
 	role     string // the user that owns what is prepared here
 	standby  bool
+	// incarnation changes whenever the server recovers from a crash, which may lose transaction
+	// numbers that no stable record mentions, and give them to others.
+	incarnation string
 }
 
 const sessionKey = "assent"
 
 // identifySQL asks what a session is, once per connection. A branch that commits in one phase
-// must not be lost in a crash, so a session that would not wait for the log is made to.
+// must not be lost in a crash, so a session that would not wait for the log is made to. A server
+// drops its statistics when, and only when, it recovers from a crash, or when it is told to.
 const identifySQL = `SELECT s.system_identifier::text, pg_is_in_recovery()::text,
 CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
 current_user::text,
-CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'local', false) END
+CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'local', false) END,
+(SELECT coalesce(extract(epoch FROM stats_reset), 0)::text FROM pg_stat_bgwriter)
 FROM pg_control_system() AS s`
 
 func identify(ctx context.Context, conn *pgx.Conn) error {
@@ -287,11 +292,11 @@ func identify(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("ask the server for its identity: %w", err)
 	}
 	row := rows[len(rows)-1].row
-	if len(row) != 5 {
+	if len(row) != 6 {
 		return errors.New("ask the server for its identity: no answer")
 	}
 	conn.PgConn().CustomData()[sessionKey] = session{
-		system: row[0], standby: row[1] == "true", timeline: row[2], role: row[3],
+		system: row[0], standby: row[1] == "true", timeline: row[2], role: row[3], incarnation: row[5],
 	}
 	return nil
 }

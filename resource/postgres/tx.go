@@ -40,6 +40,16 @@ const (
 	ruined
 )
 
+// doubt says what a branch has sent without hearing of it.
+type doubt uint8
+
+const (
+	sentNothing     doubt = iota // neither PREPARE nor COMMIT
+	sentPrepare                  // PREPARE, and no yes vote was given
+	sentCommit                   // COMMIT of a branch that is not prepared
+	nothingDoubtful              // a yes vote was given: the transaction's number is stable
+)
+
 // Tx is a branch in a PostgreSQL database: one transaction on a connection of its own. Its work
 // methods are for one goroutine at a time, and only until the transaction is prepared. A statement
 // that fails leaves the branch fit for nothing but rollback, unless it stands behind a savepoint.
@@ -59,7 +69,7 @@ type Tx struct {
 	begun  bool // BEGIN was answered
 	wrote  bool // a command tag says so
 	asked  bool // whether there is a transaction number was asked
-	sent   bool // PREPARE or COMMIT was sent
+	sent   doubt
 	soiled soil
 	xid    uint64
 	rows   *rows

@@ -226,7 +226,7 @@ func (t *Tx) first(ctx context.Context, sql string, arguments []any) (pgx.BatchR
 		results := t.conn.SendBatch(ctx, b)
 		_, err := results.Exec()
 		if err == nil {
-			t.begun = true
+			t.begun, t.state = true, open
 			if _, err = results.Exec(); err == nil {
 				return results, nil
 			}
