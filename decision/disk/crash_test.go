@@ -142,7 +142,7 @@ func (c *crashPoint) check(t *testing.T, fs *vfs.MemFS) {
 func TestCrashBeforeAnyChange(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	total := 500
-	for n := 1; n < total; n += 1 + rng.IntN(12) {
+	for n := 1; n < total; n += 1 + rng.IntN(20) {
 		c := &crashPoint{mem: vfs.NewCrashableMem(), n: n, percent: rng.IntN(101), rng: rng,
 			told: &told{decisions: map[commit.TransactionID]commit.Decision{}, finished: map[commit.TransactionID]bool{}}}
 		c.live(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,9 +63,19 @@ func (f *fence) file(open func() (vfs.File, error)) (file vfs.File, err error) {
 	return fencedFile{file, f}, nil
 }
 
-// Create implements vfs.FS.
+// Create implements vfs.FS. The engine moves its marker to a new manifest by making a file, and
+// forces the directory once for both. Nothing says that the manifest's name is stable before the
+// marker's, and a marker that leads nowhere keeps the index from opening: so the directory is
+// forced before a marker is made as well.
 func (f *fence) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	return f.file(func() (vfs.File, error) { return f.FS.Create(name, c) })
+	return f.file(func() (vfs.File, error) {
+		if strings.HasPrefix(f.PathBase(name), "marker.") {
+			if err := syncDir(f.FS, f.PathDir(name)); err != nil {
+				return nil, err
+			}
+		}
+		return f.FS.Create(name, c)
+	})
 }
 
 // OpenReadWrite implements vfs.FS.

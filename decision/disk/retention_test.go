@@ -150,7 +150,7 @@ func diskUse(t testing.TB, dir string) (bytes int64) {
 // A long life needs bounded room on the disk and in memory. ASSENT_SOAK=1 makes it a million
 // transactions.
 func TestBoundedSpace(t *testing.T) {
-	n, most := 30_000, int64(40<<20)
+	n, most := 20_000, int64(40<<20)
 	if os.Getenv("ASSENT_SOAK") != "" {
 		n = 1_000_000
 	}
