@@ -23,7 +23,7 @@ help: ## list the targets
 test: ## the one gate: what tests need, lint, every test under the race detector, a fuzz minute
 	@scripts/setup
 	@$(MAKE) lint
-	go test -race -timeout 300s $(if $(COUNT),-count=$(COUNT),) ./...
+	go test -race -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./...
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 build: ## build bin/assent, a static binary
@@ -35,9 +35,11 @@ lint: ## gofmt, go vet, staticcheck, and the syntax of the shell scripts
 fuzz: ## every fuzz target, an equal share of FUZZ_SECONDS each
 	@scripts/fuzz $(FUZZ_SECONDS)
 
-soak: ## every test SOAK_COUNT times in random order, under the race detector
+soak: ## the long searches once, then every test SOAK_COUNT times in random order under the race detector
 	@scripts/setup
-	go test -race -count=$(SOAK_COUNT) -shuffle=on -timeout 60m ./...
+	ASSENT_SOAK=1 go test -count=1 -timeout 120m ./...
+	go test -count=1 -timeout 60m -run TestRandomSchedules ./protocol/commit -rapid.checks=200000
+	go test -race -count=$(SOAK_COUNT) -shuffle=on -timeout 120m ./...
 
 bench: ## every benchmark that matches BENCH, with allocations
 	@scripts/setup

@@ -214,5 +214,9 @@ func Types() []protocol.Type {
 		{Name: "commit.PreparedRecord", Zero: PreparedRecord{}},
 		{Name: "commit.Tombstone", Zero: Tombstone{}},
 		{Name: "commit.FinishedRecord", Zero: FinishedRecord{}},
+		{Name: "commit.CoordinatorNode", Zero: CoordinatorNode{}},
+		{Name: "commit.ParticipantNode", Zero: ParticipantNode{}},
+		{Name: "commit.DecisionRecord", Zero: DecisionRecord{}},
+		{Name: "commit.BranchRecord", Zero: BranchRecord{}},
 	}
 }
