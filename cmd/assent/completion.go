@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 )
 
@@ -10,7 +12,7 @@ func (p *program) completionCommand() *cobra.Command {
 		Short: "print a script that completes commands and flags in a shell",
 		Example: `  source <(assent completion bash)
   assent completion fish > ~/.config/fish/completions/assent.fish`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args:      exactlyOne("shell"),
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root := cmd.Root()
@@ -21,8 +23,10 @@ func (p *program) completionCommand() *cobra.Command {
 				return root.GenZshCompletion(p.out)
 			case "fish":
 				return root.GenFishCompletion(p.out, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(p.out)
 			}
-			return root.GenPowerShellCompletionWithDesc(p.out)
+			return misuse("known are "+strings.Join(cmd.ValidArgs, ", "), "there is no completion for %q", args[0])
 		},
 	}
 }

@@ -31,6 +31,9 @@ const (
 	defaultListen  = "127.0.0.1:7420"
 	defaultDataDir = "assent-data"
 	maxConfigBytes = 1 << 20
+
+	defaultShutdown    = 15 * time.Second
+	defaultConnections = 1024
 )
 
 // config is the configuration file. docs/operations.md and assent.example.yaml describe the keys.

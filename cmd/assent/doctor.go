@@ -29,7 +29,7 @@ server; stores that a server has open it cannot examine.`,
 		Example: `  assent doctor
   assent doctor --resource orders=postgres://app@db/orders
   assent doctor --json | jq '.diagnoses[].findings[] | select(.severity != "SEVERITY_OK")'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), t.timeout)
 			defer cancel()
@@ -51,7 +51,6 @@ server; stores that a server has open it cannot examine.`,
 	t.flags(cmd)
 	cmd.Flags().StringArrayVar(&t.resources, "resource", nil, "examine this resource: `NAME=SOURCE`, where SOURCE is postgres://… or kv:PATH")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the contract's DoctorResponse as JSON")
-	cmd.MarkFlagsMutuallyExclusive("server", "resource")
 	return cmd
 }
 

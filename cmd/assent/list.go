@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ With -c or --data-dir it reads the decision log itself and changes nothing.`,
 		Example: `  assent list
   assent list --unfinished
   assent list --json | jq -r '.transactions[] | select(.state == "STATE_HEURISTIC") | .id'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), t.timeout)
 			defer cancel()
@@ -66,6 +67,7 @@ func (p *program) writeList(response *assentv1.ListResponse) error {
 		for _, b := range tx.GetBranches() {
 			names = append(names, b.GetResource())
 		}
+		slices.Sort(names)
 		state := stateName(tx.GetState())
 		out.add(cell{text: tx.GetId()}, cell{state, out.palette.ofState(tx.GetState())}, cell{text: when(tx.GetDecided())},
 			cell{text: strings.Join(names, ",")}, cell{text: tx.GetReason()})

@@ -33,7 +33,7 @@ when it starts: it also finishes what can be finished.`,
   assent resolve 01JDP5V8Q4ZK3T6M2Y9RWXB7CE-1 --reason "refunded by hand, ticket 4711"
   assent resolve 01JDP5V8Q4ZK3T6M2Y9RWXB7CE-1 --branch billing --outcome committed \
       --reason "billing was restored from a dump that holds the change"`,
-		Args: exactlyOne("transaction's id"),
+		Args: exactlyOne("transaction"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Id = args[0]
 			if err := readOutcome(outcome, &req); err != nil {
@@ -59,9 +59,9 @@ when it starts: it also finishes what can be finished.`,
 	t.flags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&req.Branch, "branch", "", "the `resource` whose branch is resolved (default: all that are heuristic)")
-	f.StringVar(&outcome, "outcome", "", "how the branch ended: committed or rolled-back")
-	f.StringVar(&req.Reason, "reason", "", "why, for the audit trail (required)")
-	f.StringVar(&req.By, "by", p.operatorName(), "who says so, for the audit trail")
+	f.StringVar(&outcome, "outcome", "", "how the branch ended: `committed` or rolled-back")
+	f.StringVar(&req.Reason, "reason", "", "why, as `text` for the audit trail; required")
+	f.StringVar(&req.By, "by", p.operatorName(), "the `name` of who says so, for the audit trail")
 	f.BoolVar(&asJSON, "json", false, "print the contract's ResolveResponse as JSON")
 	return cmd
 }

@@ -44,12 +44,13 @@ Start a server with an embedded store, run a transaction in it, and look at it:
 The exit codes are 0 for done or committed, 1 for an error, 2 for a command line that is not
 understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction that is not known,
 7 for a doctor's finding of failure.`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		Args:              cobra.NoArgs,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		Args:                       knownCommand,
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
+		PersistentPreRun:           func(*cobra.Command, []string) { p.running = true },
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(
 		p.serveCommand(),
@@ -62,4 +63,34 @@ understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction 
 		p.completionCommand(),
 	)
 	return root
+}
+
+// knownCommand refuses an argument of the root: it was to be a command.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "assent help lists the commands"
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean assent " + near[0] + "?"
+	}
+	return misuse(hint, "there is no command %q", args[0])
+}
+
+// noArguments refuses arguments that are no flags.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return misuse(cmd.CommandPath()+" --help shows examples", "%s takes no argument such as %q", cmd.CommandPath(), args[0])
+}
+
+// exactlyOne asks for one argument by name.
+func exactlyOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 && args[0] != "" {
+			return nil
+		}
+		return misuse(cmd.CommandPath()+" --help shows examples", "give one %s; there are %d", what, len(args))
+	}
 }

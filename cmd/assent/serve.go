@@ -41,7 +41,7 @@ second one at once: nothing that was decided is lost either way.`,
   assent serve --print-config-example > assent.yaml
   ORDERS_DSN=postgres://app@db/orders assent serve -c assent.yaml
   assent serve --resource orders=postgres:///orders --resource cache=kv:/var/lib/cache`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if example {
 				_, err := fmt.Fprint(p.out, exampleConfig)
@@ -85,7 +85,7 @@ func (p *program) serve(ctx context.Context, cfg *config, logger *slog.Logger) e
 	defer stop()
 	patience := cfg.Timeouts.Shutdown
 	if patience == 0 {
-		patience = 15 * time.Second
+		patience = defaultShutdown
 	}
 	s, err := p.openSite(ctx, cfg, logger)
 	if err != nil {
@@ -145,7 +145,7 @@ func (p *program) listen(cfg *config) (net.Listener, string, error) {
 	}
 	most := cfg.Limits.Connections
 	if most == 0 {
-		most = 1024
+		most = defaultConnections
 	}
 	listener = limitListener(listener, most)
 	if cfg.TLS == nil {

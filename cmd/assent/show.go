@@ -25,7 +25,7 @@ not known makes exit code 6. That is no outcome: what aborted before a decision,
 committed in one phase in one resource, leaves no record.`,
 		Example: `  assent show 01JDP5V8Q4ZK3T6M2Y9RWXB7CE-1
   assent show --json 01JDP5V8Q4ZK3T6M2Y9RWXB7CE-1 | jq -r .transaction.state`,
-		Args: exactlyOne("transaction's id"),
+		Args: exactlyOne("transaction"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), t.timeout)
 			defer cancel()
@@ -47,16 +47,6 @@ committed in one phase in one resource, leaves no record.`,
 	t.flags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the contract's GetResponse as JSON")
 	return cmd
-}
-
-// exactlyOne asks for one argument by name.
-func exactlyOne(what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == 1 && args[0] != "" {
-			return nil
-		}
-		return misuse("assent "+cmd.Name()+" --help shows examples", "give one %s; there are %d arguments", what, len(args))
-	}
 }
 
 func (p *program) writeTransaction(w io.Writer, tx *assentv1.Transaction) error {

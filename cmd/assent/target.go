@@ -44,8 +44,6 @@ func (t *target) flags(cmd *cobra.Command) {
 	f.StringVarP(&t.config, "config", "c", "", "work without a server, on what this configuration `file` names")
 	f.StringVar(&t.dataDir, "data-dir", "", "work without a server, on this data `directory`")
 	f.DurationVar(&t.timeout, "timeout", time.Minute, "give up after this `time`")
-	cmd.MarkFlagsMutuallyExclusive("server", "config")
-	cmd.MarkFlagsMutuallyExclusive("server", "data-dir")
 }
 
 // offline reports whether to work without a server.
@@ -55,6 +53,9 @@ func (t *target) offline() bool {
 
 // load returns the configuration for work without a server.
 func (t *target) load() (*config, error) {
+	if t.server != "" {
+		return nil, misuse("leave out --server, or -c, --data-dir and --resource", "--server says to work at a server, and another flag to work without one")
+	}
 	cfg := defaultConfig()
 	if t.config != "" {
 		var err error

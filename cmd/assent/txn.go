@@ -35,7 +35,7 @@ decision log itself. The exit code tells the outcome: 0 committed, 3 aborted, 4 
              --pg billing="INSERT INTO payments (order_id) VALUES (\$1)" --arg 17
   assent txn --resource a=postgres:///a --resource b=postgres:///b \
              --pg a="DELETE FROM t" --pg b="INSERT INTO t VALUES (1)"`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(req.GetOperations()) == 0 {
 				return misuse("assent txn --help shows examples", "give at least one operation: --pg, --put, --get, --delete or --scan")
@@ -67,7 +67,7 @@ decision log itself. The exit code tells the outcome: 0 committed, 3 aborted, 4 
 	}
 	t.flags(cmd)
 	f := cmd.Flags()
-	f.StringArrayVar(&t.resources, "resource", nil, "work without a server, with this resource: `NAME=SOURCE`, where SOURCE is postgres://… or kv:PATH")
+	f.StringArrayVar(&t.resources, "resource", nil, "work without a server, with this resource, `NAME=SOURCE`: postgres://… or kv:PATH")
 	for _, o := range operationFlags {
 		f.Var(&operationFlag{ops: &req.Operations, form: o.form, parse: o.parse}, o.name, o.usage)
 	}
@@ -75,7 +75,6 @@ decision log itself. The exit code tells the outcome: 0 committed, 3 aborted, 4 
 	f.Uint32Var(&req.Retries, "retries", 0, "do it again, at most `N` times, when it conflicts with another transaction")
 	f.BoolVar(&req.EarlyReply, "early-reply", false, "do not wait for the branches once the decision is stable")
 	f.BoolVar(&asJSON, "json", false, "print the contract's RunResponse as JSON")
-	cmd.MarkFlagsMutuallyExclusive("server", "resource")
 	return cmd
 }
 
@@ -124,12 +123,12 @@ var operationFlags = [...]struct {
 	name, form, usage string
 	parse             func(string, []*assentv1.Operation) ([]*assentv1.Operation, error)
 }{
-	{"pg", "NAME=SQL", "run this SQL statement in the resource `NAME=SQL`", parseStatement},
-	{"arg", "VALUE", "an argument, as text, of the statement before it: $1, then $2 (`VALUE`)", parseArgument},
-	{"put", "NAME/KEY=VALUE", "set a key: `NAME/KEY=VALUE`", parsePut},
-	{"get", "NAME/KEY", "read a key: `NAME/KEY`", parseGet},
-	{"delete", "NAME/KEY", "delete a key: `NAME/KEY`", parseDelete},
-	{"scan", "NAME/PREFIX", "read the keys that begin so: `NAME/PREFIX`", parseScan},
+	{"pg", "NAME=SQL", "run this SQL statement in that resource", parseStatement},
+	{"arg", "VALUE", "an argument, as text, of the --pg before it: $1, then $2", parseArgument},
+	{"put", "NAME/KEY=VALUE", "set a key", parsePut},
+	{"get", "NAME/KEY", "read a key", parseGet},
+	{"delete", "NAME/KEY", "delete a key", parseDelete},
+	{"scan", "NAME/PREFIX", "read the keys that begin so", parseScan},
 }
 
 func parseStatement(value string, ops []*assentv1.Operation) ([]*assentv1.Operation, error) {

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzConfig reads any bytes as a configuration: they are refused with a place and a reason, or
+// give one that validates.
+func FuzzConfig(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := decodeConfig("assent.yaml", data)
+		if err == nil {
+			if err := c.validate(); err != nil {
+				t.Fatalf("accepted at first, then refused: %v", err)
+			}
+			c.anchor("/etc/assent")
+			return
+		}
+		told, ok := errors.AsType[*failure](err)
+		if !ok || !strings.HasPrefix(told.text, "assent.yaml") {
+			t.Fatalf("the error does not name the file: %#v", err)
+		}
+		if told.exit != exitError {
+			t.Fatalf("exit code %d", told.exit)
+		}
+	})
+}
+
+// TestExampleConfig holds the example to the code: its values are the defaults, and it names
+// every key.
+func TestExampleConfig(t *testing.T) {
+	c, err := decodeConfig("example", []byte(exampleConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != defaultListen || c.DataDir != defaultDataDir || c.Timeouts.Shutdown != defaultShutdown || c.Limits.Connections != defaultConnections {
+		t.Errorf("the example's values are not the defaults: %+v", c)
+	}
+	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{}} {
+		for _, key := range keysOf(reflect.TypeOf(v).Name()) {
+			if !strings.Contains(exampleConfig, key+":") && key != "dsn" && key != "dsn_file" {
+				t.Errorf("the example does not show the key %s", key)
+			}
+		}
+	}
+	// Without its comment signs, the optional part is valid too.
+	full := strings.NewReplacer("\n  # ", "\n  ", "\n# tokens", "\ntokens", "\n#   ", "\n  ", "\n# tls", "\ntls", "\n# allow", "\nallow").Replace(exampleConfig)
+	if c, err = decodeConfig("example", []byte(full)); err != nil {
+		t.Fatalf("%v\n%s", err, full)
+	}
+	if len(c.Resources) != 2 || len(c.Tokens) != 2 || c.TLS == nil || c.Resources["orders"].LockTimeout != 10*time.Second {
+		t.Errorf("the optional part gives %+v", c)
+	}
+}
+
+func TestLoopback(t *testing.T) {
+	for listen, want := range map[string]bool{
+		"127.0.0.1:1": true, "127.8.9.10:1": true, "[::1]:1": true, "localhost:1": true,
+		"0.0.0.0:1": false, "[::]:1": false, ":1": false, "10.0.0.1:1": false, "example.com:1": false,
+		"localhost.example.com:1": false,
+	} {
+		if got, err := (&config{Listen: listen}).loopback(); err != nil || got != want {
+			t.Errorf("loopback(%s): %v, %v; want %v", listen, got, err, want)
+		}
+	}
+	for _, listen := range []string{"", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1"} {
+		if _, err := (&config{Listen: listen}).loopback(); err == nil {
+			t.Errorf("loopback(%q) is accepted", listen)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	for written, want := range map[string]string{"retantion": "retention", "listn": "listen", "zzz": "", "": ""} {
+		if got := nearest(written, []string{"listen", "retention", "resources"}); got != want {
+			t.Errorf("nearest(%q) = %q; want %q", written, got, want)
+		}
+	}
+}
+
+func TestTableIsPrintable(t *testing.T) {
+	var b strings.Builder
+	out := table{}
+	out.add(plain("A", "B")...)
+	out.add(plain("größe", "x\x1b[31m\ny\u202e")...)
+	out.add(plain("s", "")...)
+	if err := out.write(&b); err != nil {
+		t.Fatal(err)
+	}
+	const want = "A      B\ngröße  x\\u001b[31m\\u000ay\\u202e\ns\n"
+	if b.String() != want {
+		t.Errorf("the table is %q; want %q", b.String(), want)
+	}
+}
