@@ -117,6 +117,8 @@ func (t *Tx) mistagged(op, tag string) error {
 func (t *Tx) failed(op string, err error) error {
 	switch {
 	case t.conn.Conn().IsClosed():
+		// Whether the request was sent is not asked: pgconn.SafeToRetry says yes of errors that
+		// follow the first one on a closed connection, too.
 		t.lose()
 		return unavailable(op, err)
 	case t.status() == 'I' && t.state == open && op != opRollback:

@@ -135,8 +135,7 @@ func (f *fixture) items(want int) {
 }
 
 // Each way in which PostgreSQL refuses to prepare has its code.
-func TestPrepareRefused(t *testing.T) {
-	cluster := pgtest.Start(t, pgcluster.Options{})
+func prepareRefused(t *testing.T, cluster *pgcluster.Cluster) {
 	cases := map[string]struct {
 		code  resource.Code
 		works []string
@@ -167,8 +166,7 @@ func TestPrepareRefused(t *testing.T) {
 }
 
 // A statement's error keeps its code, and the branch votes no and recalls it.
-func TestStatementErrors(t *testing.T) {
-	cluster := pgtest.Start(t, pgcluster.Options{Settings: map[string]string{"deadlock_timeout": "50ms"}})
+func statementErrors(t *testing.T, cluster *pgcluster.Cluster) {
 	f := newFixture(t, cluster, postgres.Config{LockTimeout: 100 * time.Millisecond, StatementTimeout: 5 * time.Second})
 	for sql, code := range map[string]resource.Code{
 		"UPDATE item SET n = n - $1":         resource.Constraint,
@@ -292,8 +290,7 @@ func TestCapacity(t *testing.T) {
 }
 
 // The owner of a branch is who may finish it, and its database is where.
-func TestWrongOwnerAndDatabase(t *testing.T) {
-	cluster := pgtest.Start(t, pgcluster.Options{})
+func wrongOwnerAndDatabase(t *testing.T, cluster *pgcluster.Cluster) {
 	f := newFixture(t, cluster, postgres.Config{})
 	exec(t, cluster, f.db, "CREATE ROLE clerk LOGIN; CREATE ROLE porter LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO clerk")
 	clerk := open(t, cluster.DSNFor("clerk", f.db), postgres.Config{})

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"assent/internal/pgcluster"
-	"assent/internal/pgcluster/pgtest"
 	"assent/protocol/commit"
 	"assent/resource"
 	"assent/resource/postgres"
@@ -27,8 +26,8 @@ func evidence(system, timeline string, xid uint64) string {
 
 // Whoever ends the transaction, or begins another, by a statement is told, and the branch does not
 // prepare. The outcome is what really happened.
-func TestUserEndsTheTransaction(t *testing.T) {
-	f := newFixture(t, pgtest.Start(t, pgcluster.Options{}), postgres.Config{})
+func userEndsTheTransaction(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
 	left := 100
 	for sql, want := range map[string]commit.Outcome{
 		"COMMIT":                             commit.Committed,
@@ -72,8 +71,8 @@ func TestUserEndsTheTransaction(t *testing.T) {
 }
 
 // Savepoints are the caller's to use.
-func TestSavepoints(t *testing.T) {
-	f := newFixture(t, pgtest.Start(t, pgcluster.Options{}), postgres.Config{})
+func savepoints(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
 	tx, _ := f.take(f.r)
 	f.exec(tx, "SAVEPOINT a")
 	if _, err := tx.Exec(f.ctx, "UPDATE item SET n = $1", -1); resource.CodeOf(err) != resource.Constraint {
@@ -88,8 +87,8 @@ func TestSavepoints(t *testing.T) {
 }
 
 // A branch that wrote nothing takes no slot; one that wrote by a function, or only locked, does.
-func TestReadOnly(t *testing.T) {
-	f := newFixture(t, pgtest.Start(t, pgcluster.Options{}), postgres.Config{})
+func readOnly(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
 	for sql, want := range map[string]commit.Vote{
 		"SELECT n FROM item WHERE id = $1":            commit.ReadOnly,
 		"UPDATE item SET n = 0 WHERE id = $1 + 1000":  commit.ReadOnly,
@@ -125,8 +124,8 @@ func TestReadOnly(t *testing.T) {
 }
 
 // What each transaction costs in round trips is part of the promise.
-func TestRoundTrips(t *testing.T) {
-	f := newFixture(t, pgtest.Start(t, pgcluster.Options{}), postgres.Config{})
+func roundTrips(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
 	trips := func() uint64 { return f.r.Stats().RoundTrips }
 	start := trips()
 	tx, _ := f.prepared(f.r)
@@ -143,8 +142,8 @@ func TestRoundTrips(t *testing.T) {
 }
 
 // Work in all its forms.
-func TestWork(t *testing.T) {
-	f := newFixture(t, pgtest.Start(t, pgcluster.Options{}), postgres.Config{})
+func work(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
 	for _, begun := range []bool{false, true} {
 		tx, _ := f.begin(f.r)
 		if begun {
@@ -193,8 +192,8 @@ func TestWork(t *testing.T) {
 }
 
 // Rollback from another goroutine cancels what runs, and open rows do not stop it.
-func TestRollbackInterrupts(t *testing.T) {
-	f := newFixture(t, pgtest.Start(t, pgcluster.Options{}), postgres.Config{})
+func rollbackInterrupts(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
 	tx, _ := f.take(f.r)
 	running := make(chan error)
 	go func() {
@@ -222,10 +221,10 @@ func TestRollbackInterrupts(t *testing.T) {
 }
 
 // What a branch sets in its session is gone when the next branch gets the session.
-func TestSessionIsReset(t *testing.T) {
-	f := newFixture(t, pgtest.Start(t, pgcluster.Options{}), postgres.Config{MaxConns: 1})
-	exec(t, f.cluster, f.db, "CREATE ROLE clerk")
-	for _, sql := range []string{"SET search_path = nowhere", "SET ROLE clerk", "SET lock_timeout = 1", "DEALLOCATE ALL", "PREPARE x AS SELECT 1"} {
+func sessionIsReset(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{MaxConns: 1})
+	exec(t, f.cluster, f.db, "CREATE ROLE visitor")
+	for _, sql := range []string{"SET search_path = nowhere", "SET ROLE visitor", "SET lock_timeout = 1", "DEALLOCATE ALL", "PREPARE x AS SELECT 1"} {
 		tx, _ := f.begin(f.r)
 		f.exec(tx, sql)
 		f.outcome(commit.Committed)(tx.CommitOnePhase(f.ctx))
@@ -266,8 +265,8 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 // Branches that hold every connection for work do not keep others from being finished.
-func TestFinishingIsNotStarved(t *testing.T) {
-	f := newFixture(t, pgtest.Start(t, pgcluster.Options{}), postgres.Config{MaxConns: 1})
+func finishingIsNotStarved(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{MaxConns: 1})
 	other := open(t, f.cluster.DSN(f.db), postgres.Config{})
 	_, p := f.prepared(other)
 	held, _ := f.begin(f.r)

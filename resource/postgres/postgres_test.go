@@ -49,10 +49,35 @@ func newDatabase(t *testing.T, c *pgcluster.Cluster, schema string) string {
 	return db
 }
 
-func TestConformance(t *testing.T) {
-	// The suite deadlocks on purpose; a short wait before the server looks for a deadlock saves time.
+// The tests that leave the server as it is share one, and the conformance suite, which restarts
+// it, comes last. Both deadlock on purpose; a short wait before the server looks for a deadlock
+// saves time.
+func TestPostgres(t *testing.T) {
 	cluster := pgtest.Start(t, pgcluster.Options{Settings: map[string]string{"deadlock_timeout": "50ms"}})
-	resourcetest.Run(t, harness(cluster))
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *pgcluster.Cluster)
+	}{
+		{"LostReplies", lostReplies},
+		{"LatePrepare", latePrepare},
+		{"FinishedByHand", finishedByHand},
+		{"Hazards", hazards},
+		{"PrepareRefused", prepareRefused},
+		{"StatementErrors", statementErrors},
+		{"WrongOwnerAndDatabase", wrongOwnerAndDatabase},
+		{"UserEndsTheTransaction", userEndsTheTransaction},
+		{"Savepoints", savepoints},
+		{"ReadOnly", readOnly},
+		{"RoundTrips", roundTrips},
+		{"Work", work},
+		{"RollbackInterrupts", rollbackInterrupts},
+		{"SessionIsReset", sessionIsReset},
+		{"FinishingIsNotStarved", finishingIsNotStarved},
+		{"CancelledAnywhere", cancelledAnywhere},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, cluster) })
+	}
+	t.Run("Conformance", func(t *testing.T) { resourcetest.Run(t, harness(cluster)) })
 }
 
 func harness(cluster *pgcluster.Cluster) resourcetest.Harness {

@@ -75,7 +75,7 @@ func (f *finisher) run(ctx context.Context) (commit.Outcome, error) {
 // replaced: the whole pool is, for the server was restarted.
 func (r *Resource) acquireFinish(ctx context.Context, op string) (*pgxpool.Conn, error) {
 	conn, err := r.finish.Acquire(ctx)
-	if err == nil && conn.Conn().PgConn().CheckConn() != nil {
+	if err == nil && conn.Ping(ctx) != nil && ctx.Err() == nil {
 		closeNow(conn)
 		r.finish.Reset()
 		conn, err = r.finish.Acquire(ctx)
