@@ -46,7 +46,7 @@ type Log struct {
 // Open opens the decision log in dir, creating it where there is none, and finishes what a crash
 // interrupted. It holds a lock on dir until Close.
 //
-// Open reads the whole log and checks it, which takes about a second for a million entries. It
+// Open reads the whole log and checks it, which takes some seconds for a million entries. It
 // fails, and changes nothing, where dir belongs to something else (ErrForeign), is in use
 // (ErrLocked), was written by a newer Assent (ErrFormat), or is damaged (a *DamageError). Errors
 // carry a hint (resource.HintOf).
