@@ -1,0 +1,212 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"assent"
+	"assent/decision/disk"
+	"assent/resource"
+)
+
+// way is one way to change a row in two databases.
+type way interface {
+	name() string
+	// transact changes the row of that number in both databases.
+	transact(ctx context.Context, row int) error
+	// drain waits until nothing is left to do of transactions that have returned.
+	drain(ctx context.Context) error
+	close() error
+}
+
+// kinds are the ways there are, the floor first. A slow one is left out where nothing is slowed.
+var kinds = []struct {
+	name, key string
+	slow      bool
+	open      func(ctx context.Context, s *stage) (way, error)
+}{
+	{"floor", "floor", false, func(_ context.Context, s *stage) (way, error) { return newByHand(s), nil }},
+	{"assent", "assent", false, func(ctx context.Context, s *stage) (way, error) { return s.assent(ctx, "assent", false, 0) }},
+	{"assent early reply", "early", false, func(ctx context.Context, s *stage) (way, error) {
+		return s.assent(ctx, "assent early reply", true, 0)
+	}},
+	{"no atomicity", "plain", false, func(_ context.Context, s *stage) (way, error) { return &plain{pools: s.pools}, nil }},
+	{"assent slow sync", "slow", true, func(ctx context.Context, s *stage) (way, error) {
+		return s.assent(ctx, "assent slow sync", false, s.o.slowSync)
+	}},
+}
+
+const updateSQL = "UPDATE " + table + " SET n = n + 1 WHERE id = $1"
+
+// work begins a transaction and changes the row, in one round trip.
+func work(ctx context.Context, conn *pgxpool.Conn, row int) error {
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	b.Queue(updateSQL, row)
+	results := conn.SendBatch(ctx, b)
+	_, err := results.Exec()
+	if err == nil {
+		tag, uerr := results.Exec()
+		if err = uerr; err == nil && tag.RowsAffected() != 1 {
+			err = fmt.Errorf("row %d is not there", row)
+		}
+	}
+	return errors.Join(err, results.Close())
+}
+
+// command runs a statement that must have the given tag, in one round trip.
+func command(ctx context.Context, conn *pgxpool.Conn, sql, tag string) error {
+	results, err := conn.Conn().PgConn().Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return err
+	}
+	if got := results[len(results)-1].CommandTag.String(); got != tag {
+		return fmt.Errorf("%s was answered with the command tag %s", sql, got)
+	}
+	return nil
+}
+
+// plain is two plain commits: a crash between them leaves half of the change.
+type plain struct{ pools [2]*pgxpool.Pool }
+
+func (*plain) name() string { return "no atomicity" }
+
+func (p *plain) transact(ctx context.Context, row int) error {
+	return both(func(i int) error {
+		conn, err := p.pools[i].Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release() // outside of a transaction, or else closed
+		if err := work(ctx, conn, row); err != nil {
+			return err
+		}
+		return command(ctx, conn, "COMMIT", "COMMIT")
+	})
+}
+
+func (*plain) drain(context.Context) error { return nil }
+
+func (*plain) close() error { return nil }
+
+// byHand is two-phase commit by hand: each database's work and PREPARE follow one another without
+// waiting for the other database; when both are prepared both are committed. It keeps no log.
+type byHand struct {
+	plain
+	prefix string
+	last   atomic.Uint64
+}
+
+func newByHand(s *stage) *byHand {
+	return &byHand{plain: plain{pools: s.pools}, prefix: fmt.Sprintf("assent-bench-%x-", time.Now().UnixNano())}
+}
+
+func (*byHand) name() string { return "floor" }
+
+func (h *byHand) transact(ctx context.Context, row int) error {
+	name := h.prefix + strconv.FormatUint(h.last.Add(1), 36)
+	id := [2]string{"'" + name + "-1'", "'" + name + "-2'"} // both may be in one cluster
+	var conns [2]*pgxpool.Conn
+	err := both(func(i int) (err error) {
+		if conns[i], err = h.pools[i].Acquire(ctx); err != nil {
+			return err
+		}
+		if err := work(ctx, conns[i], row); err != nil {
+			return err
+		}
+		return command(ctx, conns[i], "PREPARE TRANSACTION "+id[i], "PREPARE TRANSACTION")
+	})
+	if err == nil {
+		err = both(func(i int) error {
+			return command(ctx, conns[i], "COMMIT PREPARED "+id[i], "COMMIT PREPARED")
+		})
+	}
+	for i, conn := range conns {
+		if conn == nil {
+			continue
+		}
+		if err != nil {
+			_ = command(ctx, conn, "ROLLBACK PREPARED "+id[i], "ROLLBACK PREPARED") // if it is prepared
+		}
+		conn.Release()
+	}
+	return err
+}
+
+// managed is Assent.
+type managed struct {
+	called    string
+	log       *disk.Log
+	dir       string
+	manager   *assent.Manager
+	resources [2]postgresResource
+	early     assent.Option
+}
+
+func (s *stage) assent(ctx context.Context, name string, early bool, slow time.Duration) (w way, err error) {
+	quiet := slog.New(slog.DiscardHandler)
+	m := &managed{called: name, resources: s.resources, early: assent.EarlyReply(early)}
+	if m.dir, err = os.MkdirTemp(s.o.dir, "assent-bench-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.close())
+		}
+	}()
+	cfg := disk.Config{Logger: quiet}
+	if slow > 0 {
+		cfg.FS = disk.SlowSync(vfs.Default, slow)
+	}
+	if m.log, err = disk.Open(filepath.Join(m.dir, "decisions"), cfg); err != nil {
+		return nil, err
+	}
+	m.manager, err = assent.Open(ctx, assent.Config{
+		Log: m.log, Logger: quiet,
+		Resources: map[string]resource.Resource{"first": s.resources[0], "second": s.resources[1]},
+	})
+	return m, err
+}
+
+func (m *managed) name() string { return m.called }
+
+func (m *managed) transact(ctx context.Context, row int) error {
+	return m.manager.Run(ctx, func(ctx context.Context, tx *assent.Tx) error {
+		return both(func(i int) error {
+			b, err := m.resources[i].Join(ctx, tx)
+			if err != nil {
+				return err
+			}
+			tag, err := b.Exec(ctx, updateSQL, row)
+			if err == nil && tag.RowsAffected() != 1 {
+				err = fmt.Errorf("row %d is not there", row)
+			}
+			return err
+		})
+	}, m.early)
+}
+
+func (m *managed) drain(ctx context.Context) error { return m.manager.Quiesce(ctx) }
+
+func (m *managed) close() (err error) {
+	if m.manager != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		err = m.manager.Close(ctx)
+	}
+	if m.log != nil {
+		err = errors.Join(err, m.log.Close())
+	}
+	return errors.Join(err, os.RemoveAll(m.dir))
+}
