@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"assent/cmd/assent/demo"
 )
 
 // program is one run of the program: where it writes, and what it is told by the environment.
@@ -61,6 +63,7 @@ understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction 
 		p.doctorCommand(),
 		p.versionCommand(),
 		p.completionCommand(),
+		demo.Command(),
 	)
 	return root
 }
