@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -135,38 +135,66 @@ func everything(t *testing.T, r *running, store string) map[string]bool {
 	return keys
 }
 
-// TestSignals stops a server in order while a transaction is open and another is being done.
-func TestSignals(t *testing.T) {
-	p := &program{err: io.Discard, getenv: func(string) string { return "" }}
-	cfg := defaultConfig()
-	cfg.DataDir, cfg.Listen = t.TempDir(), "127.0.0.1:0"
-	ctx, stop := context.WithCancel(t.Context())
+// inProcess serves a new store until the test is over, and returns the address.
+func inProcess(t *testing.T) string {
+	t.Helper()
+	address, stop := served(t, t.TempDir())
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	})
+	return address
+}
+
+// served starts a server in this process. What is returned stops it in order.
+func served(t *testing.T, dir string) (address string, stop func() error) {
+	t.Helper()
 	lines := make(chan string, 1)
-	p.out = sink(lines)
+	p := &program{out: sink(lines), err: io.Discard, getenv: func(string) string { return "" }}
+	cfg := defaultConfig()
+	cfg.DataDir, cfg.Listen = dir, "127.0.0.1:0"
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.serve(ctx, cfg, quiet()) }()
-	var address string
 	select {
 	case line := <-lines:
-		address = readyLine.FindStringSubmatch(line[:len(line)-1])[1]
+		address = readyLine.FindStringSubmatch(strings.TrimSpace(line))[1]
 	case err := <-ended:
+		cancel()
 		t.Fatal(err)
 	}
+	return address, func() error {
+		cancel()
+		return <-ended
+	}
+}
+
+// TestOrderlyEnd stops a server while a transaction is open: it is rolled back, and nobody gets
+// in afterwards.
+func TestOrderlyEnd(t *testing.T) {
+	dir := t.TempDir()
+	address, stop := served(t, dir)
 	c := assentv1.NewTransactionServiceClient(&http.Client{}, address)
-	b, err := c.Begin(ctx, &assentv1.BeginRequest{})
+	b, err := c.Begin(t.Context(), &assentv1.BeginRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Execute(ctx, &assentv1.ExecuteRequest{Id: b.GetId(), Operation: put("kv", "x")}); err != nil {
+	if _, err := c.Execute(t.Context(), &assentv1.ExecuteRequest{Id: b.GetId(), Operation: put("kv", "x")}); err != nil {
 		t.Fatal(err)
 	}
-	stop()
-	if err := <-ended; err != nil {
+	if err := stop(); err != nil {
 		t.Errorf("the server ended with %v", err)
 	}
-	var again error
-	if _, again = c.Begin(t.Context(), &assentv1.BeginRequest{}); again == nil || errors.Is(again, context.Canceled) {
-		t.Errorf("a server that has stopped answers: %v", again)
+	if _, err := c.Begin(t.Context(), &assentv1.BeginRequest{}); err == nil {
+		t.Error("a server that has stopped answers")
+	}
+	address, stop = served(t, dir) // the lock is free, and the key too
+	if keys := everything(t, &running{address: address}, "kv"); len(keys) != 0 {
+		t.Errorf("an open transaction left %v behind", keys)
+	}
+	if err := stop(); err != nil {
+		t.Errorf("the server ended with %v", err)
 	}
 }
 

@@ -71,7 +71,7 @@ func scripts(dir string, setup func(*testscript.Env) error) testscript.Params {
 		Setup: func(env *testscript.Env) error {
 			env.Values["server"] = &running{}
 			env.Setenv("USER", "alice")
-			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each run of the program lasts a second longer
+			env.Setenv("GORACE", "atexit_sleep_ms=0")         // else each run of the program lasts a second longer
 			env.Setenv("ASSENT_SERVER", "http://127.0.0.1:1") // nobody's: no test talks to a server it did not start
 			if setup != nil {
 				return setup(env)
