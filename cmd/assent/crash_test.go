@@ -136,9 +136,15 @@ func everything(t *testing.T, r *running, store string) map[string]bool {
 }
 
 // inProcess serves a new store until the test is over, and returns the address.
-func inProcess(t *testing.T) string {
+func inProcess(t *testing.T) string { return servedWith(t, func(*config) {}, nil) }
+
+// servedWith is inProcess with a configuration and an environment.
+func servedWith(t *testing.T, change func(*config), env map[string]string) string {
 	t.Helper()
-	address, stop := served(t, t.TempDir())
+	cfg := defaultConfig()
+	cfg.DataDir, cfg.Listen = t.TempDir(), "127.0.0.1:0"
+	change(cfg)
+	address, stop := served(t, cfg, env)
 	t.Cleanup(func() {
 		if err := stop(); err != nil {
 			t.Errorf("the server ended with %v", err)
@@ -148,12 +154,10 @@ func inProcess(t *testing.T) string {
 }
 
 // served starts a server in this process. What is returned stops it in order.
-func served(t *testing.T, dir string) (address string, stop func() error) {
+func served(t *testing.T, cfg *config, env map[string]string) (address string, stop func() error) {
 	t.Helper()
 	lines := make(chan string, 1)
-	p := &program{out: sink(lines), err: io.Discard, getenv: func(string) string { return "" }}
-	cfg := defaultConfig()
-	cfg.DataDir, cfg.Listen = dir, "127.0.0.1:0"
+	p := &program{out: sink(lines), err: io.Discard, getenv: func(name string) string { return env[name] }}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.serve(ctx, cfg, quiet()) }()
@@ -173,8 +177,9 @@ func served(t *testing.T, dir string) (address string, stop func() error) {
 // TestOrderlyEnd stops a server while a transaction is open: it is rolled back, and nobody gets
 // in afterwards.
 func TestOrderlyEnd(t *testing.T) {
-	dir := t.TempDir()
-	address, stop := served(t, dir)
+	cfg := defaultConfig()
+	cfg.DataDir, cfg.Listen = t.TempDir(), "127.0.0.1:0"
+	address, stop := served(t, cfg, nil)
 	c := assentv1.NewTransactionServiceClient(&http.Client{}, address)
 	b, err := c.Begin(t.Context(), &assentv1.BeginRequest{})
 	if err != nil {
@@ -189,7 +194,7 @@ func TestOrderlyEnd(t *testing.T) {
 	if _, err := c.Begin(t.Context(), &assentv1.BeginRequest{}); err == nil {
 		t.Error("a server that has stopped answers")
 	}
-	address, stop = served(t, dir) // the lock is free, and the key too
+	address, stop = served(t, cfg, nil) // the lock is free, and the key too
 	if keys := everything(t, &running{address: address}, "kv"); len(keys) != 0 {
 		t.Errorf("an open transaction left %v behind", keys)
 	}

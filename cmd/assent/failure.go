@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -109,13 +110,19 @@ func explainCall(err *connect.Error) *failure {
 
 // unreachable explains why the server at address did not answer, or returns err as it is.
 func unreachable(address string, err error) error {
-	var op *net.OpError
+	var (
+		op        *net.OpError
+		untrusted *tls.CertificateVerificationError
+	)
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &failure{exit: exitError, err: err, text: fmt.Sprintf("no server answers at %s", address),
 			hint: "start one with assent serve, name another with --server, or give -c to work on the data directory itself"}
+	case errors.As(err, &untrusted):
+		return &failure{exit: exitError, err: err, text: fmt.Sprintf("the server at %s is not trusted: %v", address, untrusted.Err),
+			hint: "name its certificate authority with --ca-file"}
 	case errors.As(err, &op):
 		return &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot reach the server at %s: %v", address, op.Err),
 			hint: "see --server, --ca-file and --token-file"}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"assent/cmd/assent/bench"
 	"assent/cmd/assent/demo"
 )
 
@@ -64,6 +65,7 @@ understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction 
 		p.versionCommand(),
 		p.completionCommand(),
 		demo.Command(),
+		bench.Command(),
 	)
 	return root
 }

@@ -87,7 +87,7 @@ func (p *program) serve(ctx context.Context, cfg *config, logger *slog.Logger) e
 	if patience == 0 {
 		patience = defaultShutdown
 	}
-	s, err := p.openSite(ctx, cfg, logger)
+	s, err := p.openSite(ctx, cfg, logger, true)
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func (p *program) writeTransaction(w io.Writer, tx *assentv1.Transaction) error 
 	notes.add(plain("TIME", "NOTE", "RESOURCE", "OUTCOME", "BY", "REASON")...)
 	for _, n := range tx.GetNotes() {
 		outcome := ""
-		if n.GetBranch() != "" {
+		if n.GetOutcome() != assentv1.BranchOutcome_BRANCH_OUTCOME_UNSPECIFIED {
 			outcome = outcomeName(n.GetOutcome())
 		}
 		notes.add(plain(when(n.GetTime()), n.GetKind(), n.GetBranch(), outcome, n.GetBy(), n.GetReason())...)

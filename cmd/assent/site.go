@@ -60,9 +60,10 @@ func (p *program) openLog(cfg *config, logger *slog.Logger, create bool) (*site,
 	return s, nil
 }
 
-// openSite opens everything: what it finds unfinished is being finished from then on.
-func (p *program) openSite(ctx context.Context, cfg *config, logger *slog.Logger) (*site, error) {
-	s, err := p.openLog(cfg, logger, true)
+// openSite opens everything: what it finds unfinished is being finished from then on. Where create
+// is false there must be a decision log.
+func (p *program) openSite(ctx context.Context, cfg *config, logger *slog.Logger, create bool) (*site, error) {
+	s, err := p.openLog(cfg, logger, create)
 	if err != nil {
 		return nil, err
 	}

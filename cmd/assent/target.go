@@ -179,7 +179,7 @@ func (t *target) operator(ctx context.Context) (assentv1.OperatorServiceHandler,
 		}
 		return r.operator, func() {}, nil
 	}
-	s, err := t.open(ctx)
+	s, err := t.open(ctx, false)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -187,12 +187,12 @@ func (t *target) operator(ctx context.Context) (assentv1.OperatorServiceHandler,
 }
 
 // open opens the site for work without a server.
-func (t *target) open(ctx context.Context) (*site, error) {
+func (t *target) open(ctx context.Context, create bool) (*site, error) {
 	cfg, err := t.load()
 	if err != nil {
 		return nil, err
 	}
-	return t.p.openSite(ctx, cfg, quiet())
+	return t.p.openSite(ctx, cfg, quiet(), create)
 }
 
 // quiet is the logger of commands: their errors are returned, and their tables are all they say.

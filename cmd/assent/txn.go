@@ -89,7 +89,7 @@ func (t *target) runner(ctx context.Context) (runFunc, func(), error) {
 		}
 		return r.transactions.Run, func() {}, nil
 	}
-	s, err := t.open(ctx)
+	s, err := t.open(ctx, true)
 	if err != nil {
 		return nil, nil, err
 	}
