@@ -536,3 +536,25 @@ func TestErrorCodes(t *testing.T) {
 		}
 	}
 }
+
+// TestAbandonedRollback gives up a rollback whose transaction is at work: the transaction ends all
+// the same, for idleness, and makes room.
+func TestAbandonedRollback(t *testing.T) {
+	w := serve(t, api.Options{IdleTimeout: 50 * time.Millisecond, MaxOpen: 1})
+	id, err := w.server.Begin(t.Context(), &assentv1.BeginRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _ = w.server.Rollback(gone, &assentv1.RollbackRequest{Id: id.GetId()}) // may or may not be in time
+	for {
+		_, err := w.server.Execute(t.Context(), &assentv1.ExecuteRequest{Id: id.GetId(), Operation: get("left", "k")})
+		if err != nil && strings.Contains(err.Error(), "was rolled back") {
+			break
+		}
+	}
+	if _, err := w.server.Begin(t.Context(), &assentv1.BeginRequest{}); err != nil {
+		t.Errorf("there is no room after the end: %v", err)
+	}
+}

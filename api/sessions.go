@@ -186,13 +186,15 @@ func (sess *session) work(ctx context.Context, idle time.Duration) (opCtx contex
 	sess.mu.Unlock()
 	return opCtx, func() {
 		cancel()
-		sess.idle.Reset(idle)
+		// In this order, or the wait might end while the slot still looks taken, and not begin anew.
 		<-sess.slot
+		sess.idle.Reset(idle)
 	}, nil
 }
 
 // seize takes the session for its end; an operation under way is cancelled. It reports false when
-// another call has ended the session, and fails when ctx ends first.
+// another call has ended the session, and fails when ctx ends first; nobody else can work in the
+// session then, and the caller must see to its end.
 func (sess *session) seize(ctx context.Context) (bool, error) {
 	sess.mu.Lock()
 	sess.ending = true

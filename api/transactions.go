@@ -121,11 +121,22 @@ func (s *Server) Rollback(ctx context.Context, req *assentv1.RollbackRequest) (*
 	return &assentv1.RollbackResponse{Outcome: outcome}, nil
 }
 
-// rollback seizes and ends the session. The outcome is nil where another call has ended it.
+// rollback seizes and ends the session. The outcome is nil where another call has ended it. When
+// ctx ends first the rest is done in the background.
 func (s *Server) rollback(ctx context.Context, sess *session, reason string) (*assentv1.Outcome, error) {
 	mine, err := sess.seize(ctx)
-	if err != nil || !mine {
+	if err != nil {
+		go func() {
+			late, cancel := context.WithTimeout(context.Background(), s.opts.StatementTimeout+finishPatience)
+			defer cancel()
+			if mine, err := sess.seize(late); err == nil && mine {
+				_, _ = s.finish(late, sess, reason) // nobody waits for the outcome; it is remembered
+			}
+		}()
 		return nil, err
+	}
+	if !mine {
+		return nil, nil
 	}
 	return s.finish(ctx, sess, reason)
 }

@@ -123,7 +123,7 @@ func put(store, key string) *assentv1.Operation {
 func everything(t *testing.T, r *running, store string) map[string]bool {
 	t.Helper()
 	c := assentv1.NewTransactionServiceClient(&http.Client{}, r.address)
-	answer, err := c.Run(t.Context(), &assentv1.RunRequest{Operations: []*assentv1.Operation{
+	answer, err := c.Run(t.Context(), &assentv1.RunRequest{Retries: 10, Operations: []*assentv1.Operation{
 		{Resource: store, Action: &assentv1.Operation_Scan{Scan: &assentv1.ScanKeys{}}}}})
 	if err != nil || answer.GetOutcome().GetCommitted() == nil {
 		t.Fatalf("scan %s: %v, %v", store, answer.GetOutcome(), err)
