@@ -15,17 +15,22 @@ import (
 
 // readme is the README's program. It is compiled here, and TestReadme keeps the two the same; the
 // tests of examples/transfer run its like.
-func readme(ctx context.Context, ordersDSN, billingDSN string) error {
+func readme(ctx context.Context, ordersDSN, billingDSN string, check func(error)) error {
 	// begin
 	orders, err := postgres.Open(ctx, ordersDSN, postgres.Config{})
+	check(err) // stop here if it is not nil
 	billing, err := postgres.Open(ctx, billingDSN, postgres.Config{})
+	check(err)
 	stock, err := kv.Open("data/stock", kv.Config{})
-	log, err := disk.Open("data/decisions", disk.Config{})
+	check(err)
+	decisions, err := disk.Open("data/decisions", disk.Config{})
+	check(err)
 
 	m, err := assent.Open(ctx, assent.Config{
-		Log:       log,
+		Log:       decisions,
 		Resources: map[string]resource.Resource{"orders": orders, "billing": billing, "stock": stock},
 	})
+	check(err)
 
 	err = m.Run(ctx, func(ctx context.Context, tx *assent.Tx) error {
 		o, err := orders.Join(ctx, tx)

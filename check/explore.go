@@ -42,7 +42,6 @@ type worker struct {
 	x     *explorer
 	memo  memo
 	next  []uint32 // tuples found at this depth, one after another, each after its length
-	found int
 	tuple []uint32 // scratch
 	moved int64
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -243,5 +242,3 @@ func cut(data []byte, most uint64) (head, rest []byte, err error) {
 	}
 	return data[w : w+int(n)], data[w+int(n):], nil
 }
-
-func unixMilli(t time.Time) int64 { return t.UnixMilli() }

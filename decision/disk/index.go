@@ -91,7 +91,7 @@ func (e engineLog) Errorf(format string, args ...any) {
 // Later the goroutine stays here for ever, with the engine's locks, so that nothing else in the
 // engine goes on either; the fence makes that harmless and Log.abandoned bounds it.
 func (e engineLog) Fatalf(format string, args ...any) {
-	err := errors.New(fmt.Sprintf(format, args...))
+	err := fmt.Errorf(format, args...)
 	for _, arg := range args {
 		if cause, ok := arg.(error); ok {
 			err = cause
