@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	assentv1 "assent/api/assent/v1"
+	"assent/resource"
 )
 
 const defaultServer = "http://" + defaultListen
@@ -77,8 +78,9 @@ func addResources(cfg *config, given []string) error {
 		if path, isKV := strings.CutPrefix(source, "kv:"); isKV {
 			r = &resourceConfig{Type: "kv", Path: path}
 		}
-		if !ok || source == "" {
-			return misuse("write it as NAME=postgres://user@host/database or NAME=kv:PATH", "--resource: no source is given")
+		if !ok || source == "" || resource.CheckName(name) != nil { // which may be a connection string
+			return misuse("write it as NAME=postgres://user@host/database or NAME=kv:PATH; letters, digits, '.', '_' and '-' make a NAME",
+				"--resource: it does not begin with a name, or has no source")
 		}
 		if cfg.Resources[name] != nil {
 			return misuse("", "--resource: there are two resources %q", name)
