@@ -77,7 +77,10 @@ func TestStopAtEveryPoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.settled()
-	points := scout.seen()
+	points := slices.DeleteFunc(scout.seen(), func(point string) bool {
+		// A slow machine passes these, and may not pass them again.
+		return strings.Contains(point, "timer") || strings.Contains(point, "Inquire")
+	})
 	if len(points) < 30 {
 		t.Fatalf("only %d points: %q", len(points), points)
 	}
@@ -100,9 +103,10 @@ func TestStopAtEveryPoint(t *testing.T) {
 			result <- err
 		}()
 		select {
-		case <-stopped:
-		case err := <-result:
-			t.Fatalf("%s was not passed; Run said %v", point, err)
+		case <-stopped: // before Run returned, or soon after
+		case <-time.After(30 * time.Second):
+			close(release)
+			t.Fatalf("%s was not passed; Run said %v", point, <-result)
 		}
 		h.die(release)
 		err := <-result

@@ -28,7 +28,7 @@ type Manager struct {
 	mu     sync.Mutex
 	active map[commit.TransactionID]*transaction
 	open   map[commit.TransactionID]*Tx
-	idle   chan struct{} // closed and made anew whenever a transaction retires
+	left   chan struct{} // closed when a transaction leaves; nil while nobody waits for that
 	closed bool
 
 	// life ends when Close gives up waiting; all work in the background hangs on it.
@@ -36,6 +36,8 @@ type Manager struct {
 	end      context.CancelFunc
 	lifeLock sync.RWMutex // a worker starts under it for reading, and life ends under it
 	workers  sync.WaitGroup
+	tasks    chan func() // to a worker that has nothing to do
+	idle     atomic.Int32
 }
 
 // Open returns a manager and starts recovery: first what the log says is unfinished, then, now
@@ -57,7 +59,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		scans:  map[string]*scan{},
 		active: map[commit.TransactionID]*transaction{},
 		open:   map[commit.TransactionID]*Tx{},
-		idle:   make(chan struct{}),
+		tasks:  make(chan func()),
 	}
 	m.life, m.end = context.WithCancel(context.Background())
 	for name, r := range cfg.Resources {
@@ -134,15 +136,19 @@ func (m *Manager) Quiesce(ctx context.Context) error {
 func (m *Manager) wait(ctx context.Context, count func() int) error {
 	for {
 		m.mu.Lock()
-		left, idle := count(), m.idle
+		n := count()
+		if m.left == nil {
+			m.left = make(chan struct{})
+		}
+		left := m.left
 		m.mu.Unlock()
-		if left == 0 {
+		if n == 0 {
 			return nil
 		}
 		select {
-		case <-idle:
+		case <-left:
 		case <-ctx.Done():
-			return fmt.Errorf("%d transactions are unfinished: %w", left, ctx.Err())
+			return fmt.Errorf("%d transactions are unfinished: %w", n, ctx.Err())
 		}
 	}
 }
@@ -151,8 +157,34 @@ func (m *Manager) wait(ctx context.Context, count func() int) error {
 func (m *Manager) spawn(f func()) {
 	m.lifeLock.RLock()
 	defer m.lifeLock.RUnlock()
-	if m.life.Err() == nil {
-		m.workers.Go(f)
+	if m.life.Err() != nil {
+		return
+	}
+	select {
+	case m.tasks <- f:
+	default:
+		m.workers.Go(func() { m.work(f) })
+	}
+}
+
+// mostIdle bounds the workers that wait for something to do.
+const mostIdle = 256
+
+// work runs f and then whatever comes next. A worker is used again because its stack has grown to
+// what a resource's driver needs, which takes longer than to make a goroutine.
+func (m *Manager) work(f func()) {
+	for {
+		f()
+		if m.idle.Add(1) > mostIdle {
+			m.idle.Add(-1)
+			return
+		}
+		select {
+		case f = <-m.tasks:
+			m.idle.Add(-1)
+		case <-m.life.Done():
+			return
+		}
 	}
 }
 
@@ -199,8 +231,10 @@ func (m *Manager) retire(t *transaction) {
 
 // signal wakes those who wait for fewer transactions. The caller holds m.mu.
 func (m *Manager) signal() {
-	close(m.idle)
-	m.idle = make(chan struct{})
+	if m.left != nil {
+		close(m.left)
+		m.left = nil
+	}
 }
 
 // pause sleeps for d and reports whether the manager still lives.

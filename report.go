@@ -108,10 +108,11 @@ func (m *Manager) Transactions(ctx context.Context, f Filter) ([]Info, error) {
 	var all []Info
 	seen := map[string]bool{}
 	add := func(i Info) bool {
-		if seen[i.ID] || f.Unfinished && !i.State.Unfinished() {
+		known := seen[i.ID]
+		seen[i.ID] = true // in memory it may have come further than in the log
+		if known || f.Unfinished && !i.State.Unfinished() {
 			return true
 		}
-		seen[i.ID] = true
 		all = append(all, i)
 		return len(all) < f.Limit
 	}
@@ -200,6 +201,10 @@ func (t *transaction) info() Info {
 	switch {
 	case len(t.contradictions) > 0:
 		i.State = StateHeuristic
+	case t.retiring && i.Decision == commit.Commit:
+		i.State = StateCommitted
+	case t.retiring && i.Decision == commit.Abort:
+		i.State = StateAborted
 	case i.Decision == commit.Commit:
 		i.State = StateCommitting
 	case i.Decision == commit.Abort:
