@@ -28,7 +28,7 @@ type transaction struct {
 	recovered bool
 	loop      *engine.Loop
 	concluded chan struct{} // closed when conclusion is set
-	finished  chan struct{} // closed when all is finished and a heuristic outcome, if any, is stable
+	retired   chan struct{} // closed when all is finished and recorded
 
 	mu             sync.Mutex
 	participants   map[protocol.NodeID]*participant
@@ -48,7 +48,7 @@ func newTransaction(m *Manager, id commit.TransactionID, began time.Time) *trans
 	return &transaction{
 		m: m, id: id, began: began,
 		concluded:    make(chan struct{}),
-		finished:     make(chan struct{}),
+		retired:      make(chan struct{}),
 		participants: map[protocol.NodeID]*participant{},
 	}
 }
@@ -220,7 +220,7 @@ func (t *transaction) await(ctx context.Context, early bool) error {
 	wait := time.NewTimer(t.m.cfg.FinishWait)
 	defer wait.Stop()
 	select {
-	case <-t.finished:
+	case <-t.retired:
 	case <-wait.C:
 	case <-ctx.Done():
 	case <-t.m.life.Done():
@@ -290,8 +290,7 @@ func (t *transaction) aborted(c commit.Concluded) error {
 }
 
 // retireIfDone records the end, in the background, once the coordinator and all participants
-// have nothing left to do. Nobody waits for that record, which only spares recovery work, unless
-// a heuristic outcome is in it.
+// have nothing left to do.
 func (t *transaction) retireIfDone() {
 	t.mu.Lock()
 	done := t.completed && !t.retiring && !t.stopped
@@ -302,21 +301,20 @@ func (t *transaction) retireIfDone() {
 		t.retiring = true
 		t.contradictions = append(t.contradictions, t.unforeseen()...)
 	}
-	heuristic := len(t.contradictions) > 0
-	needsRecord := t.entry != nil || heuristic
+	needsRecord := t.entry != nil || len(t.contradictions) > 0
 	t.mu.Unlock()
-	if !done {
-		return
+	switch {
+	case !done:
+	case needsRecord:
+		t.m.spawn(t.record)
+	default:
+		t.leave()
 	}
-	if !needsRecord {
-		t.m.retire(t)
-	}
-	if !heuristic {
-		close(t.finished)
-	}
-	if needsRecord {
-		t.m.spawn(func() { t.record(heuristic) })
-	}
+}
+
+func (t *transaction) leave() {
+	t.m.retire(t)
+	close(t.retired)
 }
 
 // unforeseen returns the heuristic outcomes of participants that voted no. To the coordinator a no
@@ -335,15 +333,12 @@ func (t *transaction) unforeseen() (found []Contradiction) {
 }
 
 // record writes down the heuristic outcomes, forced, and then that the transaction is finished.
-// Where there are any, somebody waits for it.
-func (t *transaction) record(awaited bool) {
+func (t *transaction) record() {
 	for pause := t.m.cfg.Retry; ; pause = min(2*pause, t.m.cfg.RetryMost) {
 		err := t.recordOnce()
 		if err == nil || errors.Is(err, decision.ErrNotFound) { // somebody else has forgotten it
-			t.m.retire(t)
-			if awaited {
-				close(t.finished)
-			}
+
+			t.leave()
 			return
 		}
 		t.m.cfg.Logger.Error("cannot record the end of a transaction; trying again", "transaction", t.id, "error", err)
