@@ -28,7 +28,7 @@ type transaction struct {
 	recovered bool
 	loop      *engine.Loop
 	concluded chan struct{} // closed when conclusion is set
-	retired   chan struct{} // closed when all is finished and recorded
+	finished  chan struct{} // closed when all is finished and a heuristic outcome, if any, is stable
 
 	mu             sync.Mutex
 	participants   map[protocol.NodeID]*participant
@@ -48,7 +48,7 @@ func newTransaction(m *Manager, id commit.TransactionID, began time.Time) *trans
 	return &transaction{
 		m: m, id: id, began: began,
 		concluded:    make(chan struct{}),
-		retired:      make(chan struct{}),
+		finished:     make(chan struct{}),
 		participants: map[protocol.NodeID]*participant{},
 	}
 }
@@ -220,7 +220,7 @@ func (t *transaction) await(ctx context.Context, early bool) error {
 	wait := time.NewTimer(t.m.cfg.FinishWait)
 	defer wait.Stop()
 	select {
-	case <-t.retired:
+	case <-t.finished:
 	case <-wait.C:
 	case <-ctx.Done():
 	case <-t.m.life.Done():
@@ -290,7 +290,8 @@ func (t *transaction) aborted(c commit.Concluded) error {
 }
 
 // retireIfDone records the end, in the background, once the coordinator and all participants
-// have nothing left to do.
+// have nothing left to do. Nobody waits for that record, which only spares recovery work, unless
+// a heuristic outcome is in it.
 func (t *transaction) retireIfDone() {
 	t.mu.Lock()
 	done := t.completed && !t.retiring && !t.stopped
@@ -301,20 +302,21 @@ func (t *transaction) retireIfDone() {
 		t.retiring = true
 		t.contradictions = append(t.contradictions, t.unforeseen()...)
 	}
-	needsRecord := t.entry != nil || len(t.contradictions) > 0
+	heuristic := len(t.contradictions) > 0
+	needsRecord := t.entry != nil || heuristic
 	t.mu.Unlock()
-	switch {
-	case !done:
-	case needsRecord:
-		t.m.spawn(t.record)
-	default:
-		t.leave()
+	if !done {
+		return
 	}
-}
-
-func (t *transaction) leave() {
-	t.m.retire(t)
-	close(t.retired)
+	if !needsRecord {
+		t.m.retire(t)
+	}
+	if !heuristic {
+		close(t.finished)
+	}
+	if needsRecord {
+		t.m.spawn(func() { t.record(heuristic) })
+	}
 }
 
 // unforeseen returns the heuristic outcomes of participants that voted no. To the coordinator a no
@@ -333,12 +335,15 @@ func (t *transaction) unforeseen() (found []Contradiction) {
 }
 
 // record writes down the heuristic outcomes, forced, and then that the transaction is finished.
-func (t *transaction) record() {
+// Where there are any, somebody waits for it.
+func (t *transaction) record(awaited bool) {
 	for pause := t.m.cfg.Retry; ; pause = min(2*pause, t.m.cfg.RetryMost) {
 		err := t.recordOnce()
 		if err == nil || errors.Is(err, decision.ErrNotFound) { // somebody else has forgotten it
-
-			t.leave()
+			t.m.retire(t)
+			if awaited {
+				close(t.finished)
+			}
 			return
 		}
 		t.m.cfg.Logger.Error("cannot record the end of a transaction; trying again", "transaction", t.id, "error", err)
