@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"assent/protocol"
+	"assent/spec"
 )
 
 // Unlimited is the budget of a fault that may happen any number of times.
@@ -76,6 +77,11 @@ type State struct {
 	tuple []uint32
 }
 
+var _ spec.View = State{}
+
+// Nodes returns the number of nodes.
+func (s State) Nodes() int { return len(s.x.sys.Nodes) }
+
 // Machine returns the machine at the node number i, in the order of System.Nodes; nil while the
 // node is down.
 func (s State) Machine(i int) protocol.Machine { return s.x.local(s.tuple[i]).machine }
@@ -86,19 +92,12 @@ func (s State) Record(i int, key string) protocol.Record {
 	return s.x.local(s.tuple[i]).records[key]
 }
 
-// Property is a named claim about states.
-type Property struct {
-	Name string
-	// Holds judges one state. It must be a function of the state alone, safe for concurrent use.
-	Holds func(State) bool
-}
-
 // Claims are what Run puts to the test.
 type Claims struct {
 	// Always hold in every reachable state.
-	Always []Property
+	Always []spec.Property
 	// Sometimes hold in at least one: the good thing must be possible too.
-	Sometimes []Property
+	Sometimes []spec.Property
 	// Decided says when the machine of a node, which is up, has reached its end. When it is set,
 	// Run looks for blocking: states from which a node that is up cannot come to its end any
 	// more, without a further fault and with those that are down staying so.

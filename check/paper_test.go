@@ -7,6 +7,7 @@ import (
 
 	"assent/check"
 	"assent/protocol"
+	"assent/spec"
 )
 
 // The models of the published specification TwoPhase (Gray and Lamport 2006, section 3; the TLA+
@@ -100,8 +101,8 @@ func twoPhase(t testing.TB, n int) check.System {
 }
 
 // agree: no resource manager has committed while another has aborted (TCConsistent).
-func agree(n int) check.Property {
-	return check.Property{Name: "consistent", Holds: func(s check.State) bool {
+func agree(n int) spec.Property {
+	return spec.Property{Name: "consistent", Holds: func(s spec.View) bool {
 		committed, aborted := false, false
 		for i := range n {
 			switch s.Machine(1 + i).(*rm).State {
@@ -119,8 +120,8 @@ func agree(n int) check.Property {
 func TestTwoPhaseCounts(t *testing.T) {
 	for n, want := range map[int]int{1: 12, 2: 56, 3: 288, 5: 8832} {
 		r, err := check.Run(context.Background(), twoPhase(t, n), check.Claims{
-			Always: []check.Property{agree(n)},
-			Sometimes: []check.Property{{Name: "all commit", Holds: func(s check.State) bool {
+			Always: []spec.Property{agree(n)},
+			Sometimes: []spec.Property{{Name: "all commit", Holds: func(s spec.View) bool {
 				for i := range n {
 					if s.Machine(1+i).(*rm).State != 2 {
 						return false
@@ -140,7 +141,7 @@ func TestTwoPhaseCounts(t *testing.T) {
 
 func BenchmarkTwoPhase(b *testing.B) {
 	for b.Loop() {
-		r, err := check.Run(context.Background(), twoPhase(b, 8), check.Claims{Always: []check.Property{agree(8)}}, check.Limits{})
+		r, err := check.Run(context.Background(), twoPhase(b, 8), check.Claims{Always: []spec.Property{agree(8)}}, check.Limits{})
 		if err != nil {
 			b.Fatal(err)
 		}
