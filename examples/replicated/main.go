@@ -1,6 +1,5 @@
 // Command replicated keeps one value in several stores. Every store has the same value or says that
-// its value is not available now, whatever fails: it is the exercise of the lectures on two-phase
-// commit, with the lectures' coordinator and workers.
+// its value is not available now, whatever fails. It is the exercise of lectures on two-phase commit.
 //
 //	replicated -dir data set hello
 //	replicated -dir data get
@@ -18,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"assent"
 	"assent/decision/disk"
@@ -108,7 +108,7 @@ func (w workers) values() (all []string) {
 }
 
 // coordinate opens the coordinator over the workers, has it finish what an earlier one left, and
-// sets the value.
+// sets the value, unless there is none to set.
 func coordinate(ctx context.Context, dir string, w workers, value string, configure ...func(*assent.Config)) (err error) {
 	log, err := disk.Open(filepath.Join(dir, "coordinator"), disk.Config{})
 	if err != nil {
@@ -126,14 +126,14 @@ func coordinate(ctx context.Context, dir string, w workers, value string, config
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, coordinator.Close(ctx)) }()
-	// Without these two the value is set all the same, but it may have to wait for workers that
-	// are still in doubt.
-	if err := errors.Join(coordinator.Scan(ctx), coordinator.Quiesce(ctx)); err != nil {
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		err = errors.Join(err, coordinator.Close(ctx))
+	}()
+	// Without these two the value is set all the same; it may have to wait for workers in doubt.
+	if err := errors.Join(coordinator.Scan(ctx), coordinator.Quiesce(ctx)); err != nil || value == "" {
 		return err
-	}
-	if value == "" { // there is only to recover
-		return nil
 	}
 	return coordinator.Run(ctx, func(ctx context.Context, tx *assent.Tx) error {
 		for _, store := range w {

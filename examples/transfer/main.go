@@ -4,9 +4,8 @@
 //	transfer -from DSN -to DSN alice bob 30
 //
 // Each database has a table accounts(name text PRIMARY KEY, balance bigint CHECK (balance >= 0)).
-// The strings may come from ASSENT_FROM and ASSENT_TO instead, where a list of processes does not
-// show them. Run by a scheduler, or killed, it leaves nothing behind that the next run does not
-// finish; that is why -log must name the same directory every time.
+// The strings may come from ASSENT_FROM and ASSENT_TO instead. What a killed run leaves in doubt the
+// next one finishes; that is why -log must name the same directory every time.
 package main
 
 import (
@@ -18,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"time"
 
 	"assent"
 	"assent/decision/disk"
@@ -56,7 +56,7 @@ func run(ctx context.Context, out io.Writer, arguments []string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.close(ctx)) }()
+	defer func() { err = errors.Join(err, b.close()) }()
 
 	err = b.transfer(ctx, flags.Arg(0), flags.Arg(1), amount)
 	switch {
@@ -65,7 +65,6 @@ func run(ctx context.Context, out io.Writer, arguments []string) (err error) {
 	case errors.Is(err, assent.ErrAborted):
 		err = fmt.Errorf("nothing was moved: %w", err)
 	case errors.Is(err, assent.ErrInDoubt):
-		// The decision was made and not heard, or cannot be heard now. It stands all the same.
 		err = fmt.Errorf("do not repeat the transfer, look at the accounts later: %w", err)
 	}
 	return err
@@ -84,7 +83,7 @@ func open(ctx context.Context, dir, from, to string) (b *bank, err error) {
 	b = &bank{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, b.close(ctx))
+			err = errors.Join(err, b.close())
 		}
 	}()
 	if b.log, err = disk.Open(dir, disk.Config{}); err != nil {
@@ -104,9 +103,11 @@ func open(ctx context.Context, dir, from, to string) (b *bank, err error) {
 	return b, err
 }
 
-// close closes the manager first, then what it uses.
-func (b *bank) close(ctx context.Context) (err error) {
+// close closes the manager first, which gets some time to finish, and then what it uses.
+func (b *bank) close() (err error) {
 	if b.manager != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
 		err = b.manager.Close(ctx)
 	}
 	for _, database := range []*postgres.Resource{b.from, b.to} {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -105,7 +107,7 @@ func TestConcurrentTransfers(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if err := b.close(t.Context()); err != nil {
+	if err := b.close(); err != nil {
 		t.Error(err)
 	}
 	f.check(20, 80)
@@ -126,4 +128,45 @@ func TestUnreachable(t *testing.T) {
 		t.Error(err)
 	}
 	f.check(70, 30)
+}
+
+// TestInterrupted presses Ctrl-C while the transfer waits for an account that somebody else holds.
+func TestInterrupted(t *testing.T) {
+	f := newFixture(t)
+	holder, err := f.cluster.Conn(t.Context(), "south")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold := func(sql string) {
+		t.Helper()
+		if _, err := holder.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold(`BEGIN; UPDATE accounts SET balance = balance WHERE name = 'bob'`)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, io.Discard, []string{"-from", f.from, "-to", f.to, "-log", f.log, "alice", "bob", "30"})
+	}()
+	watcher, err := f.cluster.Conn(t.Context(), "south")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for waiting := 0; waiting == 0; {
+		const query = `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'`
+		if err := watcher.QueryRow(t.Context(), query).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, assent.ErrAborted) {
+		t.Errorf("interrupted: %v", err)
+	}
+	hold(`ROLLBACK`)
+	if err := errors.Join(holder.Close(t.Context()), watcher.Close(t.Context())); err != nil {
+		t.Error(err)
+	}
+	f.check(100, 0)
 }

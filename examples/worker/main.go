@@ -66,9 +66,15 @@ func run(ctx context.Context, out io.Writer, arguments []string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, manager.Close(ctx)) }()
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		err = errors.Join(err, manager.Close(ctx))
+	}()
 	return worker{manager, queue, results, out}.work(ctx)
 }
+
+var errNoJob = errors.New("the queue has no job, or each is held by a worker or in doubt")
 
 type worker struct {
 	manager *assent.Manager
@@ -77,15 +83,13 @@ type worker struct {
 	out     io.Writer
 }
 
-var errNoJob = errors.New("the queue has no job, or each is held by a worker or in doubt")
-
 // work does jobs until ctx ends.
 func (w worker) work(ctx context.Context) error {
 	for {
 		id, err := w.one(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil // what was under way is finished by now, or by the next run
+			return nil
 		case err == nil:
 			fmt.Fprintln(w.out, "did job", id)
 			continue
@@ -96,10 +100,7 @@ func (w worker) work(ctx context.Context) error {
 		default:
 			return err
 		}
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
-		}
+		time.Sleep(200 * time.Millisecond)
 	}
 }
 

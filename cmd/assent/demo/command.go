@@ -51,6 +51,10 @@ The exit status is 0 only if nothing is in doubt and nothing mismatches.`,
 			if o.seed == 0 {
 				o.seed = rand.Uint64N(1_000_000) + 1
 			}
+			if o.seats == 0 {
+				// A request without answer may hold a seat that the client does not ask for again.
+				o.seats = 20 + o.kills*o.workers/(2*max(1, o.courses))
+			}
 			if err := o.validate(); err != nil {
 				return err
 			}
@@ -63,7 +67,7 @@ The exit status is 0 only if nothing is in doubt and nothing mismatches.`,
 	f.IntVar(&o.workers, "workers", 32, "how many requests are under way at a time")
 	f.IntVar(&o.students, "students", 400, "students, half of them on machine A and half on B")
 	f.IntVar(&o.courses, "courses", 40, "courses, on machine C")
-	f.IntVar(&o.seats, "seats", 20, "seats of each course")
+	f.IntVar(&o.seats, "seats", 0, "seats of each course (default: 20, and more for many kills)")
 	f.Uint64Var(&o.seed, "seed", 0, "what the random choices are made from (default: a new one, which is shown)")
 	f.StringVar(&o.dir, "dir", "", "an empty or new directory for the machines (default: a temporary one)")
 	f.BoolVar(&o.keep, "keep", false, "keep the machines")
@@ -85,7 +89,7 @@ func (o options) validate() error {
 		{"workers", o.workers, 1, 256},
 		{"students", o.students, 4, 100_000},
 		{"courses", o.courses, 1, 10_000},
-		{"seats", o.seats, 1, 100_000},
+		{"seats", o.seats, 1, 10_000_000},
 	} {
 		if n.value < n.least || n.value > n.most {
 			return fmt.Errorf("--%s is %d; it must be from %d to %d", n.flag, n.value, n.least, n.most)

@@ -46,6 +46,9 @@ func (d *demo) run(ctx context.Context) (v *verdict, err error) {
 		return nil, err
 	}
 	if err := d.furnish(ctx); err != nil {
+		if errors.Is(err, assent.ErrInDoubt) { // without the log nobody could finish it
+			return nil, fmt.Errorf("%w; everything is kept in %s", err, d.setup.Dir)
+		}
 		return nil, errors.Join(err, remove())
 	}
 	defer d.progress.done()
@@ -65,7 +68,10 @@ func (d *demo) run(ctx context.Context) (v *verdict, err error) {
 		v.Directory = d.setup.Dir
 		return v, nil
 	}
-	return v, errors.Join(d.drop(background), remove())
+	if err := d.drop(background); err != nil {
+		return nil, fmt.Errorf("drop the schema %s: %w; everything is kept in %s", schema, err, d.setup.Dir)
+	}
+	return v, remove()
 }
 
 // directory makes the demo's directory, and returns what removes it.

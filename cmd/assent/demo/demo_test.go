@@ -296,7 +296,7 @@ func TestPostgres(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	for _, arguments := range [][]string{
-		{"--kills", "-1"}, {"--workers", "0"}, {"--workers", "257"}, {"--students", "3"}, {"--seats", "0"},
+		{"--kills", "-1"}, {"--workers", "0"}, {"--workers", "257"}, {"--students", "3"}, {"--seats", "-1"},
 		{"--postgres", "postgres:///a"}, {"--postgres", "postgres:///a,postgres:///a"}, {"--sabotage", "fire"}, {"more"},
 	} {
 		if stdout, _, err := run(t, arguments...); err == nil {
