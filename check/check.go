@@ -125,7 +125,7 @@ type Progress struct {
 
 // Step is one thing that happens in a counterexample.
 type Step struct {
-	// What happens, in words: "p1 gets Voted from c", "c crashes after 1 send".
+	// What happens, in words: "p1 gets Voted from c", "c crashes".
 	What string
 	// After is the state of each node then, encoded as JSON-like text, in the order of nodes.
 	After []string

@@ -72,7 +72,7 @@ func (x *explorer) run(ctx context.Context) (Report, error) {
 		}
 		if x.limits.Progress != nil && time.Since(reported) > time.Second {
 			reported = time.Now()
-			x.progress(len(frontier), depth)
+			x.progress(size(frontier), depth)
 		}
 		if frontier, err = x.expand(ctx, frontier); err != nil {
 			return Report{}, err
@@ -92,9 +92,19 @@ func (x *explorer) run(ctx context.Context) (Report, error) {
 	}
 	r.Elapsed = time.Since(x.begun)
 	if x.limits.Progress != nil {
-		x.progress(len(frontier), depth)
+		x.progress(size(frontier), depth)
 	}
 	return r, nil
+}
+
+// size counts the tuples of a frontier.
+func size(frontier [][]uint32) (n int) {
+	for _, chunk := range frontier {
+		for ; len(chunk) > 0; n++ {
+			chunk = chunk[1+chunk[0]:]
+		}
+	}
+	return n
 }
 
 func (x *explorer) progress(frontier, depth int) {

@@ -199,7 +199,7 @@ func (x *explorer) describe(a action, before *local) string {
 		}
 	}
 	if a.kind == cut {
-		what += fmt.Sprintf(", and crashes after its writes and %d sends", a.sent)
+		what += fmt.Sprintf(", and crashes when %d of its messages have left", a.sent)
 	}
 	return what
 }

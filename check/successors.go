@@ -163,7 +163,8 @@ func (x *explorer) take(w *worker, tuple []uint32, a action, gone int, emit func
 }
 
 // change returns tuple, in w's scratch memory, with node's local state, the faults used, the
-// message at place gone taken away and sends added.
+// message at place gone taken away and sends added. In the synchronous model delays are bounded,
+// so what reaches a node that is down is lost there and then: it does not wait for a restart.
 func (w *worker) change(tuple []uint32, node int, state, used uint32, gone int, sends []uint32) []uint32 {
 	n := len(w.x.sys.Nodes)
 	t := append(w.tuple[:0], tuple...)
@@ -171,7 +172,20 @@ func (w *worker) change(tuple []uint32, node int, state, used uint32, gone int, 
 	if gone >= 0 {
 		t = slices.Delete(t, gone, gone+1)
 	}
+	synchronous := w.x.sys.Model == Synchronous
+	if synchronous && !w.x.local(state).up {
+		kept := t[:n+1]
+		for _, m := range t[n+1:] {
+			if w.x.messages.get(m).to != node {
+				kept = append(kept, m)
+			}
+		}
+		t = kept
+	}
 	for _, m := range sends {
+		if synchronous && !w.x.local(t[w.x.messages.get(m).to]).up {
+			continue
+		}
 		at, known := slices.BinarySearch(t[n+1:], m)
 		if known && w.x.sys.Faults.Duplicates == Unlimited {
 			continue

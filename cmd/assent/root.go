@@ -46,7 +46,8 @@ Start a server with an embedded store, run a transaction in it, and look at it:
 
 The exit codes are 0 for done or committed, 1 for an error, 2 for a command line that is not
 understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction that is not known,
-7 for a doctor's finding of failure.`,
+7 for a doctor's finding of failure, or a
+property that does not hold.`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		Args:                       knownCommand,
@@ -62,6 +63,7 @@ understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction 
 		p.showCommand(),
 		p.resolveCommand(),
 		p.doctorCommand(),
+		p.checkCommand(),
 		p.versionCommand(),
 		p.completionCommand(),
 		demo.Command(),

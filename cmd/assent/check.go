@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"assent/check"
+	"assent/protocol/commit"
+	"assent/spec"
+)
+
+// checking is one run of assent check.
+type checking struct {
+	p         *program
+	model     check.TwoPhaseCommit
+	votes     []string
+	timing    string
+	maxStates int
+	asJSON    bool
+}
+
+func (p *program) checkCommand() *cobra.Command {
+	c := checking{p: p}
+	cmd := &cobra.Command{
+		Use:   "check PROTOCOL",
+		Short: "take a protocol through every state that it can reach",
+		Long: `Take the machines that run live through every state that they can reach under a budget of faults,
+and say which properties of atomic commitment hold. The protocol is 2pc: two-phase commit with
+presumed abort, over a decision log of its own.
+
+In the asynchronous model a timer may run out at any moment, and messages may be lost, repeated and
+reordered without limit. In the synchronous one a timer runs out only when no message is on its way
+to a node that is up, and messages are lost and repeated as often as you say. A crash falls between
+two steps, or within one: after the stable writes, or after any number of the messages.
+
+AC1 to AC4 must hold; where one does not, the exit code is 7 and the shortest run that breaks it is
+shown. AC5, that every participant which is up can come to its end while those that are down
+stay down, does not hold for two-phase commit once the coordinator may crash: the shortest way into
+the blocked state is shown.`,
+		Example: `  assent check 2pc
+  assent check 2pc --crashes 2 --restarts 2
+  assent check 2pc --crashes 1 --restarts 0 --cooperative
+  assent check 2pc --participants 3 --votes yes --model sync --losses 1 --json`,
+		Args: exactlyOne("protocol"),
+		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args[0]) },
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&c.model.Participants, "participants", 2, "`N` participants, 1 to 8")
+	flags.StringSliceVar(&c.votes, "votes", []string{"yes", "no", "read-only"}, "what each branch may vote")
+	flags.IntVar(&c.model.Faults.Crashes, "crashes", 1, "at most `N` crashes")
+	flags.IntVar(&c.model.Faults.Restarts, "restarts", 1, "at most `N` nodes made anew after a crash")
+	flags.IntVar(&c.model.Faults.Losses, "losses", 0, "at most `N` messages lost; synchronous model only")
+	flags.IntVar(&c.model.Faults.Duplicates, "duplicates", 0, "at most `N` messages repeated; synchronous model only")
+	flags.StringVar(&c.timing, "model", "async", "async or sync")
+	flags.BoolVar(&c.model.Options.Cooperative, "cooperative", false, "participants in doubt ask one another")
+	flags.IntVar(&c.model.Options.VoteRetries, "vote-retries", 0, "the coordinator asks `N` times more for a vote")
+	flags.IntVar(&c.maxStates, "max-states", 20_000_000, "stop after `N` states and say what is known; they take about 40 bytes each")
+	flags.BoolVar(&c.asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// verdict is what the command prints as JSON.
+type verdict struct {
+	Protocol   string     `json:"protocol"`
+	Complete   bool       `json:"complete"`
+	Properties []judgment `json:"properties"`
+	// Blocking counts the states in which a participant that is up is blocked.
+	Blocking      int     `json:"blocking"`
+	States        int     `json:"states"`
+	Transitions   int     `json:"transitions"`
+	Depth         int     `json:"depth"`
+	LocalStates   int     `json:"local_states"`
+	Messages      int     `json:"messages"`
+	Seconds       float64 `json:"seconds"`
+	BytesPerState float64 `json:"bytes_per_state"`
+}
+
+// judgment is about one property.
+type judgment struct {
+	Name string `json:"name"`
+	// Holds is false, too, where it is not known.
+	Holds bool `json:"holds"`
+	Known bool `json:"known"`
+	// Shortest is the shortest run that shows that it does not hold.
+	Shortest []string `json:"shortest,omitempty"`
+}
+
+func (c *checking) run(ctx context.Context, protocol string) error {
+	if protocol != "2pc" {
+		return misuse("2pc is the protocol that there is", "there is no protocol %q to check", protocol)
+	}
+	if err := c.parse(); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	safety := []spec.Property{spec.AC1(), spec.AC2(), spec.AC3()}
+	if c.model.Participants == 1 {
+		safety = safety[:1] // the only participant decides alone, without the register
+	}
+	r, err := c.explore(ctx, c.model, check.Claims{Always: safety, Decided: spec.ParticipantDone})
+	if err != nil {
+		return err
+	}
+	quiet := c.model
+	quiet.Faults, quiet.Model, quiet.Steadfast = check.Faults{}, check.Synchronous, true
+	q, err := c.explore(ctx, quiet, check.Claims{Always: []spec.Property{spec.AC4()}})
+	if err != nil {
+		return err
+	}
+	v := summary(safety, r, q)
+	if err := c.print(v); err != nil {
+		return err
+	}
+	for _, j := range v.Properties[:len(v.Properties)-1] {
+		if j.Known && !j.Holds {
+			return &failure{text: "a property of safety does not hold: " + j.Name, exit: exitUnsound}
+		}
+	}
+	if !v.Complete {
+		return fail("raise --max-states, or ask for fewer participants or faults", "the check is not complete")
+	}
+	return nil
+}
+
+// parse makes the model from the flags.
+func (c *checking) parse() error {
+	switch c.timing {
+	case "sync":
+		c.model.Model = check.Synchronous
+	case "async":
+		if c.model.Faults.Losses != 0 || c.model.Faults.Duplicates != 0 {
+			return misuse("leave them out, or say --model sync",
+				"in the asynchronous model losses and duplicates have no limit")
+		}
+		c.model.Faults.Duplicates = check.Unlimited
+	default:
+		return misuse("async and sync are the models", "there is no model %q", c.timing)
+	}
+	for _, text := range c.votes {
+		var v commit.Vote
+		if err := v.UnmarshalText([]byte(text)); err != nil || v == commit.NoVote {
+			return misuse("yes, no and read-only are the votes", "there is no vote %q", text)
+		}
+		c.model.Votes = append(c.model.Votes, v)
+	}
+	return nil
+}
+
+func (c *checking) explore(ctx context.Context, model check.TwoPhaseCommit, claims check.Claims) (check.Report, error) {
+	sys, err := model.System()
+	if err != nil {
+		return check.Report{}, misuse("assent check --help shows examples", "%v", err)
+	}
+	shown := false
+	limits := check.Limits{States: c.maxStates, Progress: func(p check.Progress) {
+		if p.Frontier > 0 && p.Elapsed > time.Second {
+			shown = true
+			fmt.Fprintf(c.p.err, "%s states, %s to go on from, depth %d, %.0f states/s\n",
+				thousands(p.States), thousands(p.Frontier), p.Depth, float64(p.States)/p.Elapsed.Seconds())
+		}
+	}}
+	r, err := check.Run(ctx, sys, claims, limits)
+	if shown && r.Complete {
+		fmt.Fprintf(c.p.err, "%s states, all of them\n", thousands(r.States))
+	}
+	if err != nil {
+		return r, misuse("assent check --help shows examples", "%v", err)
+	}
+	return r, nil
+}
+
+// summary puts the reports of the run with faults and of the quiet one together.
+func summary(safety []spec.Property, r, quiet check.Report) verdict {
+	v := verdict{Protocol: "2pc", Complete: r.Complete && quiet.Complete, Blocking: r.Blocking,
+		States: r.States, Transitions: r.Transitions, Depth: r.Depth, LocalStates: r.Locals, Messages: r.Messages,
+		Seconds: r.Elapsed.Seconds(), BytesPerState: float64(r.Bytes) / float64(max(1, r.States))}
+	for _, p := range safety {
+		v.Properties = append(v.Properties, judge(p.Name, r))
+	}
+	v.Properties = append(v.Properties, judge(spec.AC4().Name, quiet))
+	ac5 := judgment{Name: "AC5: every participant that is up can come to its end", Known: r.Complete, Holds: r.Complete && r.Blocking == 0}
+	if r.Blocked != nil {
+		ac5.Shortest = steps(*r.Blocked)
+	}
+	v.Properties = append(v.Properties, ac5)
+	return v
+}
+
+func judge(name string, r check.Report) judgment {
+	for _, broken := range r.Broken {
+		if broken.Claim == name {
+			return judgment{Name: name, Known: true, Shortest: steps(broken)}
+		}
+	}
+	return judgment{Name: name, Known: r.Complete, Holds: r.Complete}
+}
+
+func steps(c check.Counterexample) []string {
+	var all []string
+	for _, s := range c.Steps[1:] {
+		all = append(all, s.What)
+	}
+	return all
+}
+
+func (c *checking) print(v verdict) error {
+	if c.asJSON {
+		e := json.NewEncoder(c.p.out)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	}
+	out := table{palette: palette(c.p.out, c.p.getenv)}
+	for _, j := range v.Properties {
+		word, colour := "not known", out.palette.warn
+		switch {
+		case j.Holds:
+			word, colour = "holds", out.palette.good
+		case j.Known:
+			word, colour = "does not hold", out.palette.bad
+		}
+		out.add(cell{text: j.Name}, cell{word, colour})
+	}
+	if err := out.write(c.p.out); err != nil {
+		return err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s states, %s transitions, depth %d; %d local states and %d messages; %.1f s, %.0f bytes a state\n",
+		thousands(v.States), thousands(v.Transitions), v.Depth, v.LocalStates, v.Messages, v.Seconds, v.BytesPerState)
+	for _, j := range v.Properties {
+		if len(j.Shortest) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\nthe shortest run in which it does not hold that %s\n", strings.TrimPrefix(j.Name, j.Name[:5]))
+		for i, s := range j.Shortest {
+			fmt.Fprintf(&b, "%3d. %s\n", i+1, s)
+		}
+	}
+	if v.Blocking > 0 {
+		fmt.Fprintf(&b, "\nin %s of the states a participant is blocked\n", thousands(v.Blocking))
+	}
+	_, err := fmt.Fprint(c.p.out, b.String())
+	return err
+}
+
+// thousands writes n with commas.
+func thousands(n int) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
