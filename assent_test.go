@@ -526,3 +526,25 @@ func TestRenamedResourceIsSettled(t *testing.T) {
 		}
 	}
 }
+
+// TestCloseLeavesNothingUnprepared: also when Close may not wait, the branches that no next manager
+// could find are undone.
+func TestCloseLeavesNothingUnprepared(t *testing.T) {
+	h := newHouse(t, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	tx, err := h.m.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := put(ctx, tx, h.stores["a"], "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := h.m.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if value, ok, err := h.stores["a"].Peek([]byte("k")); ok || err != nil {
+		t.Errorf("the branch is still there: %q, %v, %v", value, ok, err)
+	}
+	h.manage()
+}

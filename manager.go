@@ -94,8 +94,9 @@ func (m *Manager) unfinished(ctx context.Context) ([]decision.Entry, error) {
 }
 
 // Close rolls back the transactions that are open, waits until those that are being finished are
-// finished or ctx ends, and stops. What is then still unfinished is finished by the next manager
-// of the same log; that is no error. The log and the resources stay open: close them after.
+// finished or ctx ends, and stops. What is prepared then and still unfinished is finished by the
+// next manager of the same log; that is no error. What is not prepared is rolled back first, once,
+// also after ctx has ended, for Config.FinishTimeout at most. The log and the resources stay open: close them after.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	already := m.closed
@@ -119,10 +120,29 @@ func (m *Manager) Close(ctx context.Context) error {
 		t.stop()
 	}
 	m.workers.Wait()
+	m.undoUnprepared()
 	if err != nil {
 		m.cfg.Logger.Warn("closed with unfinished transactions; the next manager of this log finishes them", "error", err)
 	}
 	return nil
+}
+
+// undoUnprepared rolls back, once, what Close left unfinished and no next manager can find: the
+// branches that are not prepared, of transactions that cannot commit any more.
+func (m *Manager) undoUnprepared() {
+	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.FinishTimeout)
+	defer cancel()
+	var group sync.WaitGroup
+	for _, t := range m.transactions() {
+		for _, p := range t.unprepared() {
+			group.Go(func() {
+				if _, err := p.branch.Rollback(ctx); err != nil {
+					m.cfg.Logger.Warn("branch is left behind", "transaction", t.id, "resource", p.node, "error", err)
+				}
+			})
+		}
+	}
+	group.Wait()
 }
 
 // Quiesce waits until no transaction is being committed, rolled back or recovered. It does not

@@ -250,6 +250,14 @@ func (p *participant) notConfigured() error {
 		Hint:   "configure the resource again under this name, or resolve the branch by hand"}
 }
 
+// promisesNothing reports whether the branch is unfinished and has not voted yes, or is being
+// rolled back: to roll it back cannot be wrong.
+func (p *participant) promisesNothing() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state == "working" || p.state == "preparing" || p.state == "rolling back"
+}
+
 func (p *participant) setState(state string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -106,6 +106,19 @@ func (t *transaction) stop() {
 	}
 }
 
+// unprepared returns the participants of a stopped transaction that have given no yes vote: without
+// it nobody has proposed, or will propose, commit.
+func (t *transaction) unprepared() (found []*participant) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.participants {
+		if p.branch != nil && p.promisesNothing() {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
 // Force has nothing to do: the coordinator's only record is the decision, in the register.
 func (t *transaction) Force([]protocol.Write) error { return nil }
 
