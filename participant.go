@@ -24,6 +24,7 @@ type participant struct {
 	evidence []byte
 	branch   resource.Branch // nil where the work was done by another process
 	loop     *engine.Loop
+	unsure   bool // a one-phase commit may have happened; for the goroutine at work alone
 
 	mu       sync.Mutex
 	resource resource.Resource  // nil where no resource of that name is configured
@@ -165,17 +166,32 @@ func (p *participant) prepare() protocol.Value {
 	return commit.BranchPrepared{Vote: commit.No, Reason: bounded(err.Error())}
 }
 
+// commitOnePhase asks the branch to commit alone. Where the branch cannot say how that ended,
+// because its resource is down say, it is asked again until it can: to roll back, which tells what
+// became of it and leaves nothing of it open.
 func (p *participant) commitOnePhase() protocol.Value {
+	if p.unsure {
+		return p.finish(p.rollback)
+	}
 	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.PrepareTimeout)
 	defer cancel()
 	outcome, err := p.branch.(resource.OnePhase).CommitOnePhase(ctx)
 	if err != nil {
 		p.setError(err)
 	}
-	if outcome == commit.Unfinished {
-		outcome = commit.Hazard
+	sure := outcome == commit.Committed || outcome == commit.RolledBack
+	switch {
+	case sure:
+		return commit.BranchFinished{Outcome: outcome}
+	case err == nil:
+		return commit.BranchFinished{Outcome: commit.Hazard}
 	}
-	return commit.BranchFinished{Outcome: outcome}
+	if p.t.m.life.Err() == nil {
+		p.t.m.cfg.Logger.Warn("branch has not said whether it is committed; asking", "transaction", p.t.id, "resource", p.node, "error", err)
+	}
+	p.unsure = true
+	close(p.t.doubtful) // it has no other participant
+	return commit.BranchFailed{}
 }
 
 // finish makes one attempt to finish the branch. Attempts of recovery take turns, so that a

@@ -28,6 +28,7 @@ type transaction struct {
 	recovered bool
 	loop      *engine.Loop
 	concluded chan struct{} // closed when conclusion is set
+	doubtful  chan struct{} // closed when a one-phase commit has not said how it ended
 	finished  chan struct{} // closed when all is finished and a heuristic outcome, if any, is stable
 
 	mu             sync.Mutex
@@ -48,6 +49,7 @@ func newTransaction(m *Manager, id commit.TransactionID, began time.Time) *trans
 	return &transaction{
 		m: m, id: id, began: began,
 		concluded:    make(chan struct{}),
+		doubtful:     make(chan struct{}),
 		finished:     make(chan struct{}),
 		participants: map[protocol.NodeID]*participant{},
 	}
@@ -214,6 +216,10 @@ func (t *transaction) await(ctx context.Context, early bool) error {
 	case <-t.concluded:
 	case <-t.m.life.Done():
 		return t.undecided(ErrClosed)
+	case <-t.doubtful:
+		if err := t.awaitBranch(ctx); err != nil {
+			return err
+		}
 	case <-ctx.Done():
 		t.mu.Lock()
 		t.impatience = ctx.Err()
@@ -258,6 +264,31 @@ func (t *transaction) awaitDecision(ctx context.Context) error {
 	default:
 		return t.undecided(ctx.Err())
 	}
+}
+
+// awaitBranch gives the only participant time to find out how its one-phase commit ended.
+func (t *transaction) awaitBranch(ctx context.Context) error {
+	wait := time.NewTimer(t.m.cfg.FinishWait)
+	defer wait.Stop()
+	select {
+	case <-t.concluded:
+		return nil
+	case <-wait.C:
+	case <-ctx.Done():
+	case <-t.m.life.Done():
+	}
+	select {
+	case <-t.concluded:
+		return nil
+	default:
+	}
+	why := ctx.Err()
+	t.mu.Lock()
+	for _, p := range t.participants {
+		why = errors.Join(why, p.lastError())
+	}
+	t.mu.Unlock()
+	return t.undecided(why)
 }
 
 // undecided is what is said to a caller that cannot be told the outcome.
@@ -316,7 +347,7 @@ func (t *transaction) retireIfDone() {
 		t.contradictions = append(t.contradictions, t.unforeseen()...)
 	}
 	heuristic := len(t.contradictions) > 0
-	needsRecord := t.entry != nil || heuristic
+	needsRecord := t.entry != nil || heuristic || t.doubted()
 	t.mu.Unlock()
 	if !done {
 		return
@@ -329,6 +360,16 @@ func (t *transaction) retireIfDone() {
 	}
 	if needsRecord {
 		t.m.spawn(func() { t.record(heuristic) })
+	}
+}
+
+// doubted reports whether somebody may have been told to ask later how a one-phase commit ended.
+func (t *transaction) doubted() bool {
+	select {
+	case <-t.doubtful:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -57,8 +57,9 @@ type Branch interface {
 // branch is the only one.
 type OnePhase interface {
 	// CommitOnePhase commits the branch and returns Committed or RolledBack with proof. Where
-	// the reply was lost it looks for evidence; Hazard, with an error that says why, means that
-	// there is none. It is called once.
+	// the reply was lost it looks for evidence. Hazard without an error means that there is none
+	// and never will be; Hazard with an error, that it cannot be had now: the manager then calls
+	// Rollback until that succeeds and tells what became of the branch. It is called once.
 	CommitOnePhase(ctx context.Context) (commit.Outcome, error)
 }
 
