@@ -51,7 +51,7 @@ func coordinate() int {
 		if err := in.Decode(&r); err != nil {
 			return 0
 		}
-		if r.Open != nil || r.Arm != nil || r.Release != "" {
+		if r.Open != nil || r.Arm != nil || r.Release != "" || r.Bank != nil {
 			c.serve(r) // in their order
 		} else {
 			go c.serve(r)

@@ -8,6 +8,7 @@ import (
 
 	"assent"
 	"assent/internal/pgcluster"
+	"assent/internal/pgcluster/cutproxy"
 	"assent/resource"
 )
 
@@ -151,6 +152,55 @@ func TestCoordinatorAndDatabaseKilled(t *testing.T) {
 		})
 		if t.Failed() {
 			return
+		}
+	}
+}
+
+// TestOnePhaseInDoubt stops the database of a transaction's only branch when that is about to commit.
+// The report is that nobody knows, until the database is back and tells; that is no heuristic
+// outcome, and can be asked for.
+func TestOnePhaseInDoubt(t *testing.T) {
+	s := newSite(t)
+	s.setup.Retry, s.setup.FinishWait, s.setup.PrepareTimeout = 20*time.Millisecond, 100*time.Millisecond, time.Second
+	proxies := s.throughProxies()
+	s.open()
+	for _, base := range baseNames {
+		const point = " emit CommitBranchOnePhase"
+		alone := scenario{legs: []leg{{Resource: base, Delta: 1}, {Resource: base, Account: 1, Delta: -1}}}
+		tr, c := s.heldAt(alone, base+point)
+		s.stop(base)
+		s.release(base + point)
+		r := s.finish(tr, c)
+		s.mustReport(r, inDoubt, "", resource.Unavailable, true)
+		s.restart(base)
+		if s.check().happened(tr.ID) {
+			t.Error("COMMIT never reached the server, and the transfer has happened")
+		}
+		if state := s.p.do(request{Info: r.ID}).Info.State; state != assent.StateAborted {
+			t.Errorf("asked later: %s", state)
+		}
+
+		// The server commits, and neither the reply nor anything else comes through.
+		s.hold(base + point)
+		hit := proxies[base].On("COMMIT", cutproxy.CutReply)
+		tr = alone.make(s)
+		c = s.start(tr)
+		s.p.atPoint(base + point)
+		s.release(base + point)
+		<-hit.Happened()
+		proxies[base].Cut()
+		r = s.finish(tr, c)
+		proxies[base].Heal()
+		if r.Kind != committed { // the branch was quicker to look than the network to fail
+			s.mustReport(r, inDoubt, "", nil, true)
+		}
+		if !s.check().happened(tr.ID) {
+			t.Error("the server has committed, and the transfer is gone")
+		}
+		if r.Kind == inDoubt {
+			if state := s.p.do(request{Info: r.ID}).Info.State; state != assent.StateCommitted {
+				t.Errorf("asked later: %s", state)
+			}
 		}
 	}
 }

@@ -35,6 +35,7 @@ type site struct {
 	db       string
 	setup    setup
 	p        *process // nil where none runs
+	name     string   // of its coordinators' sessions
 	launched int
 	made     map[string]transfer
 	reports  map[string]*report // nil where none came
@@ -47,7 +48,8 @@ type site struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{TB: t, clusters: clusters(t), db: fmt.Sprintf("site%d", shared.sites.Add(1)), made: map[string]transfer{},
+	n := shared.sites.Add(1)
+	s := &site{TB: t, clusters: clusters(t), db: fmt.Sprintf("site%d", n), name: fmt.Sprintf("coordinator%d", n), made: map[string]transfer{},
 		reports: map[string]*report{}, admin: map[string]*pgx.Conn{}, wanted: map[string]bool{}, torn: map[string]bool{}}
 	s.setup = setup{Dir: filepath.Join(t.TempDir(), "site"), DSN: map[string]string{}, FinishWait: patience,
 		// So long that in an undisturbed run nothing is said twice.
@@ -67,6 +69,18 @@ func newSite(t testing.TB) *site {
 	}
 	t.Cleanup(s.close)
 	return s
+}
+
+// beside returns a coordinator with a log and a kv store of its own over the databases of s. What
+// both have made is in the same books.
+func (s *site) beside() *site {
+	s.Helper()
+	n := shared.sites.Add(1)
+	other := *s
+	other.name, other.p, other.launched, other.admin = fmt.Sprintf("coordinator%d", n), nil, 0, map[string]*pgx.Conn{}
+	other.setup.Dir = filepath.Join(s.TempDir(), "beside")
+	s.Cleanup(other.close)
+	return &other
 }
 
 func (s *site) close() {
@@ -101,20 +115,25 @@ func (s *site) begin(arms ...arm) (m message, ok bool) {
 	s.Helper()
 	s.launched++
 	s.p = launch(s, s.record)
-	o := s.setup
-	o.Arms, o.DSN = arms, maps.Clone(s.setup.DSN)
-	for name := range o.DSN {
-		o.DSN[name] += " application_name=" + s.tag()
-	}
-	m, ok = s.p.send(request{Open: &o}).answered()
+	m, ok = s.p.send(request{Open: s.opening(arms...)}).answered()
 	if ok && m.Err != "" {
 		s.Fatalf("open: %s", m.Err)
 	}
 	return m, ok
 }
 
+// opening returns what the present coordinator opens.
+func (s *site) opening(arms ...arm) *setup {
+	o := s.setup
+	o.Arms, o.DSN = arms, maps.Clone(s.setup.DSN)
+	for name := range o.DSN {
+		o.DSN[name] += " application_name=" + s.tag()
+	}
+	return &o
+}
+
 // tag names the sessions of the present coordinator.
-func (s *site) tag() string { return fmt.Sprintf("coordinator%d", s.launched) }
+func (s *site) tag() string { return fmt.Sprintf("%s-%d", s.name, s.launched) }
 
 // start begins a transfer.
 func (s *site) start(t transfer) *call {
@@ -243,11 +262,19 @@ type books struct {
 // check waits until everything is settled and looks whether the promises were kept.
 func (s *site) check() books {
 	s.Helper()
+	b := s.books(s.settled())
+	s.audit(b)
+	return b
+}
+
+// settled waits until everything is settled, and looks whether anything is left behind.
+func (s *site) settled() *state {
+	s.Helper()
 	// A statement of a coordinator that is dead may still be at work in a server.
 	for _, name := range baseNames {
 		s.await("the sessions of dead coordinators end in "+name, func() bool {
 			return len(s.list(name, `SELECT application_name FROM pg_stat_activity WHERE datname = current_database()
-				AND application_name LIKE 'coordinator%' AND application_name <> $1`, s.tag())) == 0
+				AND application_name LIKE $1 || '-%' AND application_name <> $2`, s.name, s.tag())) == 0
 		})
 	}
 	st := s.p.do(request{Settle: true}).State
@@ -269,9 +296,7 @@ func (s *site) check() books {
 			s.Errorf("left prepared in %s: %q; foreign are %q", name, list, st.Foreign[name])
 		}
 	}
-	b := s.books(st)
-	s.audit(b)
-	return b
+	return st
 }
 
 // books reads what the databases hold, and takes what st tells of the kv store.
@@ -301,6 +326,9 @@ func (s *site) books(st *state) books {
 // audit compares the books with the transfers that were made and with what was reported of them.
 func (s *site) audit(b books) {
 	s.Helper()
+	if sum := b.total(); len(s.torn) == 0 && sum != 3*accounts*initial {
+		s.Errorf("all accounts hold %d together, and held %d", sum, 3*accounts*initial)
+	}
 	for _, line := range b.unbalanced() {
 		s.Error(line)
 	}
