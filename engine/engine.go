@@ -7,6 +7,7 @@
 package engine
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -51,13 +52,20 @@ type Loop struct {
 	cfg    Config
 	mu     sync.Mutex
 	queue  []protocol.Event
-	timers map[string]*timer
-	busy   bool // some goroutine is stepping the machine
+	timers []timer // the armed ones; a machine has few
+	armed  uint64  // the number of the last timer that was armed
+	busy   bool    // some goroutine is stepping the machine
 	dead   bool
 	out    protocol.Effects // of the goroutine that is stepping
 }
 
-type timer struct{ stop func() }
+// timer is an armed timer. Its number tells it from an earlier one of the same name, which may be
+// going off at this moment.
+type timer struct {
+	name   string
+	number uint64
+	stop   func()
+}
 
 // New returns a loop that waits for its first event.
 func New(cfg Config) *Loop { return &Loop{cfg: cfg} }
@@ -79,8 +87,7 @@ func (l *Loop) Deliver(ev protocol.Event) {
 	l.busy = true
 	for len(l.queue) > 0 && !l.dead {
 		next := l.queue[0]
-		l.queue[0] = nil
-		l.queue = l.queue[1:]
+		l.queue = slices.Delete(l.queue, 0, 1) // in place: it is short, and made once
 		l.mu.Unlock()
 		ok := l.step(next)
 		l.mu.Lock()
@@ -88,7 +95,9 @@ func (l *Loop) Deliver(ev protocol.Event) {
 			l.stop()
 		}
 	}
-	l.queue = nil
+	if l.dead {
+		l.queue = nil
+	}
 	l.busy = false
 	l.mu.Unlock()
 }
@@ -148,29 +157,30 @@ func (l *Loop) observe(kind trace.Kind, peer protocol.NodeID, value any) {
 func (l *Loop) setTimer(t protocol.Timer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if old := l.timers[t.Name]; old != nil {
-		old.stop()
-		delete(l.timers, t.Name)
+	if i := slices.IndexFunc(l.timers, func(x timer) bool { return x.name == t.Name }); i >= 0 {
+		l.timers[i].stop()
+		l.timers = slices.Delete(l.timers, i, i+1)
 	}
 	if t.After <= 0 || l.dead {
 		return
 	}
-	if l.timers == nil {
-		l.timers = map[string]*timer{}
+	l.armed++
+	number := l.armed
+	stop := l.cfg.Clock.AfterFunc(t.After, func() { l.expire(t.Name, number) })
+	l.timers = append(l.timers, timer{t.Name, number, stop})
+}
+
+// expire delivers the end of a timer, unless it was disarmed or armed anew meanwhile.
+func (l *Loop) expire(name string, number uint64) {
+	l.mu.Lock()
+	i := slices.IndexFunc(l.timers, func(x timer) bool { return x.number == number })
+	if i >= 0 {
+		l.timers = slices.Delete(l.timers, i, i+1)
 	}
-	armed := &timer{}
-	l.timers[t.Name] = armed
-	armed.stop = l.cfg.Clock.AfterFunc(t.After, func() {
-		l.mu.Lock()
-		current := l.timers[t.Name] == armed
-		if current {
-			delete(l.timers, t.Name)
-		}
-		l.mu.Unlock()
-		if current {
-			l.Deliver(protocol.Expire{Timer: t.Name})
-		}
-	})
+	l.mu.Unlock()
+	if i >= 0 {
+		l.Deliver(protocol.Expire{Timer: name})
+	}
 }
 
 // SystemClock is the machine's own monotonic clock.
