@@ -164,12 +164,13 @@ func TestBank(t *testing.T) {
 	s.p.do(request{Bank: &workload{Seed: n, Prefix: "last", Workers: 16}})
 	s.await("the last coordinator commits", func() bool { return h.committedBy("last") >= 100 })
 	s.p.do(request{Rest: true})
-	j := h.judge(s.books(s.settled()))
+	st := s.settled()
+	j := h.judge(s.books(st))
 	for _, line := range j.found[:min(len(j.found), 20)] {
 		t.Error(line)
 	}
-	t.Logf("%d transfers and %d audits committed, %d aborted, %d in doubt settled; killed: %d coordinators, %d databases; %d cuts; 0 heuristic; %d anomalies",
-		j.transfers, j.audits, j.aborted, j.settled, sab.coordinators.Load(), sab.databases.Load(), sab.cuts.Load(), len(j.found))
+	t.Logf("%d transfers and %d audits committed, %d aborted, %d in doubt settled; killed: %d coordinators, %d databases; %d cuts; %d heuristic; %d anomalies",
+		j.transfers, j.audits, j.aborted, j.settled, sab.coordinators.Load(), sab.databases.Load(), sab.cuts.Load(), len(st.Damaged), len(j.found))
 	if j.audits == 0 || j.settled == 0 || j.aborted == 0 || sab.databases.Load() == 0 || sab.cuts.Load() == 0 {
 		t.Error("not everything that was to be tried has happened")
 	}
