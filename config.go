@@ -128,9 +128,15 @@ func (c *Config) validate() error {
 		if d < 0 {
 			return fmt.Errorf("assent: Config.%s is negative: %v", name, d)
 		}
+		if d > mostDuration {
+			return fmt.Errorf("assent: Config.%s is %v; at most %v are allowed", name, d, mostDuration)
+		}
 	}
 	return nil
 }
+
+// mostDuration bounds every time of a Config, so that doubled pauses do not overflow.
+const mostDuration = 30 * 24 * time.Hour
 
 func (c *Config) options() commit.Options {
 	// A branch is given PrepareTimeout; its own error, which says more than silence, may take a

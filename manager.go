@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +32,7 @@ type Manager struct {
 	open   map[commit.TransactionID]*Tx
 	left   chan struct{} // closed when a transaction leaves; nil while nobody waits for that
 	closed bool
+	over   chan struct{} // closed when Close has ended
 
 	// life ends when Close gives up waiting; all work in the background hangs on it.
 	life     context.Context
@@ -60,6 +63,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		active: map[commit.TransactionID]*transaction{},
 		open:   map[commit.TransactionID]*Tx{},
 		tasks:  make(chan func()),
+		over:   make(chan struct{}),
 	}
 	m.life, m.end = context.WithCancel(context.Background())
 	for name, r := range cfg.Resources {
@@ -81,66 +85,78 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 }
 
 // unfinished reads the entries whose branches must be finished before anything else is done, so
-// that nothing is decided meanwhile about the same ids.
+// that nothing is decided meanwhile about the same ids. A damaged entry may be one of them.
 func (m *Manager) unfinished(ctx context.Context) ([]decision.Entry, error) {
 	var entries []decision.Entry
-	for e, err := range m.cfg.Log.List(ctx, decision.Unfinished) {
-		if err != nil {
-			return nil, err
+	for _, status := range []decision.Status{decision.Unfinished, decision.Damaged} {
+		for e, err := range m.cfg.Log.List(ctx, status) {
+			if err != nil {
+				return nil, err
+			}
+			if !hasFinished(e) {
+				entries = append(entries, e)
+			}
 		}
-		entries = append(entries, e)
 	}
 	return entries, nil
 }
 
+// hasFinished reports whether every branch of the entry's transaction has reported.
+func hasFinished(e decision.Entry) bool {
+	return slices.ContainsFunc(e.Notes, func(n decision.Note) bool { return n.Kind == decision.Finished })
+}
+
 // Close rolls back the transactions that are open, waits until those that are being finished are
 // finished or ctx ends, and stops. What is prepared then and still unfinished is finished by the
-// next manager of the same log; that is no error. What is not prepared is rolled back first, once,
-// also after ctx has ended, for Config.FinishTimeout at most. The log and the resources stay open: close them after.
+// next manager of the same log; that is no error, and Close returns none. What is not prepared is
+// rolled back first, once, also after ctx has ended, for Config.FinishTimeout at most. A second
+// Close waits for the first. The log and the resources stay open: close them after.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	already := m.closed
 	m.closed = true
-	var open []*Tx
-	for _, tx := range m.open {
-		open = append(open, tx)
-	}
+	open := slices.Collect(maps.Values(m.open))
 	m.mu.Unlock()
 	if already {
+		<-m.over
 		return nil
 	}
+	defer close(m.over)
 	for _, tx := range open {
-		tx.abandon("the manager is closing")
+		m.spawn(func() { tx.abandon("the manager is closing") })
 	}
 	err := m.wait(ctx, func() int { return len(m.active) + len(m.open) })
 	m.lifeLock.Lock()
 	m.end()
 	m.lifeLock.Unlock()
-	for _, t := range m.transactions() {
+	left := m.transactions()
+	for _, t := range left {
 		t.stop()
 	}
 	m.workers.Wait()
-	m.undoUnprepared()
+	var group sync.WaitGroup
+	for _, t := range left {
+		group.Go(func() { m.undo(t) })
+	}
+	group.Wait()
 	if err != nil {
 		m.cfg.Logger.Warn("closed with unfinished transactions; the next manager of this log finishes them", "error", err)
 	}
 	return nil
 }
 
-// undoUnprepared rolls back, once, what Close left unfinished and no next manager can find: the
-// branches that are not prepared, of transactions that cannot commit any more.
-func (m *Manager) undoUnprepared() {
+// undo rolls back, once, what no next manager can find: the branches of a stopped transaction that
+// have promised nothing. Without their votes it cannot commit any more.
+func (m *Manager) undo(t *transaction) {
 	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.FinishTimeout)
 	defer cancel()
 	var group sync.WaitGroup
-	for _, t := range m.transactions() {
-		for _, p := range t.unprepared() {
-			group.Go(func() {
-				if _, err := p.branch.Rollback(ctx); err != nil {
-					m.cfg.Logger.Warn("branch is left behind", "transaction", t.id, "resource", p.node, "error", err)
-				}
-			})
-		}
+	for _, p := range t.unprepared() {
+		group.Go(func() {
+			if _, err := p.branch.Rollback(ctx); err != nil {
+				m.cfg.Logger.Warn("branch is left behind", "transaction", t.id, "resource", p.node, "error", err)
+			}
+		})
 	}
 	group.Wait()
 }

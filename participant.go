@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"assent/engine"
@@ -31,11 +32,13 @@ type participant struct {
 	queue    []protocol.Value   // what the branch must do, one thing at a time
 	working  bool               // a goroutine is at it
 	cancel   context.CancelFunc // of a prepare that is under way
-	doomed   bool               // a rollback follows: a prepare is not worth waiting for
+	doomed   bool               // it is rolled back whatever happens: a prepare is not worth waiting for
+	promised bool               // it has voted yes, or may have committed alone
 	done     bool
 	state    string // for people
 	outcome  commit.Outcome
 	err      error // the last error of the branch
+	refusal  error // why it voted no
 }
 
 func newParticipant(t *transaction, name string, r resource.Resource, evidence []byte) *participant {
@@ -50,7 +53,7 @@ func newParticipant(t *transaction, name string, r resource.Resource, evidence [
 
 // resume makes the machine anew from what its branch, being prepared, stands for.
 func (p *participant) resume() {
-	p.setState("prepared")
+	p.promise("prepared")
 	p.loop.Deliver(protocol.Recover{Records: protocol.Records{commit.BranchKey: commit.PreparedRecord{
 		ID: p.t.id, Coordinator: coordinatorNode, Evidence: p.evidence,
 	}}})
@@ -67,7 +70,7 @@ func (p *participant) Send(_ protocol.NodeID, message protocol.Message) {
 	case commit.Voted:
 		switch m.Vote {
 		case commit.Yes:
-			p.setState("prepared")
+			p.promise("prepared")
 		case commit.ReadOnly:
 			p.finished(commit.Unfinished)
 		}
@@ -163,6 +166,9 @@ func (p *participant) prepare() protocol.Value {
 		return commit.BranchPrepared{Vote: v.Vote, Evidence: v.Evidence}
 	}
 	p.setError(err)
+	p.mu.Lock()
+	p.refusal = err
+	p.mu.Unlock()
 	return commit.BranchPrepared{Vote: commit.No, Reason: bounded(err.Error())}
 }
 
@@ -173,6 +179,7 @@ func (p *participant) commitOnePhase() protocol.Value {
 	if p.unsure {
 		return p.finish(p.rollback)
 	}
+	p.promise("committing")
 	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.PrepareTimeout)
 	defer cancel()
 	outcome, err := p.branch.(resource.OnePhase).CommitOnePhase(ctx)
@@ -266,18 +273,19 @@ func (p *participant) notConfigured() error {
 		Hint:   "configure the resource again under this name, or resolve the branch by hand"}
 }
 
-// promisesNothing reports whether the branch is unfinished and has not voted yes, or is being
-// rolled back: to roll it back cannot be wrong.
+// promisesNothing reports whether to roll the branch back cannot be wrong: it is unfinished, and
+// has made no promise or is to be rolled back anyway.
 func (p *participant) promisesNothing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.state == "working" || p.state == "preparing" || p.state == "rolling back"
+	return !p.done && (p.doomed || !p.promised)
 }
 
-func (p *participant) setState(state string) {
+// promise notes that the branch must not be rolled back any more unless the decision says so.
+func (p *participant) promise(state string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state = state
+	p.promised, p.state = true, state
 }
 
 // setError remembers err and reports whether it is the first.
@@ -295,17 +303,28 @@ func (p *participant) lastError() error {
 	return p.err
 }
 
+// whyNot returns why the branch voted no, or else its last error.
+func (p *participant) whyNot() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refusal != nil {
+		return p.refusal
+	}
+	return p.err
+}
+
 func (p *participant) isDone() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.done
 }
 
-// bounded cuts a reason to what the log takes.
+// bounded makes of a text what the log takes as a reason: not too long, and UTF-8.
 func bounded(text string) string {
 	const most = 512
+	text = strings.ToValidUTF8(text, "\uFFFD")
 	if len(text) <= most {
 		return text
 	}
-	return text[:most] + "…"
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }

@@ -88,7 +88,7 @@ func (m *Manager) scanForEver(s *scan) {
 		cancel()
 		wait := m.cfg.ScanInterval
 		if err != nil {
-			wait = min(wait, m.cfg.Retry<<min(failures, 16))
+			wait = min(wait, m.cfg.Retry*time.Duration(1<<min(failures, 11)))
 			failures++
 		} else {
 			failures = 0
@@ -125,7 +125,7 @@ func (m *Manager) examine(ctx context.Context, s *scan) {
 func (m *Manager) scanOnce(ctx context.Context, s *scan) error {
 	orphans, status, err := m.orphans(ctx, s)
 	s.mu.Lock()
-	status.Settled = s.status.Settled + len(orphans)
+	status.Settled = s.status.Settled
 	if err != nil {
 		status = s.status
 		status.Err = bounded(err.Error())
@@ -218,11 +218,22 @@ func (m *Manager) adopt(s *scan, orphan resource.Prepared) {
 		return // it came alive, or is being retired: the next scan looks again
 	}
 	p, fresh := t.participant(protocol.NodeID(orphan.ID.Branch), orphan.Evidence)
+	if p == nil {
+		return
+	}
 	p.found(s.resource)
 	if fresh {
+		s.count()
 		m.cfg.Logger.Info("settling an orphan", "transaction", id, "resource", orphan.ID.Branch, "age", orphan.Age)
 		p.resume()
 	}
+}
+
+// count counts an orphan that is given to recovery.
+func (s *scan) count() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Settled++
 }
 
 // resume drives an entry of the log to its end.

@@ -199,7 +199,7 @@ func (t *transaction) info() Info {
 		}
 	}
 	switch {
-	case len(t.contradictions) > 0:
+	case t.unresolved():
 		i.State = StateHeuristic
 	case t.retiring && i.Decision == commit.Commit:
 		i.State = StateCommitted
@@ -213,6 +213,17 @@ func (t *transaction) info() Info {
 		i.State = StateInDoubt
 	}
 	return i
+}
+
+// unresolved reports whether there is a heuristic outcome that nobody has resolved, recorded or
+// not. The caller holds t.mu.
+func (t *transaction) unresolved() bool {
+	if t.entry != nil && t.entry.Status() == decision.Damaged {
+		return true
+	}
+	return slices.ContainsFunc(t.contradictions, func(c Contradiction) bool {
+		return t.entry == nil || !noted(*t.entry, c.Resource)
+	})
 }
 
 func (p *participant) info() BranchInfo {
@@ -246,7 +257,10 @@ func entryInfo(e decision.Entry) Info {
 	case decision.Done:
 		i.State = done
 	default:
-		i.State, agreed = doing, commit.Unfinished
+		i.State = doing
+	}
+	if !hasFinished(e) {
+		agreed = commit.Unfinished
 	}
 	for _, b := range e.Branches {
 		info := BranchInfo{Resource: b.Resource, State: "finished", Outcome: agreed}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"assent/decision"
 	"assent/protocol"
@@ -22,9 +23,11 @@ type Resolution struct {
 	// Outcome is how the branch ended, as the operator has found or made it: Committed or
 	// RolledBack. It may be Unfinished, for "noted", where the outcome was heuristic already.
 	Outcome commit.Outcome
-	// By and Reason are required, and at most decision.MaxReason bytes long.
+	// By and Reason are required: UTF-8, and at most 256 and decision.MaxReason bytes long.
 	By, Reason string
 }
+
+const maxBy = 256
 
 func (r Resolution) validate() error {
 	switch {
@@ -32,8 +35,10 @@ func (r Resolution) validate() error {
 		return errors.New("resolve: which transaction?")
 	case r.By == "" || r.Reason == "":
 		return errors.New("resolve: say who resolves it and why; both are kept")
-	case len(r.By) > decision.MaxReason || len(r.Reason) > decision.MaxReason:
-		return fmt.Errorf("resolve: who and why may have %d bytes each", decision.MaxReason)
+	case len(r.By) > maxBy || len(r.Reason) > decision.MaxReason:
+		return fmt.Errorf("resolve: who may have %d bytes, and why %d", maxBy, decision.MaxReason)
+	case !utf8.ValidString(r.By) || !utf8.ValidString(r.Reason):
+		return errors.New("resolve: who and why must be UTF-8")
 	case r.Outcome == commit.Hazard || r.Outcome > commit.Hazard:
 		return errors.New("resolve: say committed or rolled back; a hazard is what is to be resolved")
 	}
@@ -57,13 +62,16 @@ func (m *Manager) Resolve(ctx context.Context, r Resolution) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	switch info.State {
-	case StateHeuristic:
+	t := m.unfinishedBranch(r)
+	switch {
+	case t != nil:
+		err = m.resolveUnfinished(t, r)
+	case info.State == StateHeuristic:
 		err = m.resolveHeuristic(ctx, r, info)
-	case StateInDoubt:
+	case info.State == StateInDoubt:
 		err = m.resolveInDoubt(ctx, r)
-	case StateCommitting, StateAborting:
-		err = m.resolveUnfinished(ctx, r)
+	case info.State == StateCommitting || info.State == StateAborting:
+		err = fmt.Errorf("resolve: transaction %s is decided; name the branch that cannot be finished and say how it ended", r.ID)
 	default:
 		err = fmt.Errorf("resolve: transaction %s is %s; there is nothing to resolve", r.ID, info.State)
 	}
@@ -95,15 +103,31 @@ func (m *Manager) resolveHeuristic(ctx context.Context, r Resolution, info Info)
 	if len(open) == 0 {
 		return fmt.Errorf("resolve: the heuristic outcome of transaction %s is being recorded; try again", r.ID)
 	}
+	txid := commit.TransactionID(r.ID)
+	m.mu.Lock()
+	t := m.active[txid]
+	m.mu.Unlock()
 	for branch := range open {
 		if r.Branch != "" && branch != r.Branch {
 			continue
 		}
-		if err := m.cfg.Log.Annotate(ctx, commit.TransactionID(r.ID), r.note(decision.Resolved, branch)); err != nil {
+		annotate := func(n decision.Note) error { return m.cfg.Log.Annotate(ctx, txid, n) }
+		if t != nil {
+			annotate = t.annotate // which knows of it then, too
+		}
+		if err := annotate(r.note(decision.Resolved, branch)); err != nil {
 			return err
 		}
 	}
-	return nil
+	if t != nil {
+		return nil
+	}
+	// A crash may have come between the note of the outcome and that of the end.
+	e, err := m.cfg.Log.Lookup(ctx, txid)
+	if err == nil && e.Status() == decision.Unfinished {
+		m.resume(e)
+	}
+	return err
 }
 
 func (m *Manager) resolveInDoubt(ctx context.Context, r Resolution) error {
@@ -127,23 +151,30 @@ func (m *Manager) resolveInDoubt(ctx context.Context, r Resolution) error {
 	return nil
 }
 
-// resolveUnfinished takes the operator's word for a branch's end.
-func (m *Manager) resolveUnfinished(ctx context.Context, r Resolution) error {
-	if r.Branch == "" || r.Outcome == commit.Unfinished {
-		return fmt.Errorf("resolve: transaction %s is decided; name the branch that cannot be finished and say how it ended", r.ID)
-	}
+// unfinishedBranch returns the transaction whose decided, unfinished branch the resolution names.
+func (m *Manager) unfinishedBranch(r Resolution) *transaction {
 	m.mu.Lock()
 	t := m.active[commit.TransactionID(r.ID)]
 	m.mu.Unlock()
-	if t == nil {
-		return fmt.Errorf("resolve: transaction %s is not being finished here; look again", r.ID)
+	if t == nil || r.Branch == "" {
+		return nil
 	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	p := t.participants[protocol.NodeID(r.Branch)]
-	t.mu.Unlock()
-	if p == nil || p.isDone() {
-		return fmt.Errorf("resolve: transaction %s has no unfinished branch %q", r.ID, r.Branch)
+	if p == nil || p.isDone() || !t.hasConcluded {
+		return nil
 	}
+	return t
+}
+
+// resolveUnfinished takes the operator's word for a branch's end.
+func (m *Manager) resolveUnfinished(t *transaction, r Resolution) error {
+	if r.Outcome == commit.Unfinished {
+		return fmt.Errorf("resolve: say how branch %q of transaction %s ended: committed or rolled back", r.Branch, r.ID)
+	}
+	t.recording.Lock()
+	defer t.recording.Unlock()
 	entry, err := t.recorded()
 	if err != nil {
 		return err
@@ -157,6 +188,9 @@ func (m *Manager) resolveUnfinished(ctx context.Context, r Resolution) error {
 	if err := t.annotate(r.note(decision.Resolved, r.Branch)); err != nil {
 		return err
 	}
+	t.mu.Lock()
+	p := t.participants[protocol.NodeID(r.Branch)]
+	t.mu.Unlock()
 	p.loop.Stop()
 	p.Send(coordinatorNode, commit.Acknowledge{ID: t.id, Outcome: r.Outcome})
 	return nil

@@ -87,19 +87,19 @@ func (m *Manager) runOnce(ctx context.Context, work func(context.Context, *Tx) e
 	completed := false
 	defer func() {
 		if !completed { // work panicked, or ended its goroutine
-			m.undo(ctx, tx, "the work panicked", nil)
+			m.giveUp(ctx, tx, "the work panicked", nil)
 		}
 	}()
 	err = work(workCtx, tx)
 	completed = true
 	if err != nil {
-		return m.undo(ctx, tx, "", err)
+		return m.giveUp(ctx, tx, "", err)
 	}
 	return tx.Commit(ctx)
 }
 
-// undo rolls back, also when ctx has ended already, and returns what came of it.
-func (m *Manager) undo(ctx context.Context, tx *Tx, reason string, cause error) error {
+// giveUp rolls back, also when ctx has ended already, and returns what came of it.
+func (m *Manager) giveUp(ctx context.Context, tx *Tx, reason string, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.FinishWait)
 	defer cancel()
 	why := &AbortedError{ID: tx.id, Cause: commit.Cancelled, By: "application", Reason: reason, Err: cause}

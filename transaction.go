@@ -3,7 +3,6 @@ package assent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -43,6 +42,8 @@ type transaction struct {
 	proposeErr     error         // the register's last error
 	cause          *AbortedError // why the application or the manager gave it up
 	impatience     error         // the end of the context of whoever waits
+	asked          bool          // somebody was told to ask later
+	recording      sync.Mutex    // held while notes are added to the entry
 }
 
 func newTransaction(m *Manager, id commit.TransactionID, began time.Time) *transaction {
@@ -84,14 +85,12 @@ func (t *transaction) assemble() {
 
 // start begins phase 1.
 func (t *transaction) start() {
-	t.assemble()
 	t.loop.Deliver(protocol.Start{})
 }
 
 // cancel aborts a transaction that has not started.
 func (t *transaction) cancel(reason string) {
-	t.assemble()
-	t.loop.Deliver(protocol.Input{Value: commit.Cancel{Reason: reason}})
+	t.loop.Deliver(protocol.Input{Value: commit.Cancel{Reason: bounded(reason)}})
 }
 
 // stop drops everything, as a crash would.
@@ -128,18 +127,25 @@ func (t *transaction) Force([]protocol.Write) error { return nil }
 // is made from what the register tells of it.
 func (t *transaction) Send(to protocol.NodeID, message protocol.Message) {
 	p, fresh := t.participant(to, nil)
+	if p == nil {
+		return
+	}
 	if fresh {
 		p.resume()
 	}
 	p.loop.Deliver(protocol.Receive{From: coordinatorNode, Message: message})
 }
 
-// participant returns the participant node, made anew from its evidence where there is none.
+// participant returns the participant node, made anew from its evidence where there is none; nil
+// where it would be one too late.
 func (t *transaction) participant(node protocol.NodeID, evidence []byte) (p *participant, fresh bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p = t.participants[node]; p != nil {
 		return p, false
+	}
+	if t.retiring || t.stopped {
+		return nil, false
 	}
 	if t.entry != nil && evidence == nil {
 		for _, b := range t.entry.Branches {
@@ -167,6 +173,8 @@ func (t *transaction) Emit(value protocol.Value) {
 		t.mu.Lock()
 		t.contradictions = append(t.contradictions, Contradiction{Resource: string(v.Node), Outcome: v.Outcome})
 		t.mu.Unlock()
+		// Now, and not when the last branch has reported: that may take for ever.
+		t.m.spawn(func() { t.persist(t.recordHeuristics) })
 	case commit.Completed:
 		t.mu.Lock()
 		t.completed = true
@@ -215,7 +223,9 @@ func (t *transaction) await(ctx context.Context, early bool) error {
 	select {
 	case <-t.concluded:
 	case <-t.m.life.Done():
-		return t.undecided(ErrClosed)
+		if !closed(t.concluded) {
+			return t.undecided(ErrClosed)
+		}
 	case <-t.doubtful:
 		if err := t.awaitBranch(ctx); err != nil {
 			return err
@@ -225,7 +235,7 @@ func (t *transaction) await(ctx context.Context, early bool) error {
 		t.impatience = ctx.Err()
 		t.mu.Unlock()
 		// Before commit is proposed this aborts; after, it has no effect.
-		t.loop.Deliver(protocol.Input{Value: commit.Cancel{Reason: ctx.Err().Error()}})
+		t.loop.Deliver(protocol.Input{Value: commit.Cancel{Reason: bounded(ctx.Err().Error())}})
 		if err := t.awaitDecision(ctx); err != nil {
 			return err
 		}
@@ -258,12 +268,10 @@ func (t *transaction) awaitDecision(ctx context.Context) error {
 	case <-wait.C:
 	case <-t.m.life.Done():
 	}
-	select {
-	case <-t.concluded:
+	if closed(t.concluded) {
 		return nil
-	default:
-		return t.undecided(ctx.Err())
 	}
+	return t.undecided(ctx.Err())
 }
 
 // awaitBranch gives the only participant time to find out how its one-phase commit ended.
@@ -277,10 +285,8 @@ func (t *transaction) awaitBranch(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-t.m.life.Done():
 	}
-	select {
-	case <-t.concluded:
+	if closed(t.concluded) {
 		return nil
-	default:
 	}
 	why := ctx.Err()
 	t.mu.Lock()
@@ -295,6 +301,7 @@ func (t *transaction) awaitBranch(ctx context.Context) error {
 func (t *transaction) undecided(why error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.asked = true
 	return &InDoubtError{ID: t.id, Err: errors.Join(why, t.proposeErr)}
 }
 
@@ -322,7 +329,7 @@ func (t *transaction) aborted(c commit.Concluded) error {
 	}
 	e := &AbortedError{ID: t.id, Cause: c.Cause, By: string(c.By), Reason: c.Reason}
 	if p := t.participants[c.By]; p != nil {
-		e.Err = p.lastError()
+		e.Err = p.whyNot()
 	}
 	if c.Cause == commit.Cancelled {
 		e.By, e.Err = "application", t.impatience
@@ -331,153 +338,4 @@ func (t *transaction) aborted(c commit.Concluded) error {
 		e.By, e.Reason = t.entry.By, t.entry.Reason
 	}
 	return e
-}
-
-// retireIfDone records the end, in the background, once the coordinator and all participants
-// have nothing left to do. Nobody waits for that record, which only spares recovery work, unless
-// a heuristic outcome is in it.
-func (t *transaction) retireIfDone() {
-	t.mu.Lock()
-	done := t.completed && !t.retiring && !t.stopped
-	for _, p := range t.participants {
-		done = done && p.isDone()
-	}
-	if done {
-		t.retiring = true
-		t.contradictions = append(t.contradictions, t.unforeseen()...)
-	}
-	heuristic := len(t.contradictions) > 0
-	needsRecord := t.entry != nil || heuristic || t.doubted()
-	t.mu.Unlock()
-	if !done {
-		return
-	}
-	if !needsRecord {
-		t.m.retire(t)
-	}
-	if !heuristic {
-		close(t.finished)
-	}
-	if needsRecord {
-		t.m.spawn(func() { t.record(heuristic) })
-	}
-}
-
-// doubted reports whether somebody may have been told to ask later how a one-phase commit ended.
-func (t *transaction) doubted() bool {
-	select {
-	case <-t.doubtful:
-		return true
-	default:
-		return false
-	}
-}
-
-// unforeseen returns the heuristic outcomes of participants that voted no. To the coordinator a no
-// is a branch that is undone, but an error of the branch is taken for a no as well, and a branch
-// whose answer was lost may have been prepared, and then committed by somebody else, before it
-// could be rolled back. The caller holds t.mu.
-func (t *transaction) unforeseen() (found []Contradiction) {
-	for node, p := range t.participants {
-		outcome := p.info().Outcome
-		known := slices.ContainsFunc(t.contradictions, func(c Contradiction) bool { return c.Resource == string(node) })
-		if !known && t.conclusion.Decision.Heuristic(outcome) {
-			found = append(found, Contradiction{Resource: string(node), Outcome: outcome})
-		}
-	}
-	return found
-}
-
-// record writes down the heuristic outcomes, forced, and then that the transaction is finished.
-// Where there are any, somebody waits for it.
-func (t *transaction) record(awaited bool) {
-	for pause := t.m.cfg.Retry; ; pause = min(2*pause, t.m.cfg.RetryMost) {
-		err := t.recordOnce()
-		if err == nil || errors.Is(err, decision.ErrNotFound) { // somebody else has forgotten it
-			t.m.retire(t)
-			if awaited {
-				close(t.finished)
-			}
-			return
-		}
-		t.m.cfg.Logger.Error("cannot record the end of a transaction; trying again", "transaction", t.id, "error", err)
-		if !t.m.pause(pause) {
-			return
-		}
-	}
-}
-
-func (t *transaction) recordOnce() error {
-	t.mu.Lock()
-	contradictions, c := t.contradictions, t.conclusion
-	t.mu.Unlock()
-	entry, err := t.recorded()
-	if err != nil {
-		return err
-	}
-	for _, x := range contradictions {
-		if noted(entry, x.Resource) {
-			continue
-		}
-		reason := fmt.Sprintf("decision %s; the branch is found %s", c.Decision, x.Outcome)
-		err := t.annotate(decision.Note{Kind: decision.Heuristic, Branch: x.Resource,
-			Outcome: x.Outcome, By: "coordinator", Reason: reason, Forced: true})
-		if err != nil {
-			return err
-		}
-		t.m.cfg.Logger.Error("heuristic outcome", "transaction", t.id, "resource", x.Resource,
-			"decision", c.Decision, "outcome", x.Outcome, "hint", "assent resolve "+string(t.id))
-	}
-	if entry.Status() == decision.Done {
-		return nil
-	}
-	return t.annotate(decision.Note{Kind: decision.Finished})
-}
-
-// recorded returns the transaction's entry in the log, made now for an abort or a one-phase
-// commit, of which nothing is on record yet.
-func (t *transaction) recorded() (decision.Entry, error) {
-	t.mu.Lock()
-	entry, c := t.entry, t.conclusion
-	t.mu.Unlock()
-	if entry != nil {
-		return *entry, nil
-	}
-	e := decision.Entry{ID: t.id, Decision: c.Decision, By: "coordinator", Reason: c.Reason, Time: time.Now()}
-	if c.Decision == commit.Undecided {
-		e.Decision, e.Reason = commit.Commit, "one-phase commit whose only branch did not say how it ended"
-	}
-	stands, err := t.m.cfg.Log.Decide(t.m.life, e)
-	if err != nil {
-		return stands, err
-	}
-	t.mu.Lock()
-	t.entry = &stands
-	t.mu.Unlock()
-	return stands, nil
-}
-
-// annotate adds a note to the transaction's entry, in the log and here.
-func (t *transaction) annotate(note decision.Note) error {
-	note.Time = time.Now()
-	if err := t.m.cfg.Log.Annotate(t.m.life, t.id, note); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	entry := *t.entry
-	entry.Notes = append(entry.Notes[:len(entry.Notes):len(entry.Notes)], note)
-	t.entry = &entry
-	return nil
-}
-
-// noted reports whether e holds a heuristic note on the branch already, resolved or not: what a
-// person has dealt with is not raised again.
-func noted(e decision.Entry, branch string) bool {
-	for _, n := range e.Notes {
-		if n.Kind == decision.Heuristic && n.Branch == branch {
-			return true
-		}
-	}
-	return false
 }

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
-	"assent/decision"
 	"assent/protocol/commit"
 	"assent/resource"
 )
@@ -26,6 +27,9 @@ type Tx struct {
 	branches map[string]*joined
 	order    []string
 	stop     func() // of the timeout
+	// work ends with the transaction, so that nobody waits for a branch that comes too late.
+	work context.Context
+	end  context.CancelFunc
 }
 
 // joined is a branch that is being begun, or was.
@@ -46,9 +50,11 @@ func (m *Manager) Begin(ctx context.Context, options ...Option) (*Tx, error) {
 	}
 	o := m.options(options)
 	tx := &Tx{m: m, id: m.newID(), began: time.Now(), early: o.early, branches: map[string]*joined{}}
+	tx.work, tx.end = context.WithCancel(context.Background())
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
+		tx.end()
 		return nil, ErrClosed
 	}
 	m.open[tx.id] = tx
@@ -57,8 +63,10 @@ func (m *Manager) Begin(ctx context.Context, options ...Option) (*Tx, error) {
 		tx.abandon(fmt.Sprintf("open for longer than %v", o.timeout))
 	})
 	tx.mu.Lock()
-	tx.stop = stop
-	tx.mu.Unlock()
+	defer tx.mu.Unlock()
+	if tx.stop = stop; tx.ended {
+		stop()
+	}
 	return tx, nil
 }
 
@@ -94,6 +102,9 @@ func (tx *Tx) Join(ctx context.Context, r resource.Resource) (resource.Branch, e
 	tx.order = append(tx.order, name)
 	tx.mu.Unlock()
 
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(tx.work, cancel)()
 	j.branch, j.err = r.Begin(ctx, tx.m.branchID(tx.id, name))
 	if j.err != nil {
 		j.err = fmt.Errorf("join %s: %w", name, j.err)
@@ -180,8 +191,8 @@ func (tx *Tx) abandon(reason string) {
 	t.cancel(reason)
 }
 
-// finish closes the transaction to work and returns its branches.
-func (tx *Tx) finish(why *AbortedError) (map[string]resource.Branch, error) {
+// finish closes the transaction to work and returns its branches, those that joined first first.
+func (tx *Tx) finish(why *AbortedError) ([]branch, error) {
 	tx.mu.Lock()
 	if tx.ended {
 		err := tx.notOpen()
@@ -189,23 +200,31 @@ func (tx *Tx) finish(why *AbortedError) (map[string]resource.Branch, error) {
 		return nil, err
 	}
 	tx.ended, tx.why = true, why
-	joins := tx.branches
+	order, joins := slices.Clone(tx.order), maps.Clone(tx.branches)
 	if tx.stop != nil {
 		tx.stop()
 	}
 	tx.mu.Unlock()
 
-	branches := make(map[string]resource.Branch, len(joins))
-	for name, j := range joins {
-		<-j.ready // Begin is bounded by the context of its caller
+	tx.end()
+	var branches []branch
+	for _, name := range order {
+		j := joins[name]
+		<-j.ready // Begin's context has ended
 		if j.err == nil {
-			branches[name] = j.branch
+			branches = append(branches, branch{name, j.branch})
 		}
 	}
 	if len(branches) == 0 {
 		tx.m.forgetOpen(tx.id)
 	}
 	return branches, nil
+}
+
+// branch is a branch with the name of its resource.
+type branch struct {
+	name   string
+	branch resource.Branch
 }
 
 // notOpen says why the transaction takes no work. The caller holds tx.mu.
@@ -216,21 +235,27 @@ func (tx *Tx) notOpen() error {
 	return fmt.Errorf("%w: transaction %s was committed or is being committed", ErrNotOpen, tx.id)
 }
 
-// begin makes the driver of tx, and moves tx from the open to the active transactions.
-func (m *Manager) begin(tx *Tx, branches map[string]resource.Branch, cause *AbortedError) (*transaction, error) {
+// begin makes the driver of tx, and moves tx from the open to the active transactions. When the
+// manager's life is over it rolls the branches back and returns an *AbortedError: there is nobody
+// left to drive them.
+func (m *Manager) begin(tx *Tx, branches []branch, cause *AbortedError) (*transaction, error) {
 	t := newTransaction(m, tx.id, tx.began)
 	t.cause = cause
-	for _, name := range tx.order {
-		if b := branches[name]; b != nil {
-			t.add(name, b)
-		}
+	for _, b := range branches {
+		t.add(b.name, b.branch)
 	}
-	if len(t.participants) > decision.MaxBranches {
-		return nil, fmt.Errorf("transaction %s has %d branches; at most %d are allowed", tx.id, len(branches), decision.MaxBranches)
-	}
+	t.assemble()
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	delete(m.open, tx.id)
-	m.active[tx.id] = t
+	over := m.life.Err() != nil
+	if !over {
+		m.active[tx.id] = t
+	}
+	m.signal()
+	m.mu.Unlock()
+	if over {
+		m.undo(t)
+		return nil, &AbortedError{ID: tx.id, Cause: commit.Cancelled, By: "manager", Reason: "the manager is closed", Err: ErrClosed}
+	}
 	return t, nil
 }
