@@ -78,6 +78,10 @@ func (g *gone) Commit(context.Context, resource.Prepared) (commit.Outcome, error
 	return 0, errors.New("no route to host")
 }
 
+func (g *gone) Recover(context.Context) ([]resource.Prepared, error) {
+	return nil, errors.New("no route to host")
+}
+
 func (goneBranch) Commit(context.Context) (commit.Outcome, error) {
 	return 0, errors.New("no route to host")
 }
