@@ -191,10 +191,11 @@ func TestCoordinatorKilledInIO(t *testing.T) {
 			if i >= len(kills) {
 				return false
 			}
-			_, _, died := scenarios[0].killedAt(s, kills[i])
+			// It may come when all is over already: then the coordinator is killed at rest.
+			scenarios[0].killedAt(s, kills[i])
 			s.check()
-			if !died || s.Failed() {
-				s.Fatalf("killed %v after %q: %v", kills[i].Delay, kills[i].Point, died)
+			if s.Failed() {
+				s.Fatalf("killed %v after %q", kills[i].Delay, kills[i].Point)
 			}
 			return true
 		}
