@@ -30,7 +30,7 @@ type Property struct {
 // The properties of atomic commitment (Bernstein, Hadzilacos and Goodman 1987, 7.3) for systems
 // whose node 0 is a commit.CoordinatorNode and whose other nodes are commit.ParticipantNodes.
 
-// AC1: no branch is committed while another is rolled back.
+// AC1 says that no branch is committed while another is rolled back.
 func AC1() Property {
 	return Property{"AC1: all who decide, decide alike", func(v View) bool {
 		n := tally(v)
@@ -38,7 +38,7 @@ func AC1() Property {
 	}}
 }
 
-// AC2: no decision is reversed. The register never says otherwise than a branch has done.
+// AC2 says that no decision is reversed: the register never says otherwise than a branch has done.
 func AC2() Property {
 	return Property{"AC2: no decision is reversed", func(v View) bool {
 		n, d := tally(v), registered(v)
@@ -46,7 +46,7 @@ func AC2() Property {
 	}}
 }
 
-// AC3: commit stands only if nobody voted no and nobody has yet to vote.
+// AC3 says that commit stands only if nobody voted no and nobody has yet to vote.
 func AC3() Property {
 	return Property{"AC3: commit only if all voted yes", func(v View) bool {
 		if registered(v) != commit.Commit {
@@ -62,7 +62,7 @@ func AC3() Property {
 	}}
 }
 
-// AC4: abort is not decided when all vote yes. It is claimed only of runs without a fault, in
+// AC4 says that abort is not decided when all vote yes. It is claimed only of runs without a fault, in
 // which no timer runs out early.
 func AC4() Property {
 	return Property{"AC4: if all voted yes and nothing failed, commit", func(v View) bool {
