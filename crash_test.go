@@ -29,6 +29,9 @@ func (o *observer) at(point string, then func(id string)) {
 }
 
 func (o *observer) Observe(e trace.Event) {
+	if e.Kind == trace.Timer {
+		return // nothing comes between it and the next event that a crash could undo
+	}
 	point := e.Point()
 	o.mu.Lock()
 	if !slices.Contains(o.points, point) {

@@ -35,19 +35,6 @@ const (
 	Synchronous
 )
 
-// Node is a place where a machine runs.
-type Node struct {
-	ID protocol.NodeID
-	// New makes the machine. Each of the functions is a way to begin; all combinations with the
-	// ways of the other nodes are initial states.
-	New []func() protocol.Machine
-	// Anew makes the machine after a crash; it is then given Recover. Defaults to New's first.
-	Anew func() protocol.Machine
-	// Inputs are values that the world outside may give the machine at any time, any number of
-	// times. At most 8.
-	Inputs []protocol.Value
-}
-
 // Faults is the budget of a run. The zero value has none, but messages are reordered always.
 type Faults struct {
 	// Crashes is the greatest number of crashes. A crash falls between two steps, or within one:
@@ -64,7 +51,7 @@ type Faults struct {
 
 // System is what is checked.
 type System struct {
-	Nodes  []Node
+	Nodes  []protocol.Node
 	Codec  *protocol.Codec
 	Faults Faults
 	Model  Model

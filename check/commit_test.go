@@ -7,13 +7,30 @@ import (
 	"testing"
 
 	"assent/check"
+	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/spec"
 )
 
-func run(t *testing.T, model check.TwoPhaseCommit, claims check.Claims) check.Report {
+// twoPhaseCommit is two-phase commit under a budget of faults.
+type twoPhaseCommit struct {
+	commit.TwoPhase
+	Faults check.Faults
+	Model  check.Model
+}
+
+func (m twoPhaseCommit) system() (check.System, error) {
+	codec, err := protocol.NewCodec(commit.Types()...)
+	if err != nil {
+		return check.System{}, err
+	}
+	nodes, err := m.Nodes()
+	return check.System{Nodes: nodes, Codec: codec, Faults: m.Faults, Model: m.Model}, err
+}
+
+func run(t *testing.T, model twoPhaseCommit, claims check.Claims) check.Report {
 	t.Helper()
-	sys, err := model.System()
+	sys, err := model.system()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,12 +51,12 @@ func TestTwoPhaseCommitIsSafe(t *testing.T) {
 	crashes := func(n int) check.Faults {
 		return check.Faults{Crashes: n, Restarts: n, Duplicates: check.Unlimited}
 	}
-	for name, model := range map[string]check.TwoPhaseCommit{
-		"plain":       {Participants: 2, Faults: crashes(2)},
-		"cooperative": {Participants: 2, Options: commit.Options{Cooperative: true}, Faults: crashes(2)},
-		"asks again":  {Participants: 2, Options: commit.Options{VoteRetries: 1}, Faults: crashes(2)},
-		"one phase":   {Participants: 1, Faults: crashes(3)},
-		"three":       {Participants: 3, Votes: []commit.Vote{commit.Yes, commit.No}, Faults: crashes(1)},
+	for name, model := range map[string]twoPhaseCommit{
+		"plain":       {TwoPhase: commit.TwoPhase{Participants: 2}, Faults: crashes(2)},
+		"cooperative": {TwoPhase: commit.TwoPhase{Participants: 2, Options: commit.Options{Cooperative: true}}, Faults: crashes(2)},
+		"asks again":  {TwoPhase: commit.TwoPhase{Participants: 2, Options: commit.Options{VoteRetries: 1}}, Faults: crashes(2)},
+		"one phase":   {TwoPhase: commit.TwoPhase{Participants: 1}, Faults: crashes(3)},
+		"three":       {TwoPhase: commit.TwoPhase{Participants: 3, Votes: []commit.Vote{commit.Yes, commit.No}}, Faults: crashes(1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if model.Participants > 2 && os.Getenv("ASSENT_SOAK") == "" {
@@ -67,7 +84,7 @@ func TestTwoPhaseCommitIsSafe(t *testing.T) {
 // TestQuietRunCommits is AC4: without a fault and without a timer that runs out early.
 func TestQuietRunCommits(t *testing.T) {
 	for n := 1; n <= 3; n++ {
-		model := check.TwoPhaseCommit{Participants: n, Model: check.Synchronous, Steadfast: true}
+		model := twoPhaseCommit{TwoPhase: commit.TwoPhase{Participants: n, Steadfast: true}, Model: check.Synchronous}
 		r := run(t, model, check.Claims{Always: []spec.Property{spec.AC4()}, Sometimes: []spec.Property{spec.AllCommit()}})
 		if len(r.Broken) > 0 || len(r.Never) > 0 {
 			t.Errorf("%d participants: broken %v, never %v", n, r.Broken, r.Never)
@@ -78,7 +95,7 @@ func TestQuietRunCommits(t *testing.T) {
 // TestTwoPhaseCommitBlocks: AC5 does not hold. One crash, the coordinator's, blocks those who have
 // voted yes, and peers who were not told help no more than the lesson says.
 func TestTwoPhaseCommitBlocks(t *testing.T) {
-	model := check.TwoPhaseCommit{Participants: 2, Votes: []commit.Vote{commit.Yes}}
+	model := twoPhaseCommit{TwoPhase: commit.TwoPhase{Participants: 2, Votes: []commit.Vote{commit.Yes}}}
 	model.Faults.Duplicates = check.Unlimited
 	claims := check.Claims{Decided: spec.ParticipantDone}
 	if r := run(t, model, claims); r.Blocking != 0 {
@@ -100,13 +117,12 @@ func TestTwoPhaseCommitBlocks(t *testing.T) {
 }
 
 func TestSystemsAreChecked(t *testing.T) {
-	for want, model := range map[string]check.TwoPhaseCommit{
-		"1 to 8 are allowed":      {Participants: 9},
+	for want, model := range map[string]twoPhaseCommit{
+		"1 to 8 are allowed":      {TwoPhase: commit.TwoPhase{Participants: 9}},
 		"0 participants":          {},
-		"duplicates must be":      {Participants: 2},
-		"a budget of 1000 faults": {Participants: 2, Faults: check.Faults{Crashes: 1000, Duplicates: check.Unlimited}},
+		"a budget of 1000 faults": {TwoPhase: commit.TwoPhase{Participants: 2}, Faults: check.Faults{Crashes: 1000, Duplicates: check.Unlimited}},
 	} {
-		sys, err := model.System()
+		sys, err := model.system()
 		if err == nil {
 			_, err = check.Run(context.Background(), sys, check.Claims{}, check.Limits{})
 		}
@@ -118,7 +134,7 @@ func TestSystemsAreChecked(t *testing.T) {
 
 // TestLimitsStopARun: what is known so far is reported, and that it is not all.
 func TestLimitsStopARun(t *testing.T) {
-	sys, err := check.TwoPhaseCommit{Participants: 2, Faults: check.Faults{Crashes: 1, Duplicates: check.Unlimited}}.System()
+	sys, err := twoPhaseCommit{TwoPhase: commit.TwoPhase{Participants: 2}, Faults: check.Faults{Crashes: 1, Duplicates: check.Unlimited}}.system()
 	if err != nil {
 		t.Fatal(err)
 	}

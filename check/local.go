@@ -130,7 +130,7 @@ func (x *explorer) encodeRecords(records protocol.Records) (string, error) {
 }
 
 func (x *explorer) internMessage(from int, s protocol.Send) (uint32, error) {
-	to := slices.IndexFunc(x.sys.Nodes, func(n Node) bool { return n.ID == s.To })
+	to := slices.IndexFunc(x.sys.Nodes, func(n protocol.Node) bool { return n.ID == s.To })
 	if to < 0 {
 		return 0, fmt.Errorf("%w: %s sends %T to %q, which is no node", ErrSystem, x.sys.Nodes[from].ID, s.Message, s.To)
 	}

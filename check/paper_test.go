@@ -89,11 +89,11 @@ func twoPhase(t testing.TB, n int) check.System {
 		rms = append(rms, protocol.NodeID(fmt.Sprint("rm", i)))
 	}
 	sys := check.System{Codec: codec, Faults: check.Faults{Duplicates: check.Unlimited}}
-	sys.Nodes = append(sys.Nodes, check.Node{ID: "tm",
+	sys.Nodes = append(sys.Nodes, protocol.Node{ID: "tm",
 		New:    []func() protocol.Machine{func() protocol.Machine { return &manager{Prepared: make([]bool, n), RMs: rms} }},
 		Inputs: []protocol.Value{wish{"commit"}, wish{"abort"}}})
 	for _, id := range rms {
-		sys.Nodes = append(sys.Nodes, check.Node{ID: id,
+		sys.Nodes = append(sys.Nodes, protocol.Node{ID: id,
 			New:    []func() protocol.Machine{func() protocol.Machine { return &rm{} }},
 			Inputs: []protocol.Value{wish{"prepare"}, wish{"abort"}}})
 	}

@@ -133,6 +133,7 @@ func (l *Loop) step(ev protocol.Event) bool {
 		l.observe(trace.Forced, "", out.Writes)
 	}
 	for _, t := range out.Timers {
+		l.observe(trace.Timer, "", t)
 		l.setTimer(t)
 	}
 	for _, s := range out.Sends {

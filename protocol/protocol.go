@@ -32,6 +32,20 @@ type Machine interface {
 	Step(ev Event, out *Effects)
 }
 
+// Node is a place in a system where a machine runs. The simulator and the checker take systems made
+// of nodes.
+type Node struct {
+	ID NodeID
+	// New makes the machine. Each of the functions is a way to begin; the checker tries all
+	// combinations with the ways of the other nodes, the simulator draws one.
+	New []func() Machine
+	// Anew makes the machine after a crash; it is then given Recover. Defaults to New's first.
+	Anew func() Machine
+	// Inputs are values that the world outside may give the machine at any time, any number of
+	// times. At most 8.
+	Inputs []Value
+}
+
 // Event is one thing that happens to a machine. The set is closed: Start, Recover, Receive,
 // Expire and Input.
 type Event interface{ event() }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 
 	"assent/protocol"
 )
@@ -31,13 +32,37 @@ const (
 	Stepped
 	// Failed: the writes could not be forced; nothing else of the step was carried out.
 	Failed
+	// Timer: a timer is armed or disarmed; Value is the protocol.Timer.
+	Timer
 )
 
-var kindNames = [...]string{"invalid", "deliver", "force", "forced", "send", "emit", "stepped", "failed"}
+// The kinds that only an executor with a world of its own reports, since it brings them about.
+const (
+	// Crash: the node goes down. All that it knew is gone, but for its stable storage.
+	Crash Kind = iota + 16
+	// Lose: the network loses Message on its way from Peer to Node; Value is the message.
+	Lose
+	// Duplicate: the network makes a further copy of Message on its way from Peer to Node.
+	Duplicate
+	// Alter: somebody changes Message on its way from Peer to Node; Value is what it becomes.
+	Alter
+	// Cut: nothing gets through from Peer to Node any more.
+	Cut
+	// Heal: messages get through from Peer to Node again.
+	Heal
+	// Damage: something happens to the node's stable storage; Value is a string that names it.
+	Damage
+)
+
+var kindNames = [...]string{
+	0: "invalid", Deliver: "deliver", Force: "force", Forced: "forced", Send: "send", Emit: "emit",
+	Stepped: "stepped", Failed: "failed", Timer: "timer", Crash: "crash", Lose: "lose",
+	Duplicate: "duplicate", Alter: "alter", Cut: "cut", Heal: "heal", Damage: "damage",
+}
 
 // String returns the kind's name.
 func (k Kind) String() string {
-	if int(k) < len(kindNames) {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
 		return kindNames[k]
 	}
 	return fmt.Sprintf("invalid(%d)", uint8(k))
@@ -51,7 +76,16 @@ type Event struct {
 	Kind  Kind
 	Peer  protocol.NodeID
 	Value any
+	// At is the time since the run began, by the clock of the executor. The checker has none.
+	At time.Duration
+	// Message numbers a message within the run, from 1: the events of one copy of it carry the same
+	// number. Zero where nobody counts.
+	Message uint64
 }
+
+// Choice reports whether the event is a choice of the world: one that does not follow from those
+// before it. A run can be had again from its choices alone, for machines are deterministic.
+func (e Event) Choice() bool { return e.Kind == Deliver || e.Kind >= Crash }
 
 // Observer is told of every event, before what it announces is done. It is called by many
 // goroutines at once and must be quick: the run waits for it. Value is only lent: an Observer that

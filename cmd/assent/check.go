@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"assent/check"
+	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/spec"
 )
@@ -19,7 +20,8 @@ import (
 // checking is one run of assent check.
 type checking struct {
 	p         *program
-	model     check.TwoPhaseCommit
+	model     commit.TwoPhase
+	faults    check.Faults
 	votes     []string
 	timing    string
 	maxStates int
@@ -54,10 +56,10 @@ the blocked state is shown.`,
 	flags := cmd.Flags()
 	flags.IntVar(&c.model.Participants, "participants", 2, "`N` participants, 1 to 8")
 	flags.StringSliceVar(&c.votes, "votes", []string{"yes", "no", "read-only"}, "what each branch may vote")
-	flags.IntVar(&c.model.Faults.Crashes, "crashes", 1, "at most `N` crashes")
-	flags.IntVar(&c.model.Faults.Restarts, "restarts", 1, "at most `N` nodes made anew after a crash")
-	flags.IntVar(&c.model.Faults.Losses, "losses", 0, "at most `N` messages lost; synchronous model only")
-	flags.IntVar(&c.model.Faults.Duplicates, "duplicates", 0, "at most `N` messages repeated; synchronous model only")
+	flags.IntVar(&c.faults.Crashes, "crashes", 1, "at most `N` crashes")
+	flags.IntVar(&c.faults.Restarts, "restarts", 1, "at most `N` nodes made anew after a crash")
+	flags.IntVar(&c.faults.Losses, "losses", 0, "at most `N` messages lost; synchronous model only")
+	flags.IntVar(&c.faults.Duplicates, "duplicates", 0, "at most `N` messages repeated; synchronous model only")
 	flags.StringVar(&c.timing, "model", "async", "async or sync")
 	flags.BoolVar(&c.model.Options.Cooperative, "cooperative", false, "participants in doubt ask one another")
 	flags.IntVar(&c.model.Options.VoteRetries, "vote-retries", 0, "the coordinator asks `N` times more for a vote")
@@ -92,9 +94,9 @@ type judgment struct {
 	Shortest []string `json:"shortest,omitempty"`
 }
 
-func (c *checking) run(ctx context.Context, protocol string) error {
-	if protocol != "2pc" {
-		return misuse("2pc is the protocol that there is", "there is no protocol %q to check", protocol)
+func (c *checking) run(ctx context.Context, name string) error {
+	if name != "2pc" {
+		return misuse("2pc is the protocol that there is", "there is no protocol %q to check", name)
 	}
 	if err := c.parse(); err != nil {
 		return err
@@ -105,13 +107,13 @@ func (c *checking) run(ctx context.Context, protocol string) error {
 	if c.model.Participants == 1 {
 		safety = safety[:1] // the only participant decides alone, without the register
 	}
-	r, err := c.explore(ctx, c.model, check.Claims{Always: safety, Decided: spec.ParticipantDone})
+	r, err := c.explore(ctx, c.model, c.faults, c.timing, check.Claims{Always: safety, Decided: spec.ParticipantDone})
 	if err != nil {
 		return err
 	}
 	quiet := c.model
-	quiet.Faults, quiet.Model, quiet.Steadfast = check.Faults{}, check.Synchronous, true
-	q, err := c.explore(ctx, quiet, check.Claims{Always: []spec.Property{spec.AC4()}})
+	quiet.Steadfast = true
+	q, err := c.explore(ctx, quiet, check.Faults{}, "sync", check.Claims{Always: []spec.Property{spec.AC4()}})
 	if err != nil {
 		return err
 	}
@@ -134,13 +136,12 @@ func (c *checking) run(ctx context.Context, protocol string) error {
 func (c *checking) parse() error {
 	switch c.timing {
 	case "sync":
-		c.model.Model = check.Synchronous
 	case "async":
-		if c.model.Faults.Losses != 0 || c.model.Faults.Duplicates != 0 {
+		if c.faults.Losses != 0 || c.faults.Duplicates != 0 {
 			return misuse("leave them out, or say --model sync",
 				"in the asynchronous model losses and duplicates have no limit")
 		}
-		c.model.Faults.Duplicates = check.Unlimited
+		c.faults.Duplicates = check.Unlimited
 	default:
 		return misuse("async and sync are the models", "there is no model %q", c.timing)
 	}
@@ -154,10 +155,18 @@ func (c *checking) parse() error {
 	return nil
 }
 
-func (c *checking) explore(ctx context.Context, model check.TwoPhaseCommit, claims check.Claims) (check.Report, error) {
-	sys, err := model.System()
+func (c *checking) explore(ctx context.Context, model commit.TwoPhase, faults check.Faults, timing string, claims check.Claims) (check.Report, error) {
+	codec, err := protocol.NewCodec(commit.Types()...)
+	if err != nil {
+		return check.Report{}, err
+	}
+	nodes, err := model.Nodes()
 	if err != nil {
 		return check.Report{}, misuse("assent check --help shows examples", "%v", err)
+	}
+	sys := check.System{Nodes: nodes, Codec: codec, Faults: faults, Model: check.Asynchronous}
+	if timing == "sync" {
+		sys.Model = check.Synchronous
 	}
 	shown := false
 	limits := check.Limits{States: c.maxStates, Progress: func(p check.Progress) {

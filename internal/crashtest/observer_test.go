@@ -58,7 +58,11 @@ func (o *observer) release(point string) {
 }
 
 // Observe implements trace.Observer.
-func (o *observer) Observe(e trace.Event) { o.pass(e.Point()) }
+func (o *observer) Observe(e trace.Event) {
+	if e.Kind != trace.Timer { // nothing comes between it and the next event that a crash could undo
+		o.pass(e.Point())
+	}
+}
 
 // pass passes a point.
 func (o *observer) pass(point string) {
