@@ -122,6 +122,25 @@ func (c *Codec) Decode(data []byte) (any, error) {
 	return v.Elem().Interface(), nil
 }
 
+// Name returns the name under which v is encoded, a value of a registered type or a pointer to one.
+func (c *Codec) Name(v any) (name string, ok bool) {
+	rv := reflect.Indirect(reflect.ValueOf(v))
+	if !rv.IsValid() {
+		return "", false
+	}
+	name, ok = c.names[rv.Type()]
+	return name, ok
+}
+
+// New returns a pointer to a new zero value of the type that is registered under name, or nil.
+func (c *Codec) New(name string) any {
+	rt, ok := c.types[name]
+	if !ok {
+		return nil
+	}
+	return reflect.New(rt).Interface()
+}
+
 // CheckState reports why values of type t cannot be a state, message or record: state must be
 // data, so unexported fields, interfaces, functions, channels, maps with other than string keys
 // and floating-point numbers are refused.

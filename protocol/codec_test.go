@@ -64,6 +64,26 @@ func TestCodecIsCanonical(t *testing.T) {
 	}
 }
 
+func TestCodecNames(t *testing.T) {
+	c := newSampleCodec(t)
+	for _, v := range []any{sample{}, &sample{}} {
+		if name, ok := c.Name(v); name != "sample" || !ok {
+			t.Errorf("%T is named %q, %v", v, name, ok)
+		}
+	}
+	for _, v := range []any{nil, (*sample)(nil), 1, struct{}{}} {
+		if name, ok := c.Name(v); ok {
+			t.Errorf("%T is named %q", v, name)
+		}
+	}
+	if v, ok := c.New("sample").(*sample); !ok || !reflect.DeepEqual(*v, sample{}) {
+		t.Errorf("New gives %#v", v)
+	}
+	if v := c.New("other"); v != nil {
+		t.Errorf("New gives %#v for a name that nobody has", v)
+	}
+}
+
 func TestCodecRefusesBadInput(t *testing.T) {
 	c := newSampleCodec(t)
 	good, err := c.Encode(sample{Name: "x"})
