@@ -12,7 +12,9 @@
 package disk
 
 import (
+	"crypto/rand"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -51,6 +53,14 @@ type Config struct {
 
 	// Clock tells the time by which Retention is counted. Defaults to time.Now.
 	Clock func() time.Time
+
+	// IdleTime is how long the log waits for more before it forces notes that nobody asked to be
+	// forced, and testifies that what it wrote last is stable. Defaults to 20 ms.
+	IdleTime time.Duration
+
+	// Random is what the owner of a new log is drawn from. It must not fail. Anything but the
+	// default is for repeatable runs (package sim). Defaults to crypto/rand.Reader.
+	Random io.Reader
 }
 
 // validate fills in the defaults and reports what is wrong with c.
@@ -79,6 +89,12 @@ func (c *Config) validate() error {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
+	if c.IdleTime == 0 {
+		c.IdleTime = 20 * time.Millisecond
+	}
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
 	switch {
 	case c.Retention < 0:
 		return fmt.Errorf("retention is %v; it cannot be negative", c.Retention)
@@ -88,6 +104,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("segment size is %d bytes; it must be between 64 KiB and 1 GiB", c.SegmentBytes)
 	case c.MaxWaiting < 0:
 		return fmt.Errorf("the greatest number of waiting calls is %d; it cannot be negative", c.MaxWaiting)
+	case c.IdleTime < 0:
+		return fmt.Errorf("idle time is %v; it cannot be negative", c.IdleTime)
 	case c.RetryInterval < 0:
 		return fmt.Errorf("retry interval is %v; it cannot be negative", c.RetryInterval)
 	}

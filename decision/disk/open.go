@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -96,8 +95,21 @@ func (l *Log) identify() error {
 	return l.create()
 }
 
+// newOwner draws a name of 26 letters and digits, 130 bits.
+func newOwner(random io.Reader) (string, error) {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // RFC 4648, base32
+	var b [26]byte
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return "", fmt.Errorf("draw the owner's name: %w", err)
+	}
+	for i := range b {
+		b[i] = letters[b[i]%32]
+	}
+	return string(b[:]), nil
+}
+
 // create makes a log. The file FORMAT comes last: a directory without it holds no decision.
-func (l *Log) create() error {
+func (l *Log) create() (err error) {
 	if names, err := l.fs.List(l.segmentDir()); err == nil {
 		for _, name := range names {
 			if name != spareName && name != segmentName(1) {
@@ -106,7 +118,9 @@ func (l *Log) create() error {
 			}
 		}
 	}
-	l.owner = rand.Text()
+	if l.owner, err = newOwner(l.cfg.Random); err != nil {
+		return err
+	}
 	for _, dir := range []string{l.indexDir(), l.segmentDir()} {
 		if err := l.fs.RemoveAll(dir); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 			return err

@@ -147,9 +147,6 @@ const (
 	maxGroupRequests = 4096
 	maxGroupBytes    = 1 << 20
 
-	// idleTime is how long the writer waits for more before it forces unforced notes and
-	// testifies, by a seal, that what it wrote last is stable.
-	idleTime = 20 * time.Millisecond
 	// careTime is how often retention by age and the removal of old segments are looked at.
 	careTime = time.Second
 )

@@ -12,7 +12,7 @@ import (
 func (s *store) write() {
 	defer s.stopped.Done()
 	defer close(s.apply)
-	idle, care := time.NewTimer(idleTime), time.NewTicker(careTime)
+	idle, care := time.NewTimer(s.log.cfg.IdleTime), time.NewTicker(careTime)
 	defer idle.Stop()
 	defer care.Stop()
 	for {
@@ -20,7 +20,7 @@ func (s *store) write() {
 		select {
 		case <-s.intake.wake:
 			err = s.serve(s.intake.take())
-			idle.Reset(idleTime)
+			idle.Reset(s.log.cfg.IdleTime)
 		case <-idle.C:
 			err = s.rest()
 		case <-care.C:

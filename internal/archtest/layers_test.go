@@ -14,7 +14,8 @@ var layers = [][]string{
 	{"console"},
 	{"api"},
 	{"."},
-	{"engine", "sim", "check"},
+	{"sim", "check"},
+	{"engine"}, // the simulator runs machines in the live executor's own loop
 	{"decision"}, // a decision names branches and their evidence, so it stands on resource
 	{"resource", "spec"},
 	{"trace"},

@@ -197,7 +197,11 @@ func (t *Tx) vote() (resource.Vote, error) {
 		t.vanish()
 		return resource.Vote{Vote: commit.ReadOnly}, nil
 	}
-	p := preparedRecord{Ballot: newBallot(), Since: t.r.cfg.Clock().UnixMilli(), Writes: t.sorted()}
+	ballot, err := newBallot(t.r.cfg.Random)
+	if err != nil {
+		return no, unavailable(op, err)
+	}
+	p := preparedRecord{Ballot: ballot, Since: t.r.cfg.Clock().UnixMilli(), Writes: t.sorted()}
 	data, err := t.r.codec.enc.Marshal(p)
 	if err != nil {
 		return no, invalid(op, err)
@@ -278,7 +282,11 @@ func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
 			t.vanish()
 			return commit.Committed, nil
 		}
-		t.ballot = newBallot()
+		ballot, err := newBallot(t.r.cfg.Random)
+		if err != nil {
+			return commit.Hazard, unavailable(op, err)
+		}
+		t.ballot = ballot
 		return t.conclude(op, true)
 	})
 	if err != nil {

@@ -1,7 +1,9 @@
 package kv
 
 import (
+	"crypto/rand"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -47,6 +49,11 @@ type Config struct {
 
 	// Clock tells the time at which branches prepare and finish. Defaults to time.Now.
 	Clock func() time.Time
+
+	// Random is what the store's identity and its ballots are drawn from. It must not fail, and must
+	// be safe for concurrent use. Anything but the default is for repeatable runs (package sim).
+	// Defaults to crypto/rand.Reader.
+	Random io.Reader
 }
 
 func (c *Config) setDefaults() {
@@ -58,6 +65,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now
+	}
+	if c.Random == nil {
+		c.Random = rand.Reader
 	}
 	defaultTo(&c.LockTimeout, 5*time.Second)
 	defaultTo(&c.MaxKey, 4<<10)

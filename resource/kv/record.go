@@ -2,10 +2,10 @@ package kv
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -152,10 +152,12 @@ func ballotOf(e []byte, store [16]byte) (ballot uint64, ok bool) {
 }
 
 // newBallot draws a ballot, which is never 0.
-func newBallot() uint64 {
+func newBallot(random io.Reader) (uint64, error) {
 	var b [8]byte
-	_, _ = rand.Read(b[:]) // it never fails
-	return max(1, binary.BigEndian.Uint64(b[:]))
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return 0, fmt.Errorf("draw a ballot: %w", err)
+	}
+	return max(1, binary.BigEndian.Uint64(b[:])), nil
 }
 
 // damaged is the error of a record that cannot be read.

@@ -2,9 +2,9 @@ package kv
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -95,7 +95,9 @@ func (r *Resource) create() error {
 	if err != nil {
 		return damaged("meta", "the store", err)
 	}
-	_, _ = rand.Read(r.store[:]) // it never fails
+	if _, err := io.ReadFull(r.cfg.Random, r.store[:]); err != nil {
+		return unavailable("open", err)
+	}
 	b := r.engine.db.NewBatch()
 	if err := r.putMeta(b, 0); err != nil {
 		return err
