@@ -15,7 +15,7 @@ var layers = [][]string{
 	{"api"},
 	{"."},
 	{"sim", "check"},
-	{"engine"}, // the simulator runs machines in the live executor's own loop
+	{"engine"},   // the simulator runs machines in the live executor's own loop
 	{"decision"}, // a decision names branches and their evidence, so it stands on resource
 	{"resource", "spec"},
 	{"trace"},
