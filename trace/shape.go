@@ -23,7 +23,7 @@ var shapes = [...]shape{
 	Deliver: shapeStep, Stepped: shapeStep,
 	Force: shapeWrites, Forced: shapeWrites, Failed: shapeWrites,
 	Send: shapeTyped, Emit: shapeTyped, Lose: shapeTyped, Duplicate: shapeTyped, Alter: shapeTyped,
-	Timer: shapeTimer, Damage: shapeText, Crash: shapeNone, Cut: shapeNone, Heal: shapeNone,
+	Timer: shapeTimer, Damage: shapeText, Crash: shapeText, Cut: shapeNone, Heal: shapeNone,
 }
 
 // kindOf returns the kind of that name.

@@ -38,7 +38,8 @@ const (
 
 // The kinds that only an executor with a world of its own reports, since it brings them about.
 const (
-	// Crash: the node goes down. All that it knew is gone, but for its stable storage.
+	// Crash: the node goes down. All that it knew is gone, but for its stable storage. Value is what
+	// Sent returns where the crash falls within a step.
 	Crash Kind = iota + 16
 	// Lose: the network loses Message on its way from Peer to Node; Value is the message.
 	Lose
