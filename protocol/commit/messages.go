@@ -186,7 +186,7 @@ func (c *Cause) UnmarshalText(text []byte) error { return unmarshal(causeNames[:
 
 // Types returns the encodings of this package's states, messages, values and records.
 func Types() []protocol.Type {
-	return []protocol.Type{
+	return append(peerTypes(), []protocol.Type{
 		{Name: "commit.Coordinator", Zero: Coordinator{}},
 		{Name: "commit.Participant", Zero: Participant{}},
 		{Name: "commit.Prepare", Zero: Prepare{}},
@@ -218,5 +218,5 @@ func Types() []protocol.Type {
 		{Name: "commit.ParticipantNode", Zero: ParticipantNode{}},
 		{Name: "commit.DecisionRecord", Zero: DecisionRecord{}},
 		{Name: "commit.BranchRecord", Zero: BranchRecord{}},
-	}
+	}...)
 }

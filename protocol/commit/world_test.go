@@ -339,6 +339,11 @@ func state(m protocol.Machine) string {
 			return fmt.Sprintf("%v (%v)", m.State, m.Outcome)
 		}
 		return m.State.String()
+	case *Peer:
+		if m.Round != RoundNone {
+			return fmt.Sprintf("%v (%v)", m.State, m.Round)
+		}
+		return m.State.String()
 	}
 	return "?"
 }
@@ -349,6 +354,16 @@ func describe(v any) string {
 	switch v := v.(type) {
 	case Voted:
 		return fmt.Sprintf("%s(%v)", text, v.Vote)
+	case PeerVoted:
+		return fmt.Sprintf("%s(%v)", text, v.Vote)
+	case PeerStands:
+		if v.Ready {
+			return text + "(ready)"
+		}
+	case PeerRecord:
+		if v.Ready {
+			return text + "(ready)"
+		}
 	case Finish:
 		return fmt.Sprintf("%s(%v)", text, v.Decision)
 	case Acknowledge:
