@@ -1,0 +1,279 @@
+package sim_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/sim"
+	"assent/spec"
+	"assent/trace"
+)
+
+func twoPhase(t testing.TB, participants int, options commit.Options) *sim.System {
+	t.Helper()
+	nodes, err := commit.TwoPhase{Participants: participants, Options: options}.Nodes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	codec, err := protocol.NewCodec(commit.Types()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &sim.System{Name: "2pc", Parameters: map[string]string{"participants": fmt.Sprint(participants)},
+		Nodes: nodes, Codec: codec,
+		Always:    []spec.Property{spec.AC1(), spec.AC2(), spec.AC3()},
+		Sometimes: []spec.Property{spec.AllCommit(), spec.PromiseUndone()},
+		Done:      spec.ParticipantDone}
+}
+
+// traced runs a plan and returns its trace as text.
+func traced(t testing.TB, s sim.Subject, plan sim.Plan) ([]byte, sim.Report) {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := trace.NewWriter(&b, s.Types(), s.Header(plan), trace.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Run(plan, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes(), r
+}
+
+// read returns the events of a trace.
+func read(t testing.TB, s sim.Subject, data []byte) (h trace.Header, events []trace.Event) {
+	t.Helper()
+	r, err := trace.NewReader(bytes.NewReader(data), s.Types())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		e, err := r.Next()
+		if err == io.EOF {
+			return r.Header(), events
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, e)
+	}
+}
+
+// TestSameSeedSameTrace runs each seed twice, and then once more from its own trace.
+func TestSameSeedSameTrace(t *testing.T) {
+	s := twoPhase(t, 3, commit.Options{Cooperative: true})
+	for seed := range uint64(150) {
+		plan := s.Draw(seed, sim.Classes())
+		first, r := traced(t, s, plan)
+		second, _ := traced(t, s, plan)
+		if !bytes.Equal(first, second) {
+			t.Fatalf("seed %d gave two traces:\n%s", seed, cmp.Diff(string(first), string(second)))
+		}
+		h, events := read(t, s, first)
+		again, err := sim.ReadPlan(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(plan, again, cmpopts.EquateEmpty()); d != "" {
+			t.Fatalf("seed %d: the header gives another plan:\n%s", seed, d)
+		}
+		replayed, err := s.Replay(again, events, nil)
+		if err != nil {
+			t.Fatalf("seed %d: replay: %v", seed, err)
+		}
+		if replayed.Failure != nil || len(replayed.Unfinished) != len(r.Unfinished) {
+			t.Errorf("seed %d: the replay ends with %v and %v unfinished, the run with %v", seed, replayed.Failure, replayed.Unfinished, r.Unfinished)
+		}
+	}
+}
+
+// TestSeeds holds two-phase commit to its claims, and the drawing to its own: every class must have an
+// effect in some seed, and what should be possible must happen.
+func TestSeeds(t *testing.T) {
+	for name, s := range map[string]*sim.System{
+		"plain":       twoPhase(t, 3, commit.Options{}),
+		"cooperative": twoPhase(t, 3, commit.Options{Cooperative: true, VoteRetries: 2}),
+		"one":         twoPhase(t, 1, commit.Options{NoOnePhase: true}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			sum, err := sim.Seeds(t.Context(), s, 1, 1000, sim.Classes(), 0, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range sum.Failed {
+				t.Errorf("seed %d: %v", r.Plan.Seed, r.Failure)
+			}
+			for _, c := range sim.Classes() {
+				if sum.Fired[c] < 10 {
+					t.Errorf("%v has had an effect in %d of %d seeds; it was drawn in %d", c, sum.Fired[c], sum.Seeds, sum.Drawn[c])
+				}
+			}
+			for _, p := range s.Sometimes {
+				if sum.Reached[p.Name] == 0 {
+					t.Errorf("in no seed %s", p.Name)
+				}
+			}
+		})
+	}
+}
+
+// forgetful is a participant that takes back its promise: it rolls back as soon as it is in doubt
+// long enough to ask.
+type forgetful struct{ Node commit.ParticipantNode }
+
+func (f *forgetful) Step(ev protocol.Event, out *protocol.Effects) {
+	if e, ok := ev.(protocol.Expire); ok && e.Timer == commit.InquireTimer {
+		ev = protocol.Receive{From: "c", Message: commit.Finish{ID: "t", Decision: commit.Abort}}
+	}
+	f.Node.Step(ev, out)
+}
+
+func (f *forgetful) Standing() commit.Standing { return f.Node.Standing() }
+
+// broken is two-phase commit with a forgetful participant p1.
+func broken(t testing.TB) *sim.System {
+	s := twoPhase(t, 3, commit.Options{})
+	p1 := &s.Nodes[1]
+	honest, anew := p1.New[0], p1.New[0]
+	p1.New = []func() protocol.Machine{func() protocol.Machine {
+		return &forgetful{*honest().(*commit.ParticipantNode)}
+	}}
+	p1.Anew = func() protocol.Machine { return &forgetful{*anew().(*commit.ParticipantNode)} }
+	return s
+}
+
+// TestBrokenMachine wants a machine with a known fault found, its seed shrunk, and the script of that
+// to show the same when it is replayed from its text.
+func TestBrokenMachine(t *testing.T) {
+	s := broken(t)
+	sum, err := sim.Seeds(t.Context(), s, 1, 500, sim.Classes(), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum.Failures == 0 {
+		t.Fatal("no seed has found it")
+	}
+	for _, failed := range sum.Failed[:min(5, len(sum.Failed))] {
+		small, _, err := sim.Shrink(t.Context(), s, failed, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if small.Failure == nil || small.Failure.Claim != failed.Failure.Claim {
+			t.Fatalf("seed %d: %v was shrunk to %v", failed.Plan.Seed, failed.Failure, small.Failure)
+		}
+		if len(small.Plan.Faults) > 2 {
+			t.Errorf("seed %d needs %d faults: %v", failed.Plan.Seed, len(small.Plan.Faults), small.Plan.Faults)
+		}
+		text, _ := traced(t, s, small.Plan)
+		_, events := read(t, s, text)
+		script, err := s.Script(t.Context(), small.Plan, events, failed.Failure.Claim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, again := read(t, s, written(t, s, small.Plan, script))
+		plan, err := sim.ReadPlan(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Replay(plan, again, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Failure == nil || r.Failure.Claim != failed.Failure.Claim {
+			t.Errorf("seed %d: the script ends with %v; want %v", failed.Plan.Seed, r.Failure, failed.Failure)
+		}
+		if len(script) > 20 {
+			t.Errorf("seed %d: the script has %d choices", failed.Plan.Seed, len(script))
+		}
+	}
+}
+
+// written returns a script as text.
+func written(t testing.TB, s sim.Subject, plan sim.Plan, events []trace.Event) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := trace.NewWriter(&b, s.Types(), s.Header(plan), trace.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		w.Observe(e)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// A lie breaks what no protocol for crashes promises to keep under lies, and is found.
+func TestLiesAreFound(t *testing.T) {
+	s := twoPhase(t, 2, commit.Options{})
+	sum, err := sim.Seeds(t.Context(), s, 1, 300, []sim.Class{sim.Lying}, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum.Failures == 0 || sum.Fired[sim.Lying] == 0 {
+		t.Errorf("%d seeds failed of %d with lies", sum.Failures, sum.Fired[sim.Lying])
+	}
+}
+
+// A script that cannot be followed says where.
+func TestReplayRefuses(t *testing.T) {
+	s := twoPhase(t, 2, commit.Options{})
+	start := trace.Event{Node: "c", Kind: trace.Deliver, Value: protocol.Start{}}
+	for name, events := range map[string][]trace.Event{
+		"a message that was never sent": {start, {Node: "p1", Kind: trace.Deliver, Value: protocol.Receive{From: "p2", Message: commit.Inquire{ID: "t"}}}},
+		"a timer that is not armed":     {start, {Node: "c", Kind: trace.Deliver, Value: protocol.Expire{Timer: commit.ResendTimer}}},
+		"a second start":                {start, start},
+		"a node that is up made anew":   {start, {Node: "c", Kind: trace.Deliver, Value: protocol.Recover{}}},
+		"a node that is not there":      {{Node: "x", Kind: trace.Crash}},
+		"a damage of no kind":           {{Node: "c", Kind: trace.Damage, Value: "moths 3"}},
+		"something else in the trace":   {start, {Node: "c", Kind: trace.Stepped, Value: protocol.Start{}}},
+	} {
+		if _, err := s.Replay(sim.Plan{}, events, nil); !errors.Is(err, sim.ErrScript) {
+			t.Errorf("%s: got %v; want ErrScript", name, err)
+		}
+	}
+}
+
+func TestFaultText(t *testing.T) {
+	for seed := range uint64(50) {
+		for _, f := range twoPhase(t, 3, commit.Options{}).Draw(seed, sim.Classes()).Faults {
+			again, err := sim.ParseFault(f.String())
+			if err != nil || cmp.Diff(f, again) != "" {
+				t.Errorf("%v is read as %v, %v", f, again, err)
+			}
+		}
+	}
+	for _, bad := range []string{"", "moths", "crash at=soon", "crash moon=full", "loss rate=x"} {
+		if f, err := sim.ParseFault(bad); err == nil {
+			t.Errorf("%q is read as %v", bad, f)
+		}
+	}
+}
+
+func TestMinimise(t *testing.T) {
+	list := make([]int, 100)
+	for i := range list {
+		list[i] = i
+	}
+	got := sim.Minimise(t.Context(), list, func(part []int) bool {
+		return slices.Contains(part, 7) && slices.Contains(part, 63) && slices.Contains(part, 64)
+	})
+	if d := cmp.Diff([]int{7, 63, 64}, got); d != "" {
+		t.Error(d)
+	}
+}

@@ -1,0 +1,289 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"assent/protocol"
+	"assent/spec"
+	"assent/trace"
+)
+
+// world is a run of a System.
+type world struct {
+	sys      *System
+	plan     Plan
+	observer trace.Observer
+	line     Timeline
+	net      Network
+	nodes    []*node
+	byID     map[protocol.NodeID]*node
+	arriving uint64 // the number of the packet that is being delivered
+	events   uint64
+	fired    map[Class]int
+	reached  map[string]int
+	failure  *Failure
+	err      error
+	// script says that a script and not the plan brings about what happens.
+	script *script
+}
+
+var _ spec.View = (*world)(nil)
+
+func newWorld(sys *System, plan Plan, observer trace.Observer) (*world, error) {
+	if err := sys.validate(plan); err != nil {
+		return nil, err
+	}
+	plan.Faults = slices.Clone(plan.Faults) // heal shortens them
+	w := &world{sys: sys, plan: plan, observer: observer, byID: map[protocol.NodeID]*node{},
+		fired: map[Class]int{}, reached: map[string]int{}}
+	var ids []protocol.NodeID
+	for i, decl := range sys.Nodes {
+		n := &node{w: w, decl: decl, index: i, disk: newStorage(sys.Codec)}
+		w.nodes = append(w.nodes, n)
+		w.byID[decl.ID] = n
+		ids = append(ids, decl.ID)
+	}
+	w.net = Network{Line: &w.line, Plan: &w.plan, Codec: sys.Codec, Nodes: ids,
+		Arrive: w.arrive, Observe: w.tell, Fired: w.fired}
+	return w, nil
+}
+
+// run takes the world through its two phases.
+func (w *world) run() {
+	w.net.Start()
+	for i := range w.plan.Faults {
+		f := &w.plan.Faults[i]
+		w.line.After(f.At, func() { w.strike(f) })
+	}
+	for i, n := range w.nodes { // in this order
+		w.line.After(time.Duration(i), func() { w.begin(n, protocol.Start{}) })
+	}
+	for w.going() && w.line.Next(w.plan.Safety) {
+		w.judge()
+	}
+	w.heal()
+	w.judge()
+	end := w.plan.Safety + w.plan.Bound
+	w.line.After(w.plan.Bound/3, w.nudge)
+	for w.going() && !w.ended() {
+		if !w.line.Next(end) {
+			break
+		}
+		w.judge()
+	}
+	if w.going() && !w.ended() {
+		w.failure = &Failure{Claim: Ended, At: w.line.Now(), Detail: fmt.Sprintf("not at their end: %v", w.unfinished())}
+	}
+}
+
+func (w *world) going() bool { return w.failure == nil && w.err == nil }
+
+// begin makes a node's machine for the first time, in the way that the plan says.
+func (w *world) begin(n *node, first protocol.Event) {
+	if n.began {
+		return
+	}
+	way := 0
+	if n.index < len(w.plan.Begin) {
+		way = w.plan.Begin[n.index]
+	}
+	n.start(n.decl.New[way](), first)
+}
+
+// strike lets a fault that is a node's begin.
+func (w *world) strike(f *Fault) {
+	n := w.byID[f.Node]
+	if n == nil {
+		return
+	}
+	switch f.Class {
+	case Crash:
+		if f.Sends >= 0 {
+			n.fuse.Set(f.Sends)
+			break
+		}
+		if n.life != nil {
+			w.fire(Crash)
+			w.down(n, -1)
+		}
+	case DiskFull, FailedSync, TornWrite:
+		if n.life != nil {
+			n.disk.ail(f)
+			w.tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: damageText(f)})
+		}
+	case Corruption:
+		w.down(n, -1)
+		if n.disk.corrupt(mix(w.plan.Seed ^ uint64(f.At))) {
+			w.tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: fmt.Sprintf("corrupt %d", n.disk.damage)})
+		}
+	case Whim:
+		if n.life != nil && f.Sends < len(n.decl.Inputs) {
+			w.fire(Whim)
+			n.life.loop.Deliver(protocol.Input{Value: n.decl.Inputs[f.Sends]})
+		}
+	}
+}
+
+// damageText names what is wrong with a disk: the Value of a Damage event.
+func damageText(f *Fault) string { return fmt.Sprintf("%s %d", f.Class, f.Rate) }
+
+const repaired = "repaired"
+
+// down crashes the node, which comes back after a while.
+func (w *world) down(n *node, sent int) {
+	if n.life == nil {
+		return
+	}
+	n.crash(sent)
+	if w.script != nil {
+		return
+	}
+	w.line.After(w.outage(n), func() { n.anew() })
+}
+
+// outage returns how long the node stays down: as long as the last fault says that could have been
+// the cause.
+func (w *world) outage(n *node) time.Duration {
+	d := busyTime
+	for i := range w.plan.Faults {
+		f := &w.plan.Faults[i]
+		switch f.Class {
+		case Crash, DiskFull, FailedSync, TornWrite, Corruption:
+			if f.Node == n.decl.ID && f.At <= w.line.Now() {
+				d = f.For
+			}
+		}
+	}
+	return min(d, max(w.plan.Safety-w.line.Now(), 0))
+}
+
+// heal ends the phase of safety: faults are over, disks repaired, and whoever is down comes back.
+func (w *world) heal() {
+	for i := range w.plan.Faults {
+		f := &w.plan.Faults[i]
+		f.For = min(f.For, max(w.plan.Safety-f.At, 0))
+	}
+	w.net.recut()
+	for _, n := range w.nodes {
+		n.fuse = Fuse{}
+		if n.disk.repair() {
+			n.refused = false
+			w.tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: repaired})
+		}
+		w.line.After(0, func() { n.anew() })
+	}
+}
+
+// ended reports whether every machine has come to its end.
+func (w *world) ended() bool { return len(w.unfinished()) == 0 }
+
+// nudge gives whoever is not at its end by now each of its inputs, once: what the world outside may do
+// at any time it must do at last. A participant that nobody has asked for a vote is given up so.
+func (w *world) nudge() {
+	for i, n := range w.nodes {
+		for _, v := range n.decl.Inputs {
+			if n.life != nil && w.sys.Done != nil && !w.sys.Done(i, n.life.machine) {
+				n.life.loop.Deliver(protocol.Input{Value: v})
+			}
+		}
+	}
+}
+
+// unfinished names the nodes that have not come to their end.
+func (w *world) unfinished() (ids []protocol.NodeID) {
+	for i, n := range w.nodes {
+		if w.sys.Done != nil && (n.life == nil || !w.sys.Done(i, n.life.machine)) {
+			ids = append(ids, n.decl.ID)
+		}
+	}
+	return ids
+}
+
+// judge puts the claims to the test in the present state.
+func (w *world) judge() {
+	if !w.going() {
+		return
+	}
+	for _, p := range w.sys.Always {
+		if !p.Holds(w) {
+			w.failure = &Failure{Claim: p.Name, At: w.line.Now()}
+			return
+		}
+	}
+	for _, p := range w.sys.Sometimes {
+		if w.reached[p.Name] == 0 && p.Holds(w) {
+			w.reached[p.Name] = 1
+		}
+	}
+	if w.events > maxEvents {
+		w.err = fmt.Errorf("%w: more than %d events", ErrSystem, maxEvents)
+	}
+}
+
+// send hands p to the network, or keeps it for the script.
+func (w *world) send(p Packet) error {
+	if w.script != nil {
+		return w.script.sent(p)
+	}
+	return w.net.Send(p)
+}
+
+// timer arms a timer, or keeps it for the script.
+func (w *world) timer(l *life, name string, d time.Duration, fire func()) (cancel func()) {
+	if w.script != nil {
+		return w.script.armed(l, name, fire)
+	}
+	return w.line.After(d, fire)
+}
+
+// arrive delivers a packet.
+func (w *world) arrive(p Packet) bool {
+	n := w.byID[p.To]
+	if n.life == nil {
+		return false
+	}
+	w.arriving = p.Number
+	n.life.loop.Deliver(protocol.Receive{From: p.From, Message: p.Message})
+	return true
+}
+
+func (w *world) tell(e trace.Event) {
+	w.events++
+	if w.observer != nil {
+		e.At = w.line.Now()
+		w.observer.Observe(e)
+	}
+}
+
+func (w *world) fire(c Class) { w.fired[c]++ }
+
+// fail ends the run because of the system.
+func (w *world) fail(err error) {
+	if w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *world) report() Report {
+	return Report{Plan: w.plan, Failure: w.failure, Events: w.events, Messages: w.net.count,
+		Simulated: w.line.Now(), Fired: w.fired, Reached: w.reached, Unfinished: w.unfinished()}
+}
+
+// Nodes implements spec.View.
+func (w *world) Nodes() int { return len(w.nodes) }
+
+// Machine implements spec.View.
+func (w *world) Machine(i int) protocol.Machine {
+	if l := w.nodes[i].life; l != nil {
+		return l.machine
+	}
+	return nil
+}
+
+// Record implements spec.View.
+func (w *world) Record(i int, key string) protocol.Record { return w.nodes[i].disk.records[key] }
+
+func isAiling(err error) bool { return errors.Is(err, errAiling) }
