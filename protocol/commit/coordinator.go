@@ -32,10 +32,14 @@ const (
 	// CoordinatorRecovered was made anew after a crash and knows no decision: it abides by what
 	// stands in the register, and proposes abort as soon as somebody asks.
 	CoordinatorRecovered
+	// CoordinatorPreCommitting (three-phase) has all yes votes and moves the participants to p.
+	CoordinatorPreCommitting
+	// CoordinatorInDoubt (three-phase) was made anew after it began to pre-commit, and asks.
+	CoordinatorInDoubt
 )
 
 var coordinatorStateNames = [...]string{"idle", "voting", "one-phase", "proposing", "committing",
-	"aborting", "committed", "aborted", "unsure", "recovered"}
+	"aborting", "committed", "aborted", "unsure", "recovered", "pre-committing", "in doubt"}
 
 // String returns the state's name.
 func (s CoordinatorState) String() string { return name(coordinatorStateNames[:], s) }

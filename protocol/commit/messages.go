@@ -9,7 +9,11 @@ type (
 	Prepare struct {
 		ID TransactionID
 		// Peers are the other participants, for cooperative termination. Empty where it is not used.
+		// In three-phase commit they are all participants, in the order in which they succeed the
+		// coordinator.
 		Peers []protocol.NodeID `cbor:",omitempty" json:",omitempty"`
+		// Quorums are given in three-phase commit by quorums only.
+		Quorums *Quorums `cbor:",omitempty" json:",omitempty"`
 	}
 
 	// OnePhase asks the only participant to commit without preparing. Coordinator → participant.
@@ -186,7 +190,7 @@ func (c *Cause) UnmarshalText(text []byte) error { return unmarshal(causeNames[:
 
 // Types returns the encodings of this package's states, messages, values and records.
 func Types() []protocol.Type {
-	return append(peerTypes(), []protocol.Type{
+	return append(append(peerTypes(), threePhaseTypes()...), []protocol.Type{
 		{Name: "commit.Coordinator", Zero: Coordinator{}},
 		{Name: "commit.Participant", Zero: Participant{}},
 		{Name: "commit.Prepare", Zero: Prepare{}},

@@ -163,18 +163,23 @@ type ParticipantNode struct {
 
 // Step routes the event to the parts, and what they say to each other between them.
 func (n *ParticipantNode) Step(ev protocol.Event, out *protocol.Effects) {
+	stepOver(&n.Participant, &n.Branch, ev, out)
+}
+
+// stepOver gives ev to a participant, and carries what it and its branch say to each other.
+func stepOver(participant protocol.Machine, b *Branch, ev protocol.Event, out *protocol.Effects) {
 	var branch protocol.Effects
 	if _, ok := ev.(protocol.Recover); ok {
-		n.Branch.Step(ev, &branch)
+		b.Step(ev, &branch)
 	}
-	n.Participant.Step(ev, out)
+	participant.Step(ev, out)
 	for len(out.Emits) > 0 {
 		emits := out.Emits
 		out.Emits = nil
 		for _, v := range emits {
-			n.Branch.Step(protocol.Input{Value: v}, &branch)
+			b.Step(protocol.Input{Value: v}, &branch)
 		}
-		merge(out, &branch, func(v protocol.Value) { n.Participant.Step(protocol.Input{Value: v}, out) })
+		merge(out, &branch, func(v protocol.Value) { participant.Step(protocol.Input{Value: v}, out) })
 	}
 }
 

@@ -21,6 +21,17 @@ type Options struct {
 	RetryMost time.Duration `cbor:",omitempty" json:",omitempty"`
 	// Cooperative lets a participant in doubt ask its peers too.
 	Cooperative bool `cbor:",omitempty" json:",omitempty"`
+	// Wait is how long a participant in three-phase commit waits for the coordinator's next word
+	// before it takes it to be down. It must be longer than the coordinator's own waits. Defaults
+	// to twice Vote. Under quorums the second in the succession waits twice as long, and so on.
+	Wait time.Duration `cbor:",omitempty" json:",omitempty"`
+	// Unilateral makes the machines of three-phase commit follow their timeout and failure
+	// transitions alone, as the lessons have it: in w abort, in p commit, ask nobody. A crash while
+	// PreCommit is being sent then splits two participants.
+	Unilateral bool `cbor:",omitempty" json:",omitempty"`
+	// Rounds is the highest round that a QuorumParticipant begins. It keeps the state space finite
+	// for the checker; a transaction may then stay in doubt. Defaults to 0: no bound.
+	Rounds int `cbor:",omitempty" json:",omitempty"`
 	// NoOnePhase makes a single participant go through both phases.
 	NoOnePhase bool `cbor:",omitempty" json:",omitempty"`
 }
@@ -30,6 +41,13 @@ func (o Options) vote() time.Duration {
 		return o.Vote
 	}
 	return 10 * time.Second
+}
+
+func (o Options) wait(rank int) time.Duration {
+	if o.Wait > 0 {
+		return o.Wait * time.Duration(max(rank, 1))
+	}
+	return 2 * o.vote() * time.Duration(max(rank, 1))
 }
 
 func (o Options) retry() (first, most time.Duration) {
