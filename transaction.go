@@ -163,7 +163,16 @@ func (t *transaction) participant(node protocol.NodeID, evidence []byte) (p *par
 func (t *transaction) Emit(value protocol.Value) {
 	switch v := value.(type) {
 	case commit.Propose:
-		t.m.spawn(func() { t.propose(v) })
+		t.mu.Lock()
+		again := t.recovered || t.proposeErr != nil
+		t.mu.Unlock()
+		if again {
+			t.m.spawn(func() { t.propose(v) })
+			return
+		}
+		// In this goroutine: it is a branch's, has brought the last vote, and has nothing else to do.
+		// What comes in meanwhile waits in the loop, and could change nothing any more.
+		t.propose(v)
 	case commit.Concluded:
 		t.mu.Lock()
 		t.conclusion, t.hasConcluded = v, true

@@ -16,6 +16,7 @@ import (
 type change struct {
 	record
 	status decision.Status // of a decide record's entry
+	entry  *decision.Entry // a decide record's, where it is at hand
 	note   decision.Note   // of a note record
 	err    error
 }
@@ -102,7 +103,22 @@ func (a *applier) load(id commit.TransactionID) (*stored, error) {
 	if s, ok := a.touched[id]; ok {
 		return s, nil
 	}
+	if s, ok := a.x.unfinished[id]; ok {
+		return s, nil
+	}
 	return getStored(a.x.db, a.x.path, id)
+}
+
+// remember keeps what is stored of an unfinished transaction at hand, for it is soon to be finished.
+func (a *applier) remember(id commit.TransactionID, s *stored) {
+	if s == nil || s.known == nil || s.status != decision.Unfinished {
+		delete(a.x.unfinished, id)
+		return
+	}
+	if len(a.x.unfinished) >= recentSize {
+		clear(a.x.unfinished)
+	}
+	a.x.unfinished[id] = s
 }
 
 func (a *applier) change(c *change, seq uint64, at int64) error {
@@ -116,7 +132,7 @@ func (a *applier) change(c *change, seq uint64, at int64) error {
 	var now *stored
 	switch c.kind {
 	case decideRecord:
-		now = &stored{id: c.id, status: c.status, decided: seq, raw: c.body}
+		now = &stored{id: c.id, status: c.status, decided: seq, raw: c.body, known: c.entry}
 	case noteRecord:
 		if now, err = a.annotated(was, c.note); err != nil {
 			c.err = err
@@ -134,6 +150,7 @@ func (a *applier) change(c *change, seq uint64, at int64) error {
 	if a.touched != nil {
 		a.touched[c.id] = now
 	}
+	a.remember(c.id, now)
 	return a.put(c.id, was, now)
 }
 
@@ -149,8 +166,9 @@ func (a *applier) annotated(was *stored, n decision.Note) (*stored, error) {
 	if len(e.Notes) >= decision.MaxNotes {
 		return nil, invalid("annotate", fmt.Errorf("%q has %d notes; no more are allowed", was.id, len(e.Notes)))
 	}
-	e.Notes = append(e.Notes, n)
+	e.Notes = append(e.Notes[:len(e.Notes):len(e.Notes)], n)
 	now := *was
+	now.known = &e
 	if now.status = e.Status(); now.status != decision.Done {
 		now.done, now.doneAt = 0, 0
 	}

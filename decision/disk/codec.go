@@ -66,6 +66,16 @@ func normalize(e decision.Entry) decision.Entry {
 	return e
 }
 
+// clone returns a copy of a normalized entry that shares nothing with it.
+func clone(e decision.Entry) *decision.Entry {
+	e.Branches = append([]decision.Branch(nil), e.Branches...)
+	for i := range e.Branches {
+		e.Branches[i].Evidence = append([]byte(nil), e.Branches[i].Evidence...)
+	}
+	e.Notes = append([]decision.Note(nil), e.Notes...)
+	return &e
+}
+
 func normalizeNote(n decision.Note) decision.Note {
 	n.Time = n.Time.Round(0).UTC()
 	n.Forced = false
@@ -103,10 +113,11 @@ func decodeNote(data []byte) (decision.Note, error) {
 type stored struct {
 	id      commit.TransactionID
 	status  decision.Status
-	decided uint64 // the sequence number of the record that decided it
-	done    uint64 // that of the record which made it Done; 0 if it is not
-	doneAt  int64  // when, in Unix milliseconds by the log's clock
-	raw     []byte // the entry's CBOR
+	decided uint64          // the sequence number of the record that decided it
+	done    uint64          // that of the record which made it Done; 0 if it is not
+	doneAt  int64           // when, in Unix milliseconds by the log's clock
+	raw     []byte          // the entry's CBOR
+	known   *decision.Entry // what raw says, where that is at hand; it is not changed
 }
 
 const storedHeader = 4 + 1 + 8 + 8 + 8
@@ -147,6 +158,9 @@ func decodeStored(key, value []byte) (*stored, error) {
 
 // entry decodes s and checks that it is what its key and its status say.
 func (s *stored) entry() (decision.Entry, error) {
+	if s.known != nil {
+		return *s.known, nil
+	}
 	e, err := decodeEntry(s.raw)
 	if err != nil {
 		return decision.Entry{}, err

@@ -68,6 +68,8 @@ type index struct {
 	applied uint64 // the sequence number of the last record applied
 	done    int    // how many Done entries there are
 	oldest  uint64 // no Done entry has a smaller done number
+	// unfinished holds some of the unfinished entries, as they are stored.
+	unfinished map[commit.TransactionID]*stored
 }
 
 // engineLog receives the engine's messages. Its Fatalf must not end the process.
@@ -136,7 +138,7 @@ func (x *index) options(fs vfs.FS, logger *slog.Logger, fail func(error)) *pebbl
 // openIndex opens the index for use. fail is told of every failure in the background and must not
 // block.
 func openIndex(fs vfs.FS, path string, logger *slog.Logger, fail func(error)) (*index, error) {
-	x := &index{path: path}
+	x := &index{path: path, unfinished: map[commit.TransactionID]*stored{}}
 	x.opening.Store(true)
 	failed := make(chan error, 1)
 	opts := x.options(fs, logger, func(err error) {

@@ -176,7 +176,7 @@ func (l *Log) Decide(ctx context.Context, e decision.Entry) (decision.Entry, err
 	}
 	e = normalize(e)
 	r := &request{entry: e, forced: true, done: make(chan struct{}), seen: s.appliedGroup.Load()}
-	r.kind, r.id, r.status = decideRecord, e.ID, e.Status()
+	r.kind, r.id, r.status, r.change.entry = decideRecord, e.ID, e.Status(), clone(e)
 	found, err := s.idx.get(e.ID)
 	if err != nil {
 		return decision.Entry{}, l.told(op, s, err)

@@ -213,10 +213,10 @@ func openStore(l *Log) (*store, error) {
 	}
 	s := &store{
 		log: l, fs: fs, ended: make(chan struct{}), apply: make(chan *group, 2), quit: make(chan struct{}), failed: make(chan struct{}),
+		intake: newIntake(),
 		salt:   salt(l.owner),
 		recent: recent{now: map[commit.TransactionID]uint64{}, before: map[commit.TransactionID]uint64{}},
 	}
-	s.intake.wake = make(chan struct{}, 1)
 	s.stopped.Add(1) // for whoever is opening it
 	if s.idx, err = openIndex(fs, l.indexDir(), l.cfg.Logger, s.failIndex); err != nil {
 		return nil, err

@@ -211,7 +211,7 @@ func TestCreationIsAllOrNothing(t *testing.T) {
 
 // More calls than MaxWaiting are refused with a reason, and nothing else happens to the log.
 func TestTooManyCalls(t *testing.T) {
-	q := intake{wake: make(chan struct{}, 1)}
+	q := newIntake()
 	for range 3 {
 		if err := q.put(&request{}, 3); err != nil {
 			t.Fatal(err)

@@ -46,7 +46,7 @@ type store struct {
 	log    *Log
 	fs     *fence
 	idx    *index
-	intake intake
+	intake *intake
 	apply  chan *group
 	quit   chan struct{} // closed by close
 
@@ -92,7 +92,26 @@ type intake struct {
 	requests []*request
 	closed   error // why nothing is taken any more
 	wake     chan struct{}
+	later    *time.Timer // signals for requests that can wait
 }
+
+func newIntake() *intake {
+	q := &intake{wake: make(chan struct{}, 1)}
+	q.later = time.AfterFunc(time.Hour, func() {
+		q.Lock()
+		defer q.Unlock()
+		q.signal()
+	})
+	q.later.Stop()
+	return q
+}
+
+// Requests that need not be forced wait this long, or until there are so many, for one that must
+// be: then they share its write.
+const (
+	laterTime = time.Millisecond
+	laterMost = 64
+)
 
 // put adds r. It fails when the store has stopped and when most requests wait already.
 func (q *intake) put(r *request, most int) error {
@@ -105,7 +124,12 @@ func (q *intake) put(r *request, most int) error {
 		return busy(most)
 	}
 	q.requests = append(q.requests, r)
-	q.signal()
+	switch {
+	case r.forced || len(q.requests) >= laterMost:
+		q.signal()
+	case len(q.requests) == 1:
+		q.later.Reset(laterTime)
+	}
 	return nil
 }
 
@@ -127,6 +151,7 @@ func (q *intake) take() []*request {
 		n++
 	}
 	taken := q.requests[:n:n]
+	q.later.Stop()
 	if q.requests = q.requests[n:]; len(q.requests) > 0 {
 		q.signal()
 	}

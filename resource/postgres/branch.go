@@ -254,6 +254,9 @@ func (t *Tx) settle(ctx context.Context, op string, want commit.Outcome) (commit
 
 func (t *Tx) byID(ctx context.Context, op string) (commit.Outcome, error) {
 	f := &finisher{r: t.r, op: op, gid: t.gid, lock: t.lock, e: t.evidence(), incarnation: t.sess.incarnation, sent: t.sent}
+	if t.tried && !t.locked {
+		f.backend = t.sess.backend
+	}
 	outcome, err := f.run(ctx)
 	if err != nil {
 		return 0, err

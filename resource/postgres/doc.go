@@ -20,14 +20,17 @@
 //
 // A PREPARE whose client is gone may still be under way: in the network, in the server's socket,
 // or waiting. It can only be executed by the session that holds the branch's open transaction. So
-// each branch, as it begins, takes an advisory transaction lock whose key is made from its id, in
-// the round trip of its first statement. The lock ends with the transaction, no statement
-// can release it earlier, and a prepared transaction keeps it. Rollback by id looks the branch up
-// in pg_prepared_xacts and then the lock in pg_locks. A session that holds the lock is terminated
-// and the search begins again; a lock without a session is a branch that has just been prepared,
-// and the search begins again; no lock means that nobody can prepare the branch any more. A BEGIN
-// that is itself still under way cannot prepare either, because a PREPARE is sent only after an
-// answer to BEGIN.
+// each branch takes an advisory transaction lock whose key is made from its id, in the round trip of
+// its first statement and behind it. The lock ends with the transaction, no statement can release it
+// earlier, and a prepared transaction keeps it. Rollback by id looks the branch up in
+// pg_prepared_xacts and then the lock in pg_locks. A session that holds the lock is terminated and the
+// search begins again; a lock without a session is a branch that has just been prepared, and the
+// search begins again; no lock means that nobody can prepare the branch any more. A first round trip
+// that is itself still under way cannot lead to a PREPARE, because that is sent only after its answer.
+//
+// A first statement whose client is gone goes on without the lock until the server sees that the
+// client is gone: within a second from PostgreSQL 14 on (client_connection_check_interval). The
+// branch's own rollback knows its session, and ends it.
 //
 // A branch that is neither prepared nor open, and of which no evidence is known, is taken for one
 // that was never prepared. That is wrong only if somebody committed it by hand between its PREPARE
@@ -35,7 +38,7 @@
 //
 // # Round trips
 //
-// BEGIN, the lock and the first statement (and the question for the transaction number) travel
+// BEGIN, the first statement and the lock (with the question for the transaction number) travel
 // together; PREPARE and COMMIT PREPARED take one each, on the branch's own session. A branch that
 // has no transaction number has written nothing: it is committed at once, votes ReadOnly and takes
 // no slot of max_prepared_transactions. The first statement's parameters allow one statement, and

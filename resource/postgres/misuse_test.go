@@ -166,6 +166,9 @@ func work(t *testing.T, cluster *pgcluster.Cluster) {
 		if err != nil || len(ids) != 3 {
 			t.Fatalf("query: %v, %v", ids, err)
 		}
+		if columns := rows.FieldDescriptions(); len(columns) != 1 || columns[0].Name != "id" || rows.CommandTag().RowsAffected() != 3 {
+			t.Errorf("closed rows: %v, %v", columns, rows.CommandTag())
+		}
 		if n, err := tx.CopyFrom(f.ctx, pgx.Identifier{"line"}, []string{"id", "item"}, pgx.CopyFromRows([][]any{{1, 1}, {2, 2}})); n != 2 || err != nil {
 			t.Fatalf("copy: %d, %v", n, err)
 		}
@@ -218,6 +221,51 @@ func rollbackInterrupts(t *testing.T, cluster *pgcluster.Cluster) {
 		t.Errorf("rows after the rollback: %v", rows.Err())
 	}
 	rows.Close()
+}
+
+// A query that the server refuses is an error, whether BEGIN travels with it or not.
+func refusedQuery(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
+	for _, begun := range []bool{false, true} {
+		for sql, args := range map[string][]any{"SELEKT": nil, "SELECT nothing($1)": {1}} {
+			tx, _ := f.begin(f.r)
+			if begun {
+				f.exec(tx, "SELECT 1")
+			}
+			rows, err := tx.Query(f.ctx, sql, args...)
+			if err == nil || rows.Next() || rows.Err() == nil || rows.FieldDescriptions() != nil {
+				t.Errorf("%s: %v, %v", sql, err, rows.Err())
+			}
+			rows.Close()
+			f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
+		}
+	}
+}
+
+// A branch's first statement may hold on to its session although it was cancelled, and then the
+// branch's lock is not held yet. Rolled back means that the session is in the branch no more.
+func rollbackEndsAFirstStatement(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
+	exec(t, f.cluster, f.db, `CREATE FUNCTION stubborn(seconds int) RETURNS void LANGUAGE plpgsql AS $$
+		BEGIN PERFORM pg_sleep(seconds); EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(seconds); END $$`)
+	const inside = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%stubborn($1)%' AND state = 'active' AND pid <> pg_backend_pid()"
+	tx, _ := f.begin(f.r)
+	running := make(chan error)
+	go func() {
+		_, err := tx.Exec(f.ctx, "SELECT stubborn($1)", 3000)
+		running <- err
+	}()
+	for f.ask(inside) == 0 {
+	}
+	f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
+	if n := f.ask(inside); n != 0 {
+		t.Error("the branch is rolled back, and its session is at its work")
+	}
+	if err := <-running; err == nil {
+		t.Error("the statement ran to its end")
+	}
+	next, _ := f.take(f.r)
+	f.outcome(commit.RolledBack)(next.Rollback(f.ctx))
 }
 
 // What a branch sets in its session is gone when the next branch gets the session.

@@ -46,6 +46,9 @@ type finisher struct {
 	sent doubt
 	// incarnation is the one in which the evidence's number was seen, where it is doubtful.
 	incarnation string
+	// backend selects, in pg_stat_activity, the session of a branch that was lost before its lock was
+	// known to be held; else it is empty.
+	backend string
 
 	conn *pgx.Conn
 	sess session
@@ -213,11 +216,15 @@ func (f *finisher) withoutEvidence(ctx context.Context) (commit.Outcome, string,
 	return commit.RolledBack, "", nil
 }
 
-// terminate ends the sessions that are in the branch. It returns how many hold the branch's lock,
-// and how many of those are sessions: another may be the branch itself, prepared meanwhile.
+// terminate ends the sessions that are in the branch. It returns how many hold the branch's lock, or
+// are to take it, and how many of those are sessions: another may be the branch itself, prepared
+// meanwhile.
 func (f *finisher) terminate(ctx context.Context) (holders, sessions int, err error) {
-	row, err := f.query(ctx, "SELECT count(*), count(pid), count(pg_terminate_backend(pid)) FROM pg_locks"+
-		" WHERE pid IS DISTINCT FROM pg_backend_pid() AND "+lockCondition(f.lock))
+	found := "SELECT pid FROM pg_locks WHERE pid IS DISTINCT FROM pg_backend_pid() AND " + lockCondition(f.lock)
+	if f.backend != "" {
+		found += " UNION SELECT pid FROM pg_stat_activity WHERE " + f.backend
+	}
+	row, err := f.query(ctx, "SELECT count(*), count(pid), count(pg_terminate_backend(pid)) FROM ("+found+") AS found")
 	if err != nil {
 		return 0, 0, err
 	}

@@ -272,18 +272,26 @@ type session struct {
 	// incarnation changes whenever the server recovers from a crash, which may lose transaction
 	// numbers that no stable record mentions, and give them to others.
 	incarnation string
+	// backend selects the session in pg_stat_activity: its process, which a pooler in the path may
+	// hide from the driver, and when that began.
+	backend string
 }
 
 const sessionKey = "assent"
 
 // identifySQL asks what a session is, once per connection. A branch that commits in one phase
 // must not be lost in a crash, so a session that would not wait for the log is made to. A server
-// drops its statistics when, and only when, it recovers from a crash, or when it is told to.
+// drops its statistics when, and only when, it recovers from a crash, or when it is told to. A session
+// whose client dies is to notice that while a statement runs, from version 14 on, where nobody has
+// said how often to look.
 const identifySQL = `SELECT s.system_identifier::text, pg_is_in_recovery()::text,
 CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
 current_user::text,
 CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'local', false) END,
-(SELECT coalesce(extract(epoch FROM stats_reset), 0)::text FROM pg_stat_bgwriter)
+(SELECT coalesce(extract(epoch FROM stats_reset), 0)::text FROM pg_stat_bgwriter),
+(SELECT format('pid = %s AND to_char(backend_start AT TIME ZONE ''UTC'', ''YYYYMMDDHH24MISSUS'') = %L',
+	pid, to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')) FROM pg_stat_activity WHERE pid = pg_backend_pid()),
+CASE current_setting('client_connection_check_interval', true) WHEN '0' THEN set_config('client_connection_check_interval', '1s', false) END
 FROM pg_control_system() AS s`
 
 func identify(ctx context.Context, conn *pgx.Conn) error {
@@ -292,11 +300,11 @@ func identify(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("ask the server for its identity: %w", err)
 	}
 	row := rows[len(rows)-1].row
-	if len(row) != 6 {
+	if len(row) != 8 {
 		return errors.New("ask the server for its identity: no answer")
 	}
 	conn.PgConn().CustomData()[sessionKey] = session{
-		system: row[0], standby: row[1] == "true", timeline: row[2], role: row[3], incarnation: row[5],
+		system: row[0], standby: row[1] == "true", timeline: row[2], role: row[3], incarnation: row[5], backend: row[6],
 	}
 	return nil
 }

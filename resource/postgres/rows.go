@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -21,6 +22,10 @@ type rows struct {
 	early  error
 	err    error
 	closed bool
+	// What is known of the query when it is closed: what follows in the batch has other columns.
+	tag    pgconn.CommandTag
+	fields []pgconn.FieldDescription
+	types  *pgtype.Map
 }
 
 // close ends the query; the branch's lock is held.
@@ -34,15 +39,18 @@ func (r *rows) close() {
 	if err == nil {
 		err = r.early
 	}
-	tag := r.inner.CommandTag()
+	r.tag = r.inner.CommandTag()
+	if r.early == nil { // else pgx has none, and panics
+		r.fields = slices.Clone(r.inner.FieldDescriptions())
+	}
 	if r.batch != nil {
-		err = r.t.readXID(r.batch, err)
+		err = r.t.readMark(r.batch, err)
 		if last := r.batch.Close(); err == nil {
 			err = last
 		}
 	}
 	r.t.rows = nil
-	r.err = r.t.after(r.ctx, "query", err, tag)
+	r.err = r.t.after(r.ctx, "query", err, r.tag)
 	r.done()
 }
 
@@ -79,18 +87,19 @@ func (r *rows) Err() error {
 
 // CommandTag returns the query's command tag when the rows are closed.
 func (r *rows) CommandTag() pgconn.CommandTag {
-	if r.inner == nil {
-		return pgconn.CommandTag{}
-	}
-	return r.inner.CommandTag()
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	return r.tag
 }
 
 // FieldDescriptions returns the columns.
 func (r *rows) FieldDescriptions() []pgconn.FieldDescription {
-	if r.inner == nil {
-		return nil
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if !r.closed {
+		return r.inner.FieldDescriptions()
 	}
-	return r.inner.FieldDescriptions()
+	return r.fields
 }
 
 // Scan reads the current row. An error closes the rows.
@@ -135,10 +144,9 @@ func (r *rows) Conn() *pgx.Conn { return nil }
 
 // TypeMap returns how values are decoded.
 func (r *rows) TypeMap() *pgtype.Map {
-	if r.inner == nil {
-		return nil
-	}
-	return r.inner.TypeMap()
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	return r.types
 }
 
 // row is the single row of QueryRow.

@@ -66,7 +66,9 @@ type Tx struct {
 	sess   session
 	begin  string
 	state  state
+	tried  bool // BEGIN was sent
 	begun  bool // BEGIN was answered
+	locked bool // the branch's lock was
 	wrote  bool // a command tag says so
 	asked  bool // whether there is a transaction number was asked
 	sent   doubt

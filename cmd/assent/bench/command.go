@@ -43,10 +43,12 @@ func commitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "commit",
 		Short: "two-phase commit over two PostgreSQL databases: by hand, with Assent, and without",
-		Long: `Each transaction changes one row in each of two databases. Five ways take turns in short slices:
+		Long: `Each transaction changes one row in each of two databases. Six ways take turns in short slices:
 
-  floor               by hand: update and PREPARE in both at once, COMMIT PREPARED in both at once;
-                      no log, so a crash in between leaves branches that nobody can finish
+  floor               by hand: BEGIN, update and PREPARE in both at once, then COMMIT PREPARED in
+                      both at once, a statement after the other; no log, so a crash in between
+                      leaves branches that nobody can finish
+  floor pipelined     the same, but BEGIN and the update travel together, as they do with Assent
   assent              Assent as it is by default
   assent early reply  the caller goes on when the decision is stable
   no atomicity        two plain commits

@@ -36,7 +36,12 @@ var kinds = []struct {
 	slow      bool
 	open      func(ctx context.Context, s *stage) (way, error)
 }{
-	{"floor", "floor", false, func(_ context.Context, s *stage) (way, error) { return newByHand(s), nil }},
+	{"floor", "floor", false, func(_ context.Context, s *stage) (way, error) { return newByHand(s, step), nil }},
+	{"floor pipelined", "pipelined", false, func(_ context.Context, s *stage) (way, error) {
+		h := newByHand(s, work)
+		h.called = "floor pipelined"
+		return h, nil
+	}},
 	{"assent", "assent", false, func(ctx context.Context, s *stage) (way, error) { return s.assent(ctx, "assent", false, 0) }},
 	{"assent early reply", "early", false, func(ctx context.Context, s *stage) (way, error) {
 		return s.assent(ctx, "assent early reply", true, 0)
@@ -63,6 +68,18 @@ func work(ctx context.Context, conn *pgxpool.Conn, row int) error {
 		}
 	}
 	return errors.Join(err, results.Close())
+}
+
+// step begins a transaction and changes the row, one statement after the other.
+func step(ctx context.Context, conn *pgxpool.Conn, row int) error {
+	if err := command(ctx, conn, "BEGIN", "BEGIN"); err != nil {
+		return err
+	}
+	tag, err := conn.Exec(ctx, updateSQL, row)
+	if err == nil && tag.RowsAffected() != 1 {
+		err = fmt.Errorf("row %d is not there", row)
+	}
+	return err
 }
 
 // command runs a statement that must have the given tag, in one round trip.
@@ -104,15 +121,17 @@ func (*plain) close() error { return nil }
 // waiting for the other database; when both are prepared both are committed. It keeps no log.
 type byHand struct {
 	plain
+	called string
 	prefix string
+	work   func(ctx context.Context, conn *pgxpool.Conn, row int) error
 	last   atomic.Uint64
 }
 
-func newByHand(s *stage) *byHand {
-	return &byHand{plain: plain{pools: s.pools}, prefix: fmt.Sprintf("assent-bench-%x-", time.Now().UnixNano())}
+func newByHand(s *stage, work func(ctx context.Context, conn *pgxpool.Conn, row int) error) *byHand {
+	return &byHand{plain: plain{pools: s.pools}, called: "floor", work: work, prefix: fmt.Sprintf("assent-bench-%x-", time.Now().UnixNano())}
 }
 
-func (*byHand) name() string { return "floor" }
+func (h *byHand) name() string { return h.called }
 
 func (h *byHand) transact(ctx context.Context, row int) error {
 	name := h.prefix + strconv.FormatUint(h.last.Add(1), 36)
@@ -122,7 +141,7 @@ func (h *byHand) transact(ctx context.Context, row int) error {
 		if conns[i], err = h.pools[i].Acquire(ctx); err != nil {
 			return err
 		}
-		if err := work(ctx, conns[i], row); err != nil {
+		if err := h.work(ctx, conns[i], row); err != nil {
 			return err
 		}
 		return command(ctx, conns[i], "PREPARE TRANSACTION "+id[i], "PREPARE TRANSACTION")
