@@ -1,100 +1,163 @@
 package check
 
-import "slices"
+import (
+	"context"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"assent/spec"
+)
 
 // blocking finds the states from which a node that is up can no longer come to its end, whatever
-// happens short of another fault: it goes through all states once more, notes which leads to which
-// without a fault, and walks back from the ends.
-func (x *explorer) blocking(r *Report) error {
-	g, err := x.graph()
-	if err != nil {
-		return err
+// happens short of another fault. Each state has a bit for each node that can: those that are down or
+// have come to their end can; and a state has the bits of all states that follow without a fault.
+// The states are gone through, the deepest first, until nothing changes any more.
+type blocking struct {
+	x     *explorer
+	all   levels
+	every uint32   // a bit for each node
+	can   []uint32 // by slot of visited
+}
+
+// block does it. It returns the fingerprint of a shallowest blocked state, or 0.
+func (x *explorer) block(ctx context.Context, all levels, r *Report) (target uint64, err error) {
+	b := &blocking{x: x, all: all, every: uint32(1<<len(x.sys.Nodes) - 1), can: make([]uint32, len(x.visited.slots))}
+	r.Bytes += 4 * len(b.can)
+	if err = b.each(func(s state, slot int, _ *seeker) error {
+		b.can[slot] = b.ends(s.tuple)
+		return nil
+	}); err != nil {
+		return 0, err
 	}
-	blocked := make([]bool, len(g.tuples))
-	for node := range x.sys.Nodes {
-		can := make([]bool, len(g.tuples))
-		var stack []uint32
-		for i, tuple := range g.tuples {
-			l := x.local(tuple[node])
-			if !l.up || x.claims.Decided(node, l.machine) {
-				can[i] = true
-				stack = append(stack, uint32(i))
-			}
+	for changed := true; changed && err == nil && ctx.Err() == nil; {
+		changed, err = b.pass(ctx)
+	}
+	if err != nil || ctx.Err() != nil {
+		r.Complete = false
+		return 0, err
+	}
+	return b.count(r), nil
+}
+
+// ends returns the nodes that are down or have come to their end.
+func (b *blocking) ends(tuple []uint32) (nodes uint32) {
+	for i := range b.x.sys.Nodes {
+		if b.x.ended(b.x.local(tuple[i])) {
+			nodes |= 1 << i
 		}
-		for len(stack) > 0 {
-			i := stack[len(stack)-1]
-			stack = stack[:len(stack)-1]
-			for _, from := range g.before[i] {
-				if !can[from] {
-					can[from] = true
-					stack = append(stack, from)
+	}
+	return nodes
+}
+
+// ended reports whether a node is down or has come to its end.
+func (x *explorer) ended(l *local) bool {
+	const yes, no = 1, 2
+	if known := l.ended.Load(); known != 0 {
+		return known == yes
+	}
+	answer := !l.up || x.claims.Decided(l.node, l.machine)
+	if answer {
+		l.ended.Store(yes)
+	} else {
+		l.ended.Store(no)
+	}
+	return answer
+}
+
+// pass goes through all states once and reports whether anything changed.
+func (b *blocking) pass(ctx context.Context) (bool, error) {
+	var changed atomic.Bool
+	err := b.each(func(s state, slot int, k *seeker) error {
+		had := atomic.LoadUint32(&b.can[slot])
+		if had == b.every || ctx.Err() != nil {
+			return nil
+		}
+		can := had
+		err := k.successors(s, func(_ action, to state) {
+			if k.orbits == nil {
+				can |= atomic.LoadUint32(&b.can[b.x.visited.find(fingerprint(to.sum))])
+				return
+			}
+			stands, r, err := k.orbits.representative(to)
+			if err != nil {
+				k.err = err
+				return
+			}
+			nodes := atomic.LoadUint32(&b.can[b.x.visited.find(fingerprint(stands.sum))])
+			for i := range b.x.sys.Nodes {
+				can |= nodes >> b.x.symmetry.node(i, r) & 1 << i
+			}
+		})
+		if can != had {
+			atomic.OrUint32(&b.can[slot], can)
+			changed.Store(true)
+		}
+		return err
+	})
+	return changed.Load(), err
+}
+
+// each calls f with every state, the deepest first, in parallel.
+func (b *blocking) each(f func(s state, slot int, k *seeker) error) error {
+	for _, level := range slices.Backward(b.all) {
+		var group sync.WaitGroup
+		var taken atomic.Int64
+		for range min(b.x.limits.Workers, len(level)) {
+			group.Go(func() {
+				k := b.x.newSeeker()
+				k.faultless = true
+				for i := int(taken.Add(1)) - 1; i < len(level); i = int(taken.Add(1)) - 1 {
+					for place := 0; place < len(level[i].words); {
+						var s state
+						s, place = level[i].at(place)
+						if err := f(s, b.x.visited.find(fingerprint(s.sum)), k); err != nil {
+							b.x.fail(err)
+							return
+						}
+					}
+				}
+			})
+		}
+		group.Wait()
+	}
+	return b.x.firstErr
+}
+
+// count counts the blocked states and hands out all states. It returns the least fingerprint of the
+// shallowest that are blocked, or 0.
+func (b *blocking) count(r *Report) (target uint64) {
+	shown := State{x: b.x}
+	for _, level := range b.all {
+		first := target == 0
+		for _, block := range level {
+			for place := 0; place < len(block.words); {
+				var s state
+				s, place = block.at(place)
+				h := fingerprint(s.sum)
+				blocked := b.every &^ b.can[b.x.visited.find(h)]
+				if blocked != 0 {
+					r.Blocking++
+					if first && (target == 0 || h < target) {
+						target = h
+					}
+				}
+				if b.x.claims.Blocked != nil {
+					shown.tuple = s.tuple
+					b.x.claims.Blocked(&shown, nodesOf(blocked))
 				}
 			}
 		}
-		for i := range can {
-			if !can[i] {
-				blocked[i] = true
-			}
-		}
 	}
-	first := -1
-	for i, b := range blocked {
-		if b {
-			r.Blocking++
-			if first < 0 {
-				first = i // states are in order of depth
-			}
-		}
-	}
-	if first < 0 {
-		return nil
-	}
-	c, err := x.path("every node that is up can come to its end", x.fingerprint(g.tuples[first]))
-	if err != nil {
-		return err
-	}
-	r.Blocked = &c
-	return nil
+	return target
 }
 
-// graph is the whole of the states, with what leads where without a fault.
-type graph struct {
-	tuples [][]uint32
-	before [][]uint32 // for each state, those that lead to it without a fault
+func nodesOf(set uint32) (nodes []int) {
+	for ; set != 0; set &= set - 1 {
+		nodes = append(nodes, bits.TrailingZeros32(set))
+	}
+	return nodes
 }
 
-func (x *explorer) graph() (*graph, error) {
-	g := &graph{}
-	numbers := map[uint64]uint32{}
-	add := func(tuple []uint32) uint32 {
-		h := x.fingerprint(tuple)
-		n, ok := numbers[h]
-		if !ok {
-			n = uint32(len(g.tuples))
-			numbers[h] = n
-			g.tuples = append(g.tuples, slices.Clone(tuple))
-			g.before = append(g.before, nil)
-		}
-		return n
-	}
-	beginnings, err := x.beginnings()
-	if err != nil {
-		return nil, err
-	}
-	for _, tuple := range beginnings {
-		add(tuple)
-	}
-	w := &worker{x: x, memo: memo{}}
-	for i := 0; i < len(g.tuples); i++ {
-		err := x.successors(w, g.tuples[i], func(a action, next []uint32) {
-			to := add(next)
-			if !a.faulty() {
-				g.before[to] = append(g.before[to], uint32(i))
-			}
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return g, nil
-}
+var _ spec.View = (*State)(nil)

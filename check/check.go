@@ -14,10 +14,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"assent/protocol"
 	"assent/spec"
+	"assent/trace"
 )
 
 // Unlimited is the budget of a fault that may happen any number of times.
@@ -35,7 +37,8 @@ const (
 	Synchronous
 )
 
-// Faults is the budget of a run. The zero value has none, but messages are reordered always.
+// Faults is the budget of a run. The zero value has none, but messages are reordered always. Each is a
+// number up to 200, or Unlimited.
 type Faults struct {
 	// Crashes is the greatest number of crashes. A crash falls between two steps, or within one:
 	// after its stable writes, or after any number of its sends.
@@ -45,8 +48,21 @@ type Faults struct {
 	// Losses is the greatest number of messages lost.
 	Losses int
 	// Duplicates is the greatest number of messages delivered once more. When it is Unlimited every
-	// message that was ever sent may arrive at any time, any number of times.
+	// message that was ever sent may arrive at any time, any number of times, or never.
 	Duplicates int
+	// Partitions is the greatest number of times that the network splits in two: nothing gets
+	// through between the nodes of one side and those of the other. At most 10 nodes are allowed.
+	Partitions int
+	// Cuts is the greatest number of times that a link from one node to another is cut, in that
+	// direction only.
+	Cuts int
+	// Heals is the greatest number of times that all links become whole. Without it what is cut
+	// stays so. What is sent over a cut link, or is on its way when it is cut, is lost, or, where
+	// Duplicates is Unlimited, held up.
+	Heals int
+	// Lies is the greatest number of messages that reach their receivers as what System.Lie says
+	// instead. Where Duplicates is Unlimited the true message may arrive, too.
+	Lies int
 }
 
 // System is what is checked.
@@ -55,6 +71,17 @@ type System struct {
 	Codec  *protocol.Codec
 	Faults Faults
 	Model  Model
+	// Lie returns what a node may say to another instead of m: nothing for a node that does not
+	// lie. It must depend on its arguments alone.
+	Lie func(from, to protocol.NodeID, m protocol.Message) []protocol.Message
+	// Symmetric are groups of interchangeable nodes, by their places in Nodes, at most 16 in all:
+	// the search takes states for the same that differ only in which node of a group is which.
+	// The claims must not tell them apart, and the machines must treat ids as opaque, wherever a
+	// protocol.NodeID stands in a state, message or record; the order of a list of ids, or of
+	// structs with an id, must mean nothing but the order of sends. As any order must then be
+	// possible, a crash within a step falls after any set of its sends. A group whose members
+	// begin differently is refused.
+	Symmetric [][]int
 }
 
 // State is a global state, to be judged by properties. It is valid during the call only, and its
@@ -63,8 +90,6 @@ type State struct {
 	x     *explorer
 	tuple []uint32
 }
-
-var _ spec.View = State{}
 
 // Nodes returns the number of nodes.
 func (s State) Nodes() int { return len(s.x.sys.Nodes) }
@@ -79,22 +104,37 @@ func (s State) Record(i int, key string) protocol.Record {
 	return s.x.local(s.tuple[i]).records[key]
 }
 
+// StepProperty is a named claim about single steps.
+type StepProperty struct {
+	Name string
+	// Holds judges one step from a state to the next. For an initial state before is nil. It
+	// depends on nothing else and may be called concurrently.
+	Holds func(before, after spec.View) bool
+}
+
 // Claims are what Run puts to the test.
 type Claims struct {
 	// Always hold in every reachable state.
 	Always []spec.Property
+	// Steps hold of every step between reachable states.
+	Steps []StepProperty
 	// Sometimes hold in at least one: the good thing must be possible too.
 	Sometimes []spec.Property
 	// Decided says when the machine of a node, which is up, has reached its end. When it is set,
 	// Run looks for blocking: states from which a node that is up cannot come to its end any
-	// more, without a further fault and with those that are down staying so.
+	// more, without a further fault, with those that are down staying so and links that are cut
+	// staying so. It must depend on its arguments alone.
 	Decided func(node int, m protocol.Machine) bool
+	// Blocked, if set, is called for every reachable state when blocking has been looked for,
+	// with the nodes that are blocked there, in most states none. With symmetry it is one state
+	// for all that differ in names only.
+	Blocked func(v spec.View, nodes []int)
 }
 
 // Limits bound a run.
 type Limits struct {
-	// States is the number of distinct states after which the run stops. Defaults to 50 million,
-	// which take about 2 GiB.
+	// States is the number of distinct states at which the run stops, or soon after. Defaults to
+	// 100 million, which take about 1.5 GiB, and several times as much to look for blocking.
 	States int
 	// Workers is the number of goroutines. Defaults to the number of processors.
 	Workers int
@@ -107,6 +147,7 @@ type Progress struct {
 	States   int // distinct states found
 	Frontier int // states found and not yet expanded
 	Depth    int // steps from the beginning
+	Bytes    int // memory that the states take
 	Elapsed  time.Duration
 }
 
@@ -118,11 +159,19 @@ type Step struct {
 	After []string
 }
 
-// Counterexample is a shortest run that breaks a claim.
+// Counterexample is a shortest run that breaks a claim. Among several it is always the same one.
 type Counterexample struct {
 	Claim string
+	// Begin says which of its ways to begin each node takes, as a place in protocol.Node.New.
+	Begin []int
 	Steps []Step
+
+	events []trace.Event
 }
+
+// Trace returns the run in the form that all executors write, in which the simulator can replay it.
+// It was made by running the machines once more. Messages are numbered; times are zero.
+func (c Counterexample) Trace() []trace.Event { return slices.Clone(c.events) }
 
 // Report is what a run found.
 type Report struct {
@@ -132,19 +181,23 @@ type Report struct {
 	// Locals and Messages count distinct local states and messages; Stepped counts calls of
 	// Machine.Step.
 	Locals, Messages, Stepped int
-	// Bytes is the memory that the visited states take.
+	// Bytes is the greatest memory that states took: the table of those visited, those that were
+	// still to be expanded and, where blocking was looked for, all of them. Local states and
+	// messages are not counted: there are few.
 	Bytes int
 	// Complete says that no limit was hit and the context did not end.
 	Complete bool
-	// Broken are the claims that do not hold, with a run that shows it, in the order of Claims.
-	// A Sometimes that never held is in Never.
+	// Broken are the claims Always and Steps that do not hold, with a run that shows it, in the
+	// order of Claims. A Sometimes that never held is in Never.
 	Broken []Counterexample
 	Never  []string
 	// Blocking counts states in which a node that is up is blocked; Blocked is the shortest way to
 	// one. They are set only for a complete run with Claims.Decided.
 	Blocking int
 	Blocked  *Counterexample
-	Elapsed  time.Duration
+	// Elapsed is the time of the whole run, and Searched that of the search without what follows:
+	// looking for blocking and for the ways to what is broken.
+	Elapsed, Searched time.Duration
 }
 
 // ErrSystem says that a system cannot be checked; the text says why.
@@ -157,11 +210,48 @@ func Run(ctx context.Context, sys System, claims Claims, limits Limits) (Report,
 	if err := sys.validate(); err != nil {
 		return Report{}, err
 	}
-	x := newExplorer(sys, claims, limits)
-	return x.run(ctx)
+	return newExplorer(sys, claims, limits).run(ctx)
 }
 
-const maxNodes = 32
+func (x *explorer) run(ctx context.Context) (Report, error) {
+	all, depth, complete, err := x.search(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	r := Report{States: int(x.found.Load()), Transitions: int(x.transitions.Load()), Depth: depth,
+		Locals: x.locals.len(), Messages: x.messages.len(), Stepped: int(x.stepped.Load()),
+		Bytes: x.bytes(), Complete: complete, Searched: time.Since(x.begun)}
+	for i := range x.held {
+		if !x.held[i].Load() {
+			r.Never = append(r.Never, x.claims.Sometimes[i].Name)
+		}
+	}
+	var target uint64
+	if r.Complete && x.claims.Decided != nil {
+		if target, err = x.block(ctx, all, &r); err != nil {
+			return r, err
+		}
+	}
+	err = x.counterexamples(&r, target)
+	r.Elapsed = time.Since(x.begun)
+	x.progress()
+	return r, err
+}
+
+func (x *explorer) bytes() int { return x.visited.bytes() + int(x.memory.Load()) }
+
+func (x *explorer) progress() {
+	if x.limits.Progress != nil {
+		found := int(x.found.Load())
+		x.limits.Progress(Progress{States: found, Frontier: max(0, found-int(x.expanded.Load())),
+			Depth: int(x.depth.Load()), Bytes: x.bytes(), Elapsed: time.Since(x.begun)})
+	}
+}
+
+const (
+	maxNodes = 32
+	maxSplit = 10 // nodes where the network may split
+)
 
 func (s System) validate() error {
 	if len(s.Nodes) == 0 || len(s.Nodes) > maxNodes {
@@ -177,14 +267,37 @@ func (s System) validate() error {
 			return fmt.Errorf("%w: node id %q is empty or given twice", ErrSystem, n.ID)
 		case len(n.New) == 0:
 			return fmt.Errorf("%w: node %s has no machine", ErrSystem, n.ID)
-		case len(n.Inputs) > 8:
-			return fmt.Errorf("%w: node %s has %d inputs; at most 8 are allowed", ErrSystem, n.ID, len(n.Inputs))
+		case len(n.Inputs) > maxInputs:
+			return fmt.Errorf("%w: node %s has %d inputs; at most %d are allowed", ErrSystem, n.ID, len(n.Inputs), maxInputs)
 		}
 		seen[n.ID] = true
 	}
-	for _, budget := range []int{s.Faults.Crashes, s.Faults.Restarts, s.Faults.Losses, s.Faults.Duplicates} {
+	for _, budget := range s.Faults.budgets() {
 		if budget < Unlimited || budget > 200 {
 			return fmt.Errorf("%w: a budget of %d faults; 0 to 200 or Unlimited are allowed", ErrSystem, budget)
+		}
+	}
+	switch {
+	case s.Faults.Partitions != 0 && len(s.Nodes) > maxSplit:
+		return fmt.Errorf("%w: partitions of %d nodes; at most %d are allowed", ErrSystem, len(s.Nodes), maxSplit)
+	case s.Faults.Lies != 0 && s.Lie == nil:
+		return fmt.Errorf("%w: a budget of lies, and nobody lies", ErrSystem)
+	}
+	return s.validateSymmetry()
+}
+
+func (s System) validateSymmetry() error {
+	if len(s.Symmetric) > 0 && s.Faults.Lies != 0 {
+		return fmt.Errorf("%w: a liar is not interchangeable", ErrSystem)
+	}
+	seen := map[int]bool{}
+	for _, group := range s.Symmetric {
+		for _, i := range group {
+			if i < 0 || i >= len(s.Nodes) || seen[i] || len(seen) == maxSymmetric {
+				return fmt.Errorf("%w: interchangeable nodes %v: each is a place among %d nodes, there once, and %d are allowed",
+					ErrSystem, s.Symmetric, len(s.Nodes), maxSymmetric)
+			}
+			seen[i] = true
 		}
 	}
 	return nil

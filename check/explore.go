@@ -2,7 +2,6 @@ package check
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -12,38 +11,78 @@ import (
 	"assent/protocol"
 )
 
-// A global state is a tuple: the number of each node's local state, then the faults used up, then
-// the numbers of the messages under way, in order. Where duplication is unlimited, a message stays
-// under way for ever and is there once.
-
-// explorer is one run.
+// explorer is one search, breadth first: all states of one depth are expanded before those of the
+// next, so whatever is found first was reached on a shortest way.
 type explorer struct {
 	sys      System
 	claims   Claims
 	limits   Limits
+	budget   [faultKinds]int
+	forever  bool // messages stay under way for ever
+	links    bool // links can be cut
+	symmetry *symmetry
+
 	locals   table[local]
 	messages table[message]
-	results  sync.Map // of uint64 (local state and trigger) to *result
+	worlds   table[world]
+	slots    []uint32 // by node: how many distinct messages go to it
 	visited  visited
 	begun    time.Time
 
-	stepped     int64
-	transitions int64
-	states      int64
+	stepped         atomic.Int64
+	found, expanded atomic.Int64 // states
+	transitions     atomic.Int64
+	depth           atomic.Int64
+	memory          atomic.Int64 // bytes of states, but for visited; and the most that was ever taken
+
+	always, steps, held []atomic.Bool // by claim: it is broken; it was so once
+	watch               *watch        // to find the way to something; nil in the main search
+	keep                bool          // keep all levels
+	visit               func(from, to State, m Move)
 
 	mu       sync.Mutex
-	broken   []uint64 // by Always: the fingerprint of the state that breaks it, or 0
-	held     []atomic.Bool
 	firstErr error
 }
 
-// worker is the state of one goroutine.
-type worker struct {
-	x     *explorer
-	memo  memo
-	next  []uint32 // tuples found at this depth, one after another, each after its length
-	tuple []uint32 // scratch
-	moved int64
+// A block is some states of one depth, each as its length, its sum in two words and its tuple.
+type block struct {
+	words  []uint32
+	states int
+}
+
+const (
+	blockWords  = 4096
+	headerWords = 3
+)
+
+func (b *block) add(s state) {
+	b.words = append(b.words, uint32(len(s.tuple)), uint32(s.sum), uint32(s.sum>>32))
+	b.words = append(b.words, s.tuple...)
+	b.states++
+}
+
+// at returns the state at a place, and the place of the next.
+func (b *block) at(place int) (state, int) {
+	h := b.words[place : place+headerWords]
+	next := place + headerWords + int(h[0])
+	return state{b.words[place+headerWords : next], uint64(h[1]) | uint64(h[2])<<32}, next
+}
+
+// seeker is a worker of the search.
+type seeker struct {
+	worker
+	orbits  *orbits
+	reached block // the successors of from
+	room    int   // slots of visited that are reserved
+	out     []*block
+	spare   []*block
+	from    state // that is being expanded
+	before  State // of from
+	after   State
+	moved   int
+	count   int // of states found
+	order   int // of the first of reached among the successors
+	near    uint64
 }
 
 func newExplorer(sys System, claims Claims, limits Limits) *explorer {
@@ -51,96 +90,138 @@ func newExplorer(sys System, claims Claims, limits Limits) *explorer {
 		limits.Workers = runtime.GOMAXPROCS(0)
 	}
 	if limits.States <= 0 {
-		limits.States = 50_000_000
+		limits.States = 100_000_000
 	}
-	return &explorer{sys: sys, claims: claims, limits: limits, begun: time.Now(),
-		broken: make([]uint64, len(claims.Always)), held: make([]atomic.Bool, len(claims.Sometimes))}
+	x := &explorer{sys: sys, claims: claims, limits: limits, budget: sys.Faults.budgets(),
+		forever: sys.Faults.Duplicates == Unlimited, slots: make([]uint32, len(sys.Nodes)),
+		begun:  time.Now(),
+		always: make([]atomic.Bool, len(claims.Always)), steps: make([]atomic.Bool, len(claims.Steps)),
+		held: make([]atomic.Bool, len(claims.Sometimes))}
+	x.links = x.budget[partition] != 0 || x.budget[cutting] != 0
+	x.keep = claims.Decided != nil
+	if x.forever {
+		x.budget[duplication], x.budget[loss] = 0, 0
+	}
+	if len(sys.Symmetric) > 0 {
+		x.symmetry = newSymmetry(x, sys.Symmetric)
+	}
+	return x
+}
+
+func (x *explorer) newSeeker() *seeker {
+	k := &seeker{worker: *x.newWorker()}
+	k.before.x, k.after.x = x, x
+	if x.symmetry != nil {
+		k.orbits = newOrbits(x.symmetry)
+	}
+	return k
 }
 
 func (x *explorer) local(n uint32) *local { return x.locals.get(n) }
 
-func (x *explorer) run(ctx context.Context) (Report, error) {
-	frontier, err := x.initial()
+// levels are the blocks of each depth: all of them, or only the last.
+type levels [][]*block
+
+// search goes through all states. It reports the depth of the last and whether that was all.
+func (x *explorer) search(ctx context.Context) (all levels, depth int, complete bool, err error) {
+	seekers := make([]*seeker, x.limits.Workers)
+	for i := range seekers {
+		seekers[i] = x.newSeeker()
+	}
+	level, err := x.first(seekers[0])
+	for err == nil && len(level) > 0 {
+		all = append(all, level)
+		if ctx.Err() != nil || x.full() || x.watch.satisfied() {
+			return all, depth, false, nil
+		}
+		var next []*block
+		if next, err = x.expand(ctx, level, seekers); len(next) > 0 {
+			depth++
+			x.depth.Store(int64(depth))
+		}
+		if !x.keep {
+			for i, b := range level {
+				k := seekers[i%len(seekers)]
+				k.spare = append(k.spare, b)
+			}
+			all[len(all)-1] = nil
+		}
+		level = next
+	}
+	return all, depth, err == nil && ctx.Err() == nil && !x.full(), err
+}
+
+func (x *explorer) full() bool { return x.found.Load() >= int64(x.limits.States) }
+
+// first takes in the initial states.
+func (x *explorer) first(k *seeker) ([]*block, error) {
+	initial, err := x.initial()
 	if err != nil {
-		return Report{}, err
+		return nil, err
 	}
-	depth, complete, reported := 0, true, time.Now()
-	for len(frontier) > 0 {
-		if ctx.Err() != nil || x.states >= int64(x.limits.States) {
-			complete = false
-			break
-		}
-		if x.limits.Progress != nil && time.Since(reported) > time.Second {
-			reported = time.Now()
-			x.progress(size(frontier), depth)
-		}
-		if frontier, err = x.expand(ctx, frontier); err != nil {
-			return Report{}, err
-		}
-		depth++
+	x.visited.mu.RLock()
+	defer x.visited.mu.RUnlock()
+	for i, s := range initial {
+		k.order = i
+		k.arrive(action{}, s)
+		k.takeIn()
 	}
-	r := Report{States: int(x.states), Transitions: int(x.transitions), Depth: depth - 1,
-		Locals: x.locals.len(), Messages: x.messages.len(), Stepped: int(x.stepped),
-		Bytes: x.visited.bytes(), Complete: complete && ctx.Err() == nil}
-	if err := x.judge(&r); err != nil {
-		return r, err
-	}
-	if r.Complete && x.claims.Decided != nil {
-		if err := x.blocking(&r); err != nil {
-			return r, err
-		}
-	}
-	r.Elapsed = time.Since(x.begun)
-	if x.limits.Progress != nil {
-		x.progress(size(frontier), depth)
-	}
-	return r, nil
-}
-
-// size counts the tuples of a frontier.
-func size(frontier [][]uint32) (n int) {
-	for _, chunk := range frontier {
-		for ; len(chunk) > 0; n++ {
-			chunk = chunk[1+chunk[0]:]
-		}
-	}
-	return n
-}
-
-func (x *explorer) progress(frontier, depth int) {
-	x.limits.Progress(Progress{States: int(x.states), Frontier: frontier, Depth: depth, Elapsed: time.Since(x.begun)})
+	x.settle(k)
+	x.watch.next()
+	return k.take(), k.err
 }
 
 // initial returns the initial states: every combination of the nodes' ways to begin.
-func (x *explorer) initial() ([][]uint32, error) {
-	w := &worker{x: x, memo: memo{}}
+func (x *explorer) initial() ([]state, error) {
+	beginnings := make([][]uint32, len(x.sys.Nodes))
 	tuples := [][]uint32{{}}
 	for i, node := range x.sys.Nodes {
+		for _, fresh := range node.New {
+			n, err := x.begin(i, fresh())
+			if err != nil {
+				return nil, err
+			}
+			beginnings[i] = append(beginnings[i], n)
+		}
 		var longer [][]uint32
 		for _, tuple := range tuples {
-			for _, fresh := range node.New {
-				n, err := x.begin(i, fresh())
-				if err != nil {
-					return nil, err
-				}
+			for _, n := range beginnings[i] {
 				longer = append(longer, append(slices.Clone(tuple), n))
 			}
 		}
 		tuples = longer
 	}
-	for _, tuple := range tuples {
-		w.arrive(append(tuple, 0), 0)
+	if x.symmetry != nil {
+		if err := x.symmetry.verify(beginnings); err != nil {
+			return nil, err
+		}
 	}
-	return [][]uint32{w.next}, nil
+	world := x.internWorld([faultKinds]uint8{}, nil)
+	states := make([]state, len(tuples))
+	for i, tuple := range tuples {
+		states[i] = x.state(append(tuple, world))
+	}
+	return states, nil
+}
+
+// state makes a state of a tuple.
+func (x *explorer) state(tuple []uint32) state {
+	n := len(x.sys.Nodes)
+	s := state{tuple: tuple, sum: x.worlds.get(tuple[n]).hash}
+	for _, l := range tuple[:n] {
+		s.sum += x.local(l).hash
+	}
+	x.eachMessage(s, func(m uint32) { s.sum += x.messages.get(m).hash })
+	return s
 }
 
 // begin numbers the first state of a node. A machine to which Start means nothing has started.
 func (x *explorer) begin(node int, m protocol.Machine) (uint32, error) {
-	n, err := x.intern(local{node: node, up: true, machine: m})
+	n, err := x.intern(snapshot{node: node, up: true, machine: m})
 	if err != nil {
 		return 0, err
 	}
-	r, err := x.compute(n, triggerStart)
+	r, err := x.step(x.local(n), triggerStart)
 	if err != nil {
 		return 0, err
 	}
@@ -151,178 +232,201 @@ func (x *explorer) begin(node int, m protocol.Machine) (uint32, error) {
 }
 
 // expand takes all states of one depth one step further, in parallel.
-func (x *explorer) expand(ctx context.Context, frontier [][]uint32) ([][]uint32, error) {
-	var states [][]uint32
-	for _, chunk := range frontier {
-		for len(chunk) > 0 {
-			n := chunk[0]
-			states = append(states, chunk[1:1+n])
-			chunk = chunk[1+n:]
-		}
-	}
-	workers := make([]*worker, min(x.limits.Workers, max(1, len(states)/64)))
+func (x *explorer) expand(ctx context.Context, level []*block, seekers []*seeker) (next []*block, err error) {
 	var taken atomic.Int64
 	var group sync.WaitGroup
-	for i := range workers {
-		workers[i] = &worker{x: x, memo: memo{}}
+	workers := min(len(seekers), len(level))
+	done := make(chan struct{})
+	for _, k := range seekers[:workers] {
 		group.Go(func() {
 			for {
-				from := int(taken.Add(64)) - 64
-				if from >= len(states) || ctx.Err() != nil {
+				i := int(taken.Add(1)) - 1
+				if i >= len(level) || ctx.Err() != nil || x.full() || x.watch.satisfied() {
 					return
 				}
-				for _, s := range states[from:min(from+64, len(states))] {
-					if !workers[i].expand(s) {
-						return
-					}
+				if err := k.expand(level[i]); err != nil {
+					x.fail(err)
+					return
 				}
 			}
 		})
 	}
-	group.Wait()
-	var next [][]uint32
-	for _, w := range workers {
-		x.transitions += w.moved
-		if len(w.next) > 0 {
-			next = append(next, w.next)
-		}
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	x.wait(done)
+	for _, k := range seekers[:workers] {
+		next = append(next, k.take()...)
 	}
 	return next, x.firstErr
 }
 
-func (w *worker) expand(tuple []uint32) bool {
-	from := w.x.fingerprint(tuple)
-	err := w.x.successors(w, tuple, func(_ action, next []uint32) {
-		w.moved++
-		w.arrive(next, from)
-	})
-	if err != nil {
-		w.x.mu.Lock()
-		defer w.x.mu.Unlock()
-		if w.x.firstErr == nil {
-			w.x.firstErr = err
-		}
-		return false
-	}
-	return true
-}
-
-// arrive takes in a state that was reached from the state parent.
-func (w *worker) arrive(tuple []uint32, parent uint64) {
-	x := w.x
-	h := x.fingerprint(tuple)
-	if !x.visited.add(h, parent) {
-		return
-	}
-	atomic.AddInt64(&x.states, 1)
-	w.next = append(append(w.next, uint32(len(tuple))), tuple...)
-	s := State{x, tuple}
-	for i, p := range x.claims.Always {
-		if atomic.LoadUint64(&x.broken[i]) == 0 && !p.Holds(s) {
-			atomic.CompareAndSwapUint64(&x.broken[i], 0, h)
-		}
-	}
-	for i, p := range x.claims.Sometimes {
-		if !x.held[i].Load() && p.Holds(s) {
-			x.held[i].Store(true)
-		}
+func (x *explorer) fail(err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.firstErr == nil {
+		x.firstErr = err
 	}
 }
 
-// fingerprint is a sum of hashes, one for each part of the state.
-func (x *explorer) fingerprint(tuple []uint32) uint64 {
-	n := len(x.sys.Nodes)
-	var h uint64
-	for i := range n {
-		h += x.local(tuple[i]).hash
-	}
-	h += mix(uint64(tuple[n]) + 0x9e3779b97f4a7c15)
-	for _, m := range tuple[n+1:] {
-		h += x.messages.get(m).hash
-	}
-	return fingerprint(mix(h))
-}
-
-// judge turns what was found into counterexamples.
-func (x *explorer) judge(r *Report) error {
-	for i, h := range x.broken {
-		if h == 0 {
-			continue
-		}
-		c, err := x.path(x.claims.Always[i].Name, h)
-		if err != nil {
+func (k *seeker) expand(b *block) error {
+	x := k.x
+	x.visited.mu.RLock()
+	defer x.visited.mu.RUnlock()
+	for place := 0; place < len(b.words); {
+		k.from, place = b.at(place)
+		k.order = 0
+		if err := k.successors(k.from, k.arrive); err != nil {
 			return err
 		}
-		r.Broken = append(r.Broken, c)
+		k.takeIn()
+		x.watch.next()
 	}
-	for i := range x.held {
-		if !x.held[i].Load() {
-			r.Never = append(r.Never, x.claims.Sometimes[i].Name)
-		}
-	}
+	x.expanded.Add(int64(b.states))
+	x.settle(k)
 	return nil
 }
 
-// path finds the way to the state with the fingerprint h: back along the parents, and then forward
-// again from the initial state, for only the forward way has the actions.
-func (x *explorer) path(claim string, h uint64) (Counterexample, error) {
-	var way []uint64
-	for at := h; at != 0; at = x.visited.parent(at) {
-		way = append(way, at)
-	}
-	slices.Reverse(way)
-	w := &worker{x: x, memo: memo{}}
-	var tuple []uint32
-	tuples, err := x.beginnings()
-	if err != nil {
-		return Counterexample{}, err
-	}
-	for _, t := range tuples {
-		if x.fingerprint(t) == way[0] {
-			tuple = t
-		}
-	}
-	c := Counterexample{Claim: claim, Steps: []Step{{What: "at first", After: x.texts(tuple)}}}
-	for _, want := range way[1:] {
-		var next []uint32
-		var what string
-		err := x.successors(w, tuple, func(a action, to []uint32) {
-			if next == nil && x.fingerprint(to) == want {
-				next, what = slices.Clone(to), x.describe(a, x.local(tuple[a.node]))
-			}
-		})
-		if err != nil {
-			return c, err
-		}
-		if next == nil {
-			return c, fmt.Errorf("the way to a state that breaks %q cannot be found again: is a machine not deterministic?", claim)
-		}
-		tuple = next
-		c.Steps = append(c.Steps, Step{What: what, After: x.texts(tuple)})
-	}
-	return c, nil
+// settle adds what k has counted to the whole.
+func (x *explorer) settle(k *seeker) {
+	x.found.Add(int64(k.count))
+	x.transitions.Add(int64(k.moved))
+	k.count, k.moved = 0, 0
 }
 
-// beginnings returns the initial tuples again.
-func (x *explorer) beginnings() ([][]uint32, error) {
-	fresh := newExplorer(x.sys, Claims{}, Limits{Workers: 1})
-	chunks, err := fresh.initial()
-	if err != nil {
-		return nil, err
+// take returns the blocks that k has filled.
+func (k *seeker) take() []*block {
+	out := k.out
+	k.out = nil
+	return out
+}
+
+// arrive notes a state that is reached from k.from.
+func (k *seeker) arrive(a action, s state) {
+	if k.x.visit != nil {
+		k.show(a, s)
 	}
-	var tuples [][]uint32
-	for chunk := chunks[0]; len(chunk) > 0; {
-		n := chunk[0]
-		tuple := slices.Clone(chunk[1 : 1+n])
-		for i := range x.sys.Nodes { // numbers are fresh's: translate
-			number, err := x.intern(*fresh.local(tuple[i]))
-			if err != nil {
-				return nil, err
-			}
-			tuple[i] = number
+	if len(k.x.claims.Steps) > 0 {
+		k.judgeStep(s)
+	}
+	if k.orbits != nil {
+		var err error
+		if s, _, err = k.orbits.representative(s); err != nil {
+			k.err = err
+			return
 		}
-		tuples = append(tuples, tuple)
-		chunk = chunk[1+n:]
 	}
-	return tuples, nil
+	k.reached.add(s)
+}
+
+// takeIn takes in the states that were reached, in their order.
+func (k *seeker) takeIn() {
+	x := k.x
+	k.moved += k.reached.states
+	if k.room < k.reached.states {
+		x.visited.mu.RUnlock()
+		k.room += x.visited.room(k.reached.states)
+		x.visited.mu.RLock()
+	}
+	var near uint64
+	for place := 0; place < len(k.reached.words); {
+		var s state
+		s, place = k.reached.at(place)
+		near |= x.visited.touch(fingerprint(s.sum))
+	}
+	k.near = near
+	for place := 0; place < len(k.reached.words); k.order++ {
+		var s state
+		s, place = k.reached.at(place)
+		if !x.visited.add(fingerprint(s.sum)) {
+			continue
+		}
+		k.room--
+		k.count++
+		x.watch.add(k.order)
+		k.store(s)
+		k.judge(s)
+	}
+	k.reached.words, k.reached.states = k.reached.words[:0], 0
+}
+
+// store keeps s to be expanded.
+func (k *seeker) store(s state) {
+	last := len(k.out) - 1
+	size := headerWords + len(s.tuple)
+	if last < 0 || len(k.out[last].words)+size > cap(k.out[last].words) {
+		k.out = append(k.out, k.block(size))
+		last++
+	}
+	k.out[last].add(s)
+}
+
+func (k *seeker) block(size int) *block {
+	if n := len(k.spare) - 1; n >= 0 && cap(k.spare[n].words) >= size {
+		b := k.spare[n]
+		k.spare = k.spare[:n]
+		b.words, b.states = b.words[:0], 0
+		return b
+	}
+	size = max(size, blockWords)
+	k.x.memory.Add(int64(4 * size))
+	return &block{words: make([]uint32, 0, size)}
+}
+
+// judge puts the claims about single states to the test.
+func (k *seeker) judge(s state) {
+	x := k.x
+	k.after.tuple = s.tuple
+	for i, p := range x.claims.Always {
+		if !x.always[i].Load() && !p.Holds(&k.after) {
+			x.always[i].Store(true)
+			x.watch.sawAlways(i)
+		}
+	}
+	for i, p := range x.claims.Sometimes {
+		if !x.held[i].Load() && p.Holds(&k.after) {
+			x.held[i].Store(true)
+		}
+	}
+	x.watch.saw(s.sum)
+}
+
+// judgeStep puts the claims about steps to the test.
+func (k *seeker) judgeStep(s state) {
+	x := k.x
+	k.before.tuple, k.after.tuple = k.from.tuple, s.tuple
+	for i, p := range x.claims.Steps {
+		if x.steps[i].Load() {
+			continue
+		}
+		ok := false
+		if k.from.tuple == nil {
+			ok = p.Holds(nil, &k.after)
+		} else {
+			ok = p.Holds(&k.before, &k.after)
+		}
+		if !ok {
+			x.steps[i].Store(true)
+			x.watch.sawStep(i, k.order+k.reached.states)
+		}
+	}
+}
+
+// wait tells of the progress until done.
+func (x *explorer) wait(done chan struct{}) {
+	if x.limits.Progress == nil {
+		<-done
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+			x.progress()
+		}
+	}
 }

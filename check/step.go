@@ -15,101 +15,157 @@ type trigger uint32
 const (
 	triggerStart trigger = 1<<32 - 1 - iota
 	triggerRestart
-	triggerInput // less the number of the input, of which there are at most 8
-	triggerTimer = triggerInput - 8
+	triggerCrash
+	triggerInput                            // less the number of the input
+	triggerTimer = ^trigger(firstTimer)     // less the place of the timer
+	triggerOwn   = triggerTimer - maxTimers // what is greater is no message
+)
+
+const (
+	maxInputs  = 8
+	maxTimers  = 1000
+	maxSends   = 64
+	firstInput = int(^triggerInput)
+	firstTimer = 3 + maxInputs // by ^trigger
 )
 
 func inputTrigger(i int) trigger { return triggerInput - trigger(i) }
 func timerTrigger(i int) trigger { return triggerTimer - trigger(i) }
 
+func (t trigger) message() bool { return t <= triggerOwn }
+func (t trigger) timer() bool   { return t > triggerOwn && t <= triggerTimer }
+func (t trigger) input() bool   { return t > triggerTimer && t <= triggerInput }
+
 // result is what follows from a trigger in a local state.
 type result struct {
 	next  uint32
+	delta uint64 // the hash of next less that of the local state before
 	sends []uint32
-	// crashed[k] is the local state after the stable writes and k of the sends, and then a crash.
+	// crashed is the local state after the stable writes and then a crash.
 	crashed uint32
 	// ignored says that nothing followed at all.
 	ignored bool
 	wrote   bool
 }
 
-// memo remembers results. Each worker has one before the shared one.
-type memo map[uint64]*result
+// result returns what follows from t in l, if that is known already.
+func (l *local) result(t trigger, slot uint32) *result {
+	if !t.message() {
+		return l.own[^t].Load()
+	}
+	if got := l.got.Load(); got != nil && int(slot) < len(*got) {
+		return (*got)[slot].Load()
+	}
+	return nil
+}
 
 // step returns what follows from t in the local state n; it steps the machine the first time.
-func (x *explorer) step(w *worker, n uint32, t trigger) (*result, error) {
-	key := uint64(n)<<32 | uint64(t)
-	if r := w.memo[key]; r != nil {
+func (x *explorer) step(l *local, t trigger) (*result, error) {
+	var slot uint32
+	if t.message() {
+		slot = x.messages.get(uint32(t)).slot
+	}
+	if r := l.result(t, slot); r != nil {
 		return r, nil
 	}
-	if r, ok := x.results.Load(key); ok {
-		w.memo[key] = r.(*result)
-		return r.(*result), nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.result(t, slot); r != nil {
+		return r, nil
 	}
-	r, err := x.compute(n, t)
+	r, err := x.compute(l, t)
 	if err != nil {
 		return nil, err
 	}
-	stored, _ := x.results.LoadOrStore(key, r)
-	w.memo[key] = stored.(*result)
-	return stored.(*result), nil
+	if !t.message() {
+		l.own[^t].Store(r)
+		return r, nil
+	}
+	got := l.got.Load()
+	if got == nil || int(slot) >= len(*got) {
+		longer := make([]atomic.Pointer[result], slot+1+slot/2)
+		if got != nil {
+			for i := range *got {
+				longer[i].Store((*got)[i].Load())
+			}
+		}
+		got = &longer
+		l.got.Store(got)
+	}
+	(*got)[slot].Store(r)
+	return r, nil
 }
 
-func (x *explorer) compute(n uint32, t trigger) (*result, error) {
-	atomic.AddInt64(&x.stepped, 1)
-	before := x.local(n)
-	after := local{node: before.node, up: true, started: before.started,
+func (x *explorer) compute(before *local, t trigger) (*result, error) {
+	if t == triggerCrash {
+		down, err := x.intern(snapshot{node: before.node, started: true, records: before.records})
+		return &result{next: down, delta: x.local(down).hash - before.hash}, err
+	}
+	x.stepped.Add(1)
+	after := snapshot{node: before.node, up: true, started: before.started,
 		records: before.records, timers: before.timers}
 	ev := x.event(before, t, &after)
 	var err error
 	if t == triggerRestart {
-		node := x.sys.Nodes[before.node]
-		anew := node.Anew
-		if anew == nil {
-			anew = node.New[0]
-		}
-		after.machine = anew()
-	} else if after.machine, err = x.copyMachine(before); err != nil {
+		after.machine = x.anew(before.node)
+	} else if after.machine, err = x.remake(before); err != nil {
 		return nil, err
 	}
 	var out protocol.Effects
 	after.machine.Step(ev, &out)
+	return x.resultOf(before, after, out)
+}
 
+// anew makes a node's machine after a crash.
+func (x *explorer) anew(node int) protocol.Machine {
+	n := x.sys.Nodes[node]
+	if n.Anew != nil {
+		return n.Anew()
+	}
+	return n.New[0]()
+}
+
+func (x *explorer) resultOf(before *local, after snapshot, out protocol.Effects) (*result, error) {
 	after.records = applyWrites(after.records, out.Writes)
 	after.timers = applyTimers(after.timers, out.Timers)
+	if id := x.sys.Nodes[before.node].ID; len(out.Sends) > maxSends || len(after.timers) > maxTimers {
+		return nil, fmt.Errorf("%w: %s sends %d messages in one step and has %d timers; %d and %d are allowed",
+			ErrSystem, id, len(out.Sends), len(after.timers), maxSends, maxTimers)
+	}
 	r := &result{wrote: len(out.Writes) > 0}
 	for _, s := range out.Sends {
-		m, err := x.internMessage(before.node, s)
+		m, err := x.internSend(before.node, s)
 		if err != nil {
 			return nil, err
 		}
 		r.sends = append(r.sends, m)
 	}
-	down := local{node: before.node, started: true, records: after.records}
-	if r.crashed, err = x.intern(down); err != nil {
+	var err error
+	if r.crashed, err = x.intern(snapshot{node: before.node, started: true, records: after.records}); err != nil {
 		return nil, err
 	}
 	if r.next, err = x.intern(after); err != nil {
 		return nil, err
 	}
-	r.ignored = r.next == n && len(r.sends) == 0
+	r.delta = x.local(r.next).hash - before.hash
+	r.ignored = r.next == before.number && len(r.sends) == 0
 	return r, nil
 }
 
 // event makes the event for t, and notes in after what giving it uses up.
-func (x *explorer) event(before *local, t trigger, after *local) protocol.Event {
+func (x *explorer) event(before *local, t trigger, after *snapshot) protocol.Event {
 	switch {
 	case t == triggerStart:
 		after.started = true
 		return protocol.Start{}
 	case t == triggerRestart:
 		return protocol.Recover{Records: maps.Clone(before.records)}
-	case t > triggerInput-8:
+	case t.input():
 		return protocol.Input{Value: x.sys.Nodes[before.node].Inputs[triggerInput-t]}
-	case t > triggerTimer-256:
-		name := before.timers[triggerTimer-t]
-		after.timers = slices.DeleteFunc(slices.Clone(before.timers), func(s string) bool { return s == name })
-		return protocol.Expire{Timer: name}
+	case t.timer():
+		i := int(triggerTimer - t)
+		after.timers = slices.Delete(slices.Clone(before.timers), i, i+1)
+		return protocol.Expire{Timer: before.timers[i]}
 	}
 	m := x.messages.get(uint32(t))
 	return protocol.Receive{From: x.sys.Nodes[m.from].ID, Message: m.value}
@@ -148,58 +204,4 @@ func applyTimers(armed []string, timers []protocol.Timer) []string {
 		}
 	}
 	return armed
-}
-
-// action is what leads from one global state to the next.
-type action struct {
-	kind kind
-	node int
-	t    trigger
-	sent int // of the sends, before a crash within the step
-}
-
-type kind uint8
-
-const (
-	stepped    kind = iota
-	cut             // stepped, and crashed after the writes and some sends
-	crashed         // between steps
-	lost            // a message is lost
-	dropped         // a message reached a node that is down
-	duplicated      // a message was delivered and stays under way
-)
-
-// faulty reports whether the action is a fault.
-func (a action) faulty() bool { return a.kind != stepped && a.kind != dropped || a.t == triggerRestart }
-
-func (x *explorer) describe(a action, before *local) string {
-	id := x.sys.Nodes[a.node].ID
-	var what string
-	switch {
-	case a.kind == crashed:
-		return fmt.Sprintf("%s crashes", id)
-	case a.t == triggerStart:
-		what = fmt.Sprintf("%s starts", id)
-	case a.t == triggerRestart:
-		what = fmt.Sprintf("%s is made anew", id)
-	case a.t > triggerInput-8:
-		what = fmt.Sprintf("%s is given %s", id, text(x.sys.Nodes[a.node].Inputs[triggerInput-a.t]))
-	case a.t > triggerTimer-256:
-		what = fmt.Sprintf("%s: timer %s runs out", id, before.timers[triggerTimer-a.t])
-	default:
-		m := x.messages.get(uint32(a.t))
-		what = fmt.Sprintf("%s gets %s from %s", id, text(m.value), x.sys.Nodes[m.from].ID)
-		switch a.kind {
-		case lost:
-			return fmt.Sprintf("%s from %s to %s is lost", text(m.value), x.sys.Nodes[m.from].ID, id)
-		case dropped:
-			return what + ", which is down"
-		case duplicated:
-			what += ", and will again"
-		}
-	}
-	if a.kind == cut {
-		what += fmt.Sprintf(", and crashes when %d of its messages have left", a.sent)
-	}
-	return what
 }

@@ -1,197 +1,408 @@
 package check
 
-import "slices"
-
-// The faults used up are kept in one number, eight bits for each kind. An unlimited budget is not
-// counted.
-const (
-	crashShift     = 0
-	restartShift   = 8
-	lossShift      = 16
-	duplicateShift = 24
+import (
+	"math/bits"
+	"slices"
 )
 
-// spend returns used with one more fault of a kind, and whether the budget allows it.
-func spend(used uint32, shift, budget int) (uint32, bool) {
-	switch {
-	case budget == Unlimited:
-		return used, true
-	case int(used>>shift&0xff) >= budget:
-		return used, false
-	}
-	return used + 1<<shift, true
+// state is a global state: a tuple of the number of each node's local state, then the number of the
+// world, then the messages under way; and the sum of the hashes of these parts.
+//
+// Where duplication is unlimited a message stays under way for ever: the messages are a set, as the
+// bits of words of 32. Else they are a list of numbers in order, as often as they are under way.
+type state struct {
+	tuple []uint32
+	sum   uint64
 }
 
-// successors calls emit with every action that is possible in the state and the state that it leads
-// to. The tuple given to emit is valid during the call only.
-func (x *explorer) successors(w *worker, tuple []uint32, emit func(action, []uint32)) error {
-	n := len(x.sys.Nodes)
+// worker is what one goroutine needs to find successors.
+type worker struct {
+	x *explorer
+	// What the tables showed when they were last looked at.
+	locals   []*local
+	messages []*message
+	// at are the local states of the state whose successors are sought.
+	at []*local
+	// tuple and sum are the successor that is being made.
+	tuple []uint32
+	sum   uint64
+	// faultless leaves out what a budget would have to allow.
+	faultless bool
+	emit      func(action, state)
+	// err is what went wrong in emit.
+	err error
+}
+
+func (x *explorer) newWorker() *worker {
+	return &worker{x: x, at: make([]*local, len(x.sys.Nodes))}
+}
+
+func (w *worker) local(n uint32) *local {
+	if int(n) >= len(w.locals) {
+		w.locals = *w.x.locals.shown.Load()
+	}
+	return w.locals[n]
+}
+
+func (w *worker) message(n uint32) *message {
+	if int(n) >= len(w.messages) {
+		w.messages = *w.x.messages.shown.Load()
+	}
+	return w.messages[n]
+}
+
+func (w *worker) step(l *local, t trigger, slot uint32) (*result, error) {
+	if r := l.result(t, slot); r != nil {
+		return r, nil
+	}
+	return w.x.step(l, t)
+}
+
+// successors calls emit with every action that is possible in s and the state that it leads to. The
+// state is valid during the call only. The order of calls depends on s and the numbers of things
+// alone.
+func (w *worker) successors(s state, emit func(action, state)) error {
+	x, n := w.x, len(w.at)
+	w.emit = emit
+	for i := range w.at {
+		w.at[i] = w.local(s.tuple[i])
+	}
 	quiet := true // no message is on its way to a node that is up, and nobody has yet to start
-	for i := range n {
-		l := x.local(tuple[i])
+	for i, l := range w.at {
 		if l.up && !l.started {
 			quiet = false
-			if err := x.take(w, tuple, action{node: i, t: triggerStart}, -1, emit); err != nil {
+			if err := w.take(s, action{node: i, t: triggerStart}, 0, -1); err != nil {
 				return err
 			}
 		}
 	}
-	for j := n + 1; j < len(tuple); j++ {
-		m := x.messages.get(tuple[j])
-		if x.local(tuple[m.to]).up {
-			quiet = false
-		}
-		if j > n+1 && tuple[j] == tuple[j-1] {
-			continue // a second copy leads nowhere else
-		}
-		if err := x.deliveries(w, tuple, j, m, emit); err != nil {
+	arriving, err := w.deliveries(s)
+	if err != nil {
+		return err
+	}
+	quiet = quiet && !arriving
+	for i := range w.at {
+		if err := w.own(s, i, quiet); err != nil {
 			return err
 		}
 	}
-	for i := range n {
-		if err := x.own(w, tuple, i, quiet, emit); err != nil {
-			return err
+	if x.links && !w.faultless {
+		for i, turn := range x.turnsOf(s.tuple[n]) {
+			w.begin(s)
+			w.setWorld(turn.to)
+			w.purge()
+			w.emit(action{kind: turn.kind, turn: i}, w.now())
 		}
 	}
-	return nil
+	return w.err
 }
 
-// deliveries are what can become of the message at place j.
-func (x *explorer) deliveries(w *worker, tuple []uint32, j int, m *message, emit func(action, []uint32)) error {
-	n, faults := len(x.sys.Nodes), x.sys.Faults
-	a := action{node: m.to, t: trigger(tuple[j])}
-	stays := faults.Duplicates == Unlimited
-	if !stays {
-		if used, ok := spend(tuple[n], lossShift, faults.Losses); ok {
-			a.kind = lost
-			emit(a, w.change(tuple, m.to, tuple[m.to], used, j, nil))
+// deliveries are what can become of the messages. It reports whether one is on its way to a node that
+// is up.
+func (w *worker) deliveries(s state) (arriving bool, err error) {
+	n := len(w.at)
+	if w.x.forever {
+		for k, word := range s.tuple[n+1:] {
+			for ; word != 0; word &= word - 1 {
+				arrives, err := w.deliverCopy(s, uint32(k<<5+bits.TrailingZeros32(word)))
+				if err != nil {
+					return false, err
+				}
+				arriving = arriving || arrives
+			}
+		}
+		return arriving, nil
+	}
+	for place := n + 1; place < len(s.tuple); place++ {
+		m := w.message(s.tuple[place])
+		arriving = arriving || w.at[m.to].up
+		if place > n+1 && s.tuple[place] == s.tuple[place-1] {
+			continue // a second copy leads nowhere else
+		}
+		if err := w.deliver(s, place, m); err != nil {
+			return false, err
 		}
 	}
-	switch l := x.local(tuple[m.to]); {
-	case !l.up && stays:
+	return arriving, nil
+}
+
+// deliverCopy delivers a message that stays under way. While a link is cut it is held up. It reports
+// whether the message may arrive.
+func (w *worker) deliverCopy(s state, number uint32) (bool, error) {
+	m := w.message(number)
+	l := w.at[m.to]
+	if !l.up || w.x.links && w.x.worlds.get(s.tuple[len(w.at)]).severed(m.from, m.to) {
+		return false, nil
+	}
+	if l.started {
+		if err := w.take(s, action{node: m.to, t: trigger(number)}, m.slot, -1); err != nil {
+			return true, err
+		}
+	}
+	return true, w.lie(s, number, -1)
+}
+
+// deliver is what can become of the message at a place.
+func (w *worker) deliver(s state, place int, m *message) error {
+	a := action{node: m.to, t: trigger(s.tuple[place])}
+	if after, ok := w.spend(s, loss); ok {
+		a.kind = lost
+		w.begin(s)
+		w.setWorld(after)
+		w.remove(place)
+		w.emit(a, w.now())
+	}
+	l := w.at[m.to]
+	switch {
 	case !l.up:
 		a.kind = dropped
-		emit(a, w.change(tuple, m.to, tuple[m.to], tuple[n], j, nil))
+		w.begin(s)
+		w.remove(place)
+		w.emit(a, w.now())
 	case l.started:
 		a.kind = stepped
-		gone := j
-		if stays {
-			gone = -1
-		}
-		if err := x.take(w, tuple, a, gone, emit); err != nil {
+		if err := w.take(s, a, m.slot, place); err != nil {
 			return err
 		}
-		if used, ok := spend(tuple[n], duplicateShift, faults.Duplicates); ok && !stays {
-			r, err := x.step(w, tuple[m.to], a.t)
+		if after, ok := w.spend(s, duplication); ok {
+			r, err := w.step(l, a.t, m.slot)
 			if err != nil {
 				return err
 			}
 			a.kind = duplicated
-			emit(a, w.change(tuple, m.to, r.next, used, -1, r.sends))
+			w.begin(s)
+			w.setWorld(after)
+			w.set(a.node, r)
+			w.send(r.sends, ^uint64(0))
+			w.emit(a, w.now())
 		}
+	}
+	return w.lie(s, s.tuple[place], place)
+}
+
+// lie puts a lie of a liar in the place of a message, or beside one that stays under way.
+func (w *worker) lie(s state, number uint32, place int) error {
+	if w.x.sys.Lie == nil {
+		return nil
+	}
+	after, ok := w.spend(s, lying)
+	if !ok {
+		return nil
+	}
+	lies, err := w.x.lies(number)
+	if err != nil {
+		return err
+	}
+	for _, lie := range lies {
+		w.begin(s)
+		w.setWorld(after)
+		if place >= 0 {
+			w.remove(place)
+		}
+		w.add(lie)
+		w.emit(action{kind: altered, node: w.message(number).to, t: trigger(number), lie: lie}, w.now())
 	}
 	return nil
 }
 
 // own are the actions of node i that need no message.
-func (x *explorer) own(w *worker, tuple []uint32, i int, quiet bool, emit func(action, []uint32)) error {
-	n, faults := len(x.sys.Nodes), x.sys.Faults
-	l := x.local(tuple[i])
+func (w *worker) own(s state, i int, quiet bool) error {
+	l := w.at[i]
 	if !l.up {
-		if used, ok := spend(tuple[n], restartShift, faults.Restarts); ok {
-			a := action{node: i, t: triggerRestart}
-			r, err := x.step(w, tuple[i], a.t)
+		if after, ok := w.spend(s, restart); ok {
+			r, err := w.step(l, triggerRestart, 0)
 			if err != nil {
 				return err
 			}
-			emit(a, w.change(tuple, i, r.next, used, -1, r.sends))
+			w.begin(s)
+			w.setWorld(after)
+			w.set(i, r)
+			w.send(r.sends, ^uint64(0))
+			w.emit(action{node: i, t: triggerRestart}, w.now())
 		}
 		return nil
 	}
-	if used, ok := spend(tuple[n], crashShift, faults.Crashes); ok {
-		down, err := x.intern(local{node: i, started: true, records: l.records})
+	if after, ok := w.spend(s, crash); ok {
+		r, err := w.step(l, triggerCrash, 0)
 		if err != nil {
 			return err
 		}
-		emit(action{kind: crashed, node: i}, w.change(tuple, i, down, used, -1, nil))
+		w.begin(s)
+		w.setWorld(after)
+		w.set(i, r)
+		w.purge()
+		w.emit(action{kind: crashed, node: i, t: triggerCrash}, w.now())
 	}
 	if !l.started {
 		return nil
 	}
-	for k := range x.sys.Nodes[i].Inputs {
-		if err := x.take(w, tuple, action{node: i, t: inputTrigger(k)}, -1, emit); err != nil {
+	for k := range w.x.sys.Nodes[i].Inputs {
+		if err := w.take(s, action{node: i, t: inputTrigger(k)}, 0, -1); err != nil {
 			return err
 		}
 	}
-	if x.sys.Model == Synchronous && !quiet {
+	if w.x.sys.Model == Synchronous && !quiet {
 		return nil
 	}
 	for k := range l.timers {
-		if err := x.take(w, tuple, action{node: i, t: timerTrigger(k)}, -1, emit); err != nil {
+		if err := w.take(s, action{node: i, t: timerTrigger(k)}, 0, -1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// take steps a node, wholly and, where the budget allows, up to a crash after the writes and each
-// number of sends. The message at place gone, if any, is used up.
-func (x *explorer) take(w *worker, tuple []uint32, a action, gone int, emit func(action, []uint32)) error {
-	n := len(x.sys.Nodes)
-	r, err := x.step(w, tuple[a.node], a.t)
+// take steps a node, wholly and, where the budget allows, up to a crash after the writes and some of
+// the sends. The message at place, if any, is used up.
+func (w *worker) take(s state, a action, slot uint32, place int) error {
+	r, err := w.step(w.at[a.node], a.t, slot)
 	if err != nil {
 		return err
 	}
-	if r.ignored && gone < 0 {
+	if r.ignored && place < 0 {
 		return nil
 	}
-	emit(a, w.change(tuple, a.node, r.next, tuple[n], gone, r.sends))
-	used, ok := spend(tuple[n], crashShift, x.sys.Faults.Crashes)
+	w.begin(s)
+	w.set(a.node, r)
+	if place >= 0 {
+		w.remove(place)
+	}
+	w.send(r.sends, ^uint64(0))
+	w.emit(a, w.now())
+	after, ok := w.spend(s, crash)
 	if !ok {
 		return nil
 	}
-	first := 1
-	if r.wrote {
-		first = 0
-	}
-	for k := first; k < len(r.sends) || k == 0; k++ {
-		b := a
-		b.kind, b.sent = cut, k
-		emit(b, w.change(tuple, a.node, r.crashed, used, gone, r.sends[:k]))
-	}
+	a.kind = cut
+	w.x.departures(len(r.sends), r.wrote, func(sent uint64) {
+		a.sent = sent
+		w.begin(s)
+		w.setWorld(after)
+		w.sum += w.local(r.crashed).hash - w.at[a.node].hash
+		w.tuple[a.node] = r.crashed
+		if place >= 0 {
+			w.remove(place)
+		}
+		w.purge()
+		w.send(r.sends, sent)
+		w.emit(a, w.now())
+	})
 	return nil
 }
 
-// change returns tuple, in w's scratch memory, with node's local state, the faults used, the
-// message at place gone taken away and sends added. In the synchronous model delays are bounded,
-// so what reaches a node that is down is lost there and then: it does not wait for a restart.
-func (w *worker) change(tuple []uint32, node int, state, used uint32, gone int, sends []uint32) []uint32 {
-	n := len(w.x.sys.Nodes)
-	t := append(w.tuple[:0], tuple...)
-	t[node], t[n] = state, used
-	if gone >= 0 {
-		t = slices.Delete(t, gone, gone+1)
+// departures calls yield with each set of sends, as bits, that may have left before a crash within
+// the step: the first few, or any where nodes are interchangeable, for the order in which a machine
+// turns to them would tell them apart. A step that wrote nothing leaves nothing behind without a
+// send, and one whose sends have all left has not crashed within.
+func (x *explorer) departures(sends int, wrote bool, yield func(sent uint64)) {
+	if wrote {
+		yield(0)
 	}
-	synchronous := w.x.sys.Model == Synchronous
-	if synchronous && !w.x.local(state).up {
-		kept := t[:n+1]
-		for _, m := range t[n+1:] {
-			if w.x.messages.get(m).to != node {
-				kept = append(kept, m)
+	for k := 1; k < sends; k++ {
+		if x.symmetry == nil {
+			yield(1<<k - 1)
+		}
+	}
+	if x.symmetry == nil {
+		return
+	}
+	for sent := uint64(1); sent+1 < 1<<sends; sent++ {
+		yield(sent)
+	}
+}
+
+func (w *worker) spend(s state, f fault) (uint32, bool) {
+	if w.x.budget[f] == 0 || w.faultless {
+		return 0, false
+	}
+	return w.x.spend(s.tuple[len(w.at)], f)
+}
+
+// The successor in the making. It begins as the state that it follows.
+
+func (w *worker) begin(s state) {
+	w.tuple, w.sum = append(w.tuple[:0], s.tuple...), s.sum
+}
+
+func (w *worker) now() state { return state{w.tuple, w.sum} }
+
+func (w *worker) set(node int, r *result) {
+	w.tuple[node] = r.next
+	w.sum += r.delta
+}
+
+func (w *worker) setWorld(number uint32) {
+	n := len(w.at)
+	if before := w.tuple[n]; before != number {
+		w.sum += w.x.worlds.get(number).hash - w.x.worlds.get(before).hash
+		w.tuple[n] = number
+	}
+}
+
+// send adds those of the sends whose bit is set.
+func (w *worker) send(sends []uint32, which uint64) {
+	for i, m := range sends {
+		if which>>i&1 != 0 && !w.vanishes(w.message(m)) {
+			w.add(m)
+		}
+	}
+}
+
+// vanishes reports whether a message cannot arrive: in the synchronous model delays are bounded, so
+// what reaches a node that is down is lost there and then and does not wait for a restart; and
+// what meets a link that is cut is lost, unless messages stay under way for ever.
+func (w *worker) vanishes(m *message) bool {
+	if w.x.sys.Model == Synchronous && !w.local(w.tuple[m.to]).up {
+		return true
+	}
+	return w.x.links && !w.x.forever && w.x.worlds.get(w.tuple[len(w.at)]).severed(m.from, m.to)
+}
+
+// purge takes away what vanishes.
+func (w *worker) purge() {
+	if w.x.sys.Model != Synchronous && (!w.x.links || w.x.forever) {
+		return
+	}
+	n := len(w.at) + 1
+	if !w.x.forever {
+		for place := len(w.tuple) - 1; place >= n; place-- {
+			if w.vanishes(w.message(w.tuple[place])) {
+				w.remove(place)
 			}
 		}
-		t = kept
+		return
 	}
-	for _, m := range sends {
-		if synchronous && !w.x.local(t[w.x.messages.get(m).to]).up {
-			continue
+	for k := range w.tuple[n:] {
+		for word := w.tuple[n+k]; word != 0; word &= word - 1 {
+			bit := bits.TrailingZeros32(word)
+			if m := w.message(uint32(k<<5 + bit)); w.vanishes(m) {
+				w.tuple[n+k] &^= 1 << bit
+				w.sum -= m.hash
+			}
 		}
-		at, known := slices.BinarySearch(t[n+1:], m)
-		if known && w.x.sys.Faults.Duplicates == Unlimited {
-			continue
-		}
-		t = slices.Insert(t, n+1+at, m)
 	}
-	w.tuple = t
-	return t
+}
+
+func (w *worker) add(number uint32) {
+	n := len(w.at) + 1
+	if !w.x.forever {
+		at, _ := slices.BinarySearch(w.tuple[n:], number)
+		w.tuple = slices.Insert(w.tuple, n+at, number)
+		w.sum += w.message(number).hash
+		return
+	}
+	word := n + int(number>>5)
+	for len(w.tuple) <= word {
+		w.tuple = append(w.tuple, 0)
+	}
+	if bit := uint32(1) << (number & 31); w.tuple[word]&bit == 0 {
+		w.tuple[word] |= bit
+		w.sum += w.message(number).hash
+	}
+}
+
+// remove takes away the message at a place of the list.
+func (w *worker) remove(place int) {
+	w.sum -= w.message(w.tuple[place]).hash
+	w.tuple = slices.Delete(w.tuple, place, place+1)
 }

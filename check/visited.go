@@ -1,80 +1,103 @@
 package check
 
-import "sync"
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
 
-// visited is the set of states seen, as fingerprints, each with the fingerprint of the state that
-// it was first reached from. A fingerprint of 0 is written as 1.
+// visited is the set of states seen, as fingerprints in a table with open addressing. Adding takes no
+// lock. Whoever adds holds mu for reading, and has room; to make room takes mu for writing, so that
+// the table grows while nobody adds.
+//
+// A fingerprint's place is its share of all fingerprints. So a longer table has its entries in the same
+// order, and growing reads and writes memory from front to back; and the table may have any length.
 type visited struct {
-	shards [256]shard
+	mu       sync.RWMutex
+	slots    []uint64 // 0 is free
+	reserved int      // slots that are used or for which a worker has room
 }
 
-type shard struct {
-	mu    sync.Mutex
-	table []seen // a power of two long, with open addressing
-	used  int
-}
+const (
+	fewestSlots = 1 << 12
+	roomAtOnce  = 256
+)
 
-type seen struct{ state, parent uint64 }
-
-func fingerprint(h uint64) uint64 {
-	if h == 0 {
+// fingerprint makes the sum of a state's hashes a fingerprint: 0 marks a free slot.
+func fingerprint(sum uint64) uint64 {
+	if sum == 0 {
 		return 1
 	}
-	return h
+	return sum
 }
 
-// add puts state in the set and reports whether it is new. A parent of 0 marks an initial state.
-func (v *visited) add(state, parent uint64) bool {
-	s := &v.shards[state>>56]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if 4*(s.used+1) > 3*len(s.table) {
-		s.grow()
+// room reserves slots for one worker, who must not hold mu: at least as many as are needed. It
+// returns how many.
+func (v *visited) room(needed int) int {
+	needed = max(needed, roomAtOnce)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for 4*(v.reserved+needed) > 3*len(v.slots) {
+		v.grow()
 	}
-	i := s.find(state)
-	if s.table[i].state == state {
-		return false
+	v.reserved += needed
+	return needed
+}
+
+func (v *visited) grow() {
+	old := v.slots
+	v.slots = make([]uint64, max(fewestSlots, len(old)+len(old)/2))
+	for _, h := range old {
+		if h != 0 {
+			v.slots[v.find(h)] = h
+		}
 	}
-	s.table[i] = seen{state, parent}
-	s.used++
-	return true
 }
 
-// parent returns the fingerprint of the state from which state was first reached.
-func (v *visited) parent(state uint64) uint64 {
-	s := &v.shards[state>>56]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.table[s.find(state)].parent
+// place returns where to look for h first.
+func (v *visited) place(h uint64) int {
+	place, _ := bits.Mul64(h, uint64(len(v.slots)))
+	return int(place)
 }
 
-// find returns where state is, or belongs.
-func (s *shard) find(state uint64) int {
-	mask := len(s.table) - 1
-	for i := int(state) & mask; ; i = (i + 1) & mask {
-		if s.table[i].state == state || s.table[i].state == 0 {
+// touch brings the slot where h is likely to be near the processor. The slots for several
+// fingerprints are fetched at once, where add waits for each.
+func (v *visited) touch(h uint64) uint64 { return atomic.LoadUint64(&v.slots[v.place(h)]) }
+
+// add puts a fingerprint in the set and reports whether it is new.
+func (v *visited) add(h uint64) bool {
+	for i := v.place(h); ; i++ {
+		if i == len(v.slots) {
+			i = 0
+		}
+		there := atomic.LoadUint64(&v.slots[i])
+		if there == 0 {
+			if atomic.CompareAndSwapUint64(&v.slots[i], 0, h) {
+				return true
+			}
+			there = atomic.LoadUint64(&v.slots[i])
+		}
+		if there == h {
+			return false
+		}
+	}
+}
+
+// find returns the slot where h is, or belongs. Nobody adds meanwhile.
+func (v *visited) find(h uint64) int {
+	for i := v.place(h); ; i++ {
+		if i == len(v.slots) {
+			i = 0
+		}
+		if v.slots[i] == h || v.slots[i] == 0 {
 			return i
 		}
 	}
 }
 
-func (s *shard) grow() {
-	old := s.table
-	s.table = make([]seen, max(64, 2*len(old)))
-	for _, e := range old {
-		if e.state != 0 {
-			s.table[s.find(e.state)] = e
-		}
-	}
-}
-
 // bytes is the memory that the set takes.
-func (v *visited) bytes() (n int) {
-	for i := range v.shards {
-		s := &v.shards[i]
-		s.mu.Lock()
-		n += 16 * len(s.table)
-		s.mu.Unlock()
-	}
-	return n
+func (v *visited) bytes() int {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return 8 * len(v.slots)
 }
