@@ -6,7 +6,6 @@ package trace
 
 import (
 	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
@@ -100,51 +99,10 @@ func (e Event) Point() string {
 	fmt.Fprintf(&b, "%s %s", e.Node, e.Kind)
 	if e.Value != nil {
 		b.WriteByte(' ')
-		b.WriteString(brief(e.Value))
+		b.WriteString(Brief(e.Value))
 	}
 	if e.Peer != "" {
 		fmt.Fprintf(&b, " to %s", e.Peer)
 	}
 	return b.String()
-}
-
-// brief names a value by its type and by those of its fields that are the field's own words:
-// decisions, votes and outcomes.
-func brief(v any) string {
-	switch v := v.(type) {
-	case protocol.Receive:
-		return fmt.Sprintf("%s from %s", brief(v.Message), v.From)
-	case protocol.Input:
-		return brief(v.Value)
-	case protocol.Expire:
-		return "timer " + v.Timer
-	case []protocol.Write:
-		names := make([]string, len(v))
-		for i, w := range v {
-			names[i] = "delete"
-			if w.Record != nil {
-				names[i] = brief(w.Record)
-			}
-		}
-		return strings.Join(names, ",")
-	}
-	rv := reflect.Indirect(reflect.ValueOf(v))
-	name := rv.Type().Name()
-	if rv.Kind() != reflect.Struct {
-		return name
-	}
-	var words []string
-	for i := range rv.NumField() {
-		f := rv.Field(i)
-		if f.Kind() != reflect.Uint8 || !f.CanInterface() {
-			continue
-		}
-		if s, ok := f.Interface().(fmt.Stringer); ok && !f.IsZero() {
-			words = append(words, s.String())
-		}
-	}
-	if len(words) > 0 {
-		name += "(" + strings.Join(words, " ") + ")"
-	}
-	return name
 }

@@ -48,8 +48,9 @@ type config struct {
 	Tokens         []tokenConfig              `yaml:"tokens"`
 	TLS            *tlsConfig                 `yaml:"tls"`
 
-	name string     // of the file, for errors; empty for defaults
-	root *yaml.Node // of the file, for line numbers
+	name  string     // of the file, for errors; empty for defaults
+	trace string     // the file that takes the trace; empty for none
+	root  *yaml.Node // of the file, for line numbers
 }
 
 type logConfig struct {

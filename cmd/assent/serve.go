@@ -24,6 +24,7 @@ func (p *program) serveCommand() *cobra.Command {
 	var (
 		t       = target{p: p}
 		listen  string
+		traceTo string
 		example bool
 		asJSON  bool
 		level   slog.Level
@@ -40,6 +41,7 @@ second one at once: nothing that was decided is lost either way.`,
 		Example: `  assent serve
   assent serve --print-config-example > assent.yaml
   ORDERS_DSN=postgres://app@db/orders assent serve -c assent.yaml
+  assent serve --trace run.trace
   assent serve --resource orders=postgres:///orders --resource cache=kv:/var/lib/cache`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -57,6 +59,7 @@ second one at once: nothing that was decided is lost either way.`,
 					return err
 				}
 			}
+			cfg.trace = traceTo
 			return p.serve(cmd.Context(), cfg, p.logger(asJSON, level))
 		},
 	}
@@ -65,6 +68,7 @@ second one at once: nothing that was decided is lost either way.`,
 	f.StringVar(&t.dataDir, "data-dir", "", "keep the data in this `directory` (default "+defaultDataDir+")")
 	f.StringArrayVar(&t.resources, "resource", nil, "serve this resource too: `NAME=SOURCE`, where SOURCE is postgres://… or kv:PATH")
 	f.StringVar(&listen, "listen", "", "listen on this `address` (default "+defaultListen+")")
+	f.StringVar(&traceTo, "trace", "", "write what every transaction does to this `file`, for assent chart")
 	f.BoolVar(&example, "print-config-example", false, "print a configuration with every key, and exit")
 	f.BoolVar(&asJSON, "log-json", false, "write the log as JSON")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "write the log from this `level` on: debug, info, warn or error")

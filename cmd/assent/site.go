@@ -157,8 +157,12 @@ func (p *program) openManager(ctx context.Context, s *site, logger *slog.Logger)
 	if err != nil {
 		return err
 	}
+	observer, err := s.openTrace()
+	if err != nil {
+		return err
+	}
 	s.manager, err = assent.Open(ctx, assent.Config{
-		Log: s.log, Resources: s.resources, Logger: logger,
+		Log: s.log, Resources: s.resources, Logger: logger, Observer: observer,
 		Timeout: t.Transaction, PrepareTimeout: t.Prepare, FinishTimeout: t.Finish,
 		FinishWait: t.FinishWait, ScanInterval: t.ScanInterval,
 	})

@@ -17,6 +17,7 @@ import (
 	"assent/resource"
 	"assent/resource/kv"
 	"assent/resource/postgres"
+	"assent/trace"
 )
 
 // The names of the machines, as the transaction manager knows them.
@@ -32,10 +33,14 @@ type setup struct {
 	Dir      string   `json:"dir"`
 	Postgres []string `json:"postgres,omitempty"`
 	Workers  int      `json:"workers"`
+	// Trace is the file that takes the trace of all registrars, one after the other.
+	Trace string `json:"trace,omitempty"`
 }
 
 // campus is the three machines and the decision log, open in this process.
 type campus struct {
+	traceTo string
+	trace   *trace.File
 	logger  *slog.Logger
 	log     *disk.Log
 	a, b    machine
@@ -45,7 +50,7 @@ type campus struct {
 
 // openCampus opens everything at once, for each store has its own log to read.
 func openCampus(ctx context.Context, s setup, log io.Writer) (*campus, error) {
-	c := &campus{logger: slog.New(slog.NewTextHandler(log, nil))}
+	c := &campus{traceTo: s.Trace, logger: slog.New(slog.NewTextHandler(log, nil))}
 	var group sync.WaitGroup
 	errs := make([]error, 4)
 	for i, open := range [...]func() error{
@@ -94,9 +99,14 @@ func openMachine(ctx context.Context, s setup, i int, name string, logger *slog.
 
 // manage opens the transaction manager, which begins to recover.
 func (c *campus) manage(ctx context.Context) (err error) {
-	c.manager, err = assent.Open(ctx, assent.Config{
-		Log: c.log, Resources: c.resources(), Logger: c.logger, ScanInterval: time.Second,
-	})
+	cfg := assent.Config{Log: c.log, Resources: c.resources(), Logger: c.logger, ScanInterval: time.Second}
+	if c.traceTo != "" { // the log is open, so no other process writes it
+		if c.trace, err = assent.OpenTrace(c.traceTo, cfg.Resources); err != nil {
+			return err
+		}
+		cfg.Observer = c.trace
+	}
+	c.manager, err = assent.Open(ctx, cfg)
 	return err
 }
 
@@ -118,6 +128,9 @@ func (c *campus) close() (err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		err = c.manager.Close(ctx)
+	}
+	if c.trace != nil {
+		err = errors.Join(err, c.trace.Close())
 	}
 	for _, m := range []machine{c.a, c.b} {
 		if m != nil {

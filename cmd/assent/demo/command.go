@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -21,6 +22,7 @@ type options struct {
 	keep, json                   bool
 	postgres                     []string
 	sabotage                     string
+	trace                        string
 }
 
 // Command returns the subcommand demo. Its process starts itself again as the registrar, by the
@@ -41,6 +43,7 @@ what it was told. Nothing needs to be installed; --postgres puts the students in
 The exit status is 0 only if nothing is in doubt and nothing mismatches.`,
 		Example: `  assent demo
   assent demo --kills 50 --transactions 20000 --json
+  assent demo --kills 3 --transactions 300 --trace demo.trace
   assent demo --postgres postgres:///a,postgres:///b`,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
@@ -58,6 +61,11 @@ The exit status is 0 only if nothing is in doubt and nothing mismatches.`,
 			if err := o.validate(); err != nil {
 				return err
 			}
+			if o.trace != "" {
+				if err := newFile(o.trace); err != nil {
+					return err
+				}
+			}
 			return runCommand(cmd, o)
 		},
 	}
@@ -73,10 +81,20 @@ The exit status is 0 only if nothing is in doubt and nothing mismatches.`,
 	f.BoolVar(&o.keep, "keep", false, "keep the machines")
 	f.BoolVar(&o.json, "json", false, "print the verdict as JSON")
 	f.StringVar(&dsns, "postgres", "", "two connection strings, separated by a comma: keep the students there, in a schema "+schema)
+	f.StringVar(&o.trace, "trace", "", "write what every transaction does to this new `file`, kills and all, for assent chart")
 	f.StringVar(&o.sabotage, "sabotage", "", "spoil the stores before they are compared: "+strings.Join(sabotages(), ", "))
 	cobra.CheckErr(f.MarkHidden("sabotage"))
 	cmd.AddCommand(registrarCommand())
 	return cmd
+}
+
+// newFile makes the file for the trace. One that is there may be the trace of another run.
+func newFile(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("--trace needs a new file: %w", err)
+	}
+	return f.Close()
 }
 
 func (o options) validate() error {

@@ -79,7 +79,7 @@ func (d *demo) directory() (remove func() error, err error) {
 	dir := d.o.dir
 	if dir == "" {
 		dir, err = os.MkdirTemp("", "assent-demo-")
-		d.setup = setup{Dir: dir, Postgres: d.o.postgres, Workers: d.o.workers}
+		d.setup = setup{Dir: dir, Postgres: d.o.postgres, Workers: d.o.workers, Trace: d.o.trace}
 		return func() error { return os.RemoveAll(dir) }, err
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
@@ -96,7 +96,7 @@ func (d *demo) directory() (remove func() error, err error) {
 	if len(entries) > 0 {
 		return nil, fmt.Errorf("--dir %s is not empty", dir)
 	}
-	d.setup = setup{Dir: dir, Postgres: d.o.postgres, Workers: d.o.workers}
+	d.setup = setup{Dir: dir, Postgres: d.o.postgres, Workers: d.o.workers, Trace: d.o.trace}
 	return func() error {
 		if before != nil { // it was not there
 			return os.RemoveAll(dir)
