@@ -197,7 +197,7 @@ func (p *participant) commitOnePhase() protocol.Value {
 		p.t.m.cfg.Logger.Warn("branch has not said whether it is committed; asking", "transaction", p.t.id, "resource", p.node, "error", err)
 	}
 	p.unsure = true
-	close(p.t.doubtful) // it has no other participant
+	close(p.t.unsure) // it has no other participant
 	return commit.BranchFailed{}
 }
 

@@ -25,7 +25,7 @@ func (t *transaction) retireIfDone() {
 		t.contradictions = append(t.contradictions, t.unforeseen()...)
 	}
 	heuristic := len(t.contradictions) > 0
-	needsRecord := t.entry != nil || heuristic || t.asked || closed(t.doubtful)
+	needsRecord := t.entry != nil || heuristic || t.asked || closed(t.unsure)
 	t.mu.Unlock()
 	if !done {
 		return

@@ -27,7 +27,7 @@ type transaction struct {
 	recovered bool
 	loop      *engine.Loop
 	concluded chan struct{} // closed when conclusion is set
-	doubtful  chan struct{} // closed when a one-phase commit has not said how it ended
+	unsure    chan struct{} // closed when a one-phase commit has not said how it ended
 	finished  chan struct{} // closed when all is finished and a heuristic outcome, if any, is stable
 
 	mu             sync.Mutex
@@ -50,7 +50,7 @@ func newTransaction(m *Manager, id commit.TransactionID, began time.Time) *trans
 	return &transaction{
 		m: m, id: id, began: began,
 		concluded:    make(chan struct{}),
-		doubtful:     make(chan struct{}),
+		unsure:       make(chan struct{}),
 		finished:     make(chan struct{}),
 		participants: map[protocol.NodeID]*participant{},
 	}
@@ -218,7 +218,10 @@ func (t *transaction) propose(p commit.Propose) {
 
 func (t *transaction) decided(stands decision.Entry) {
 	t.mu.Lock()
-	t.entry, t.proposeErr = &stands, nil
+	t.proposeErr = nil
+	if t.entry == nil { // else there may be notes in it that came later
+		t.entry = &stands
+	}
 	t.mu.Unlock()
 	v := commit.Decided{Decision: stands.Decision}
 	for _, b := range stands.Branches {
@@ -235,7 +238,7 @@ func (t *transaction) await(ctx context.Context, early bool) error {
 		if !closed(t.concluded) {
 			return t.undecided(ErrClosed)
 		}
-	case <-t.doubtful:
+	case <-t.unsure:
 		if err := t.awaitBranch(ctx); err != nil {
 			return err
 		}

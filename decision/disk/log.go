@@ -99,6 +99,9 @@ func (l *Log) Close() error {
 		return nil
 	}
 	err := s.close(patience)
+	if s.failure() != nil && !s.gone {
+		return err // a write may still reach the disk, so nobody else may have the directory
+	}
 	return errors.Join(err, l.lock.Close())
 }
 

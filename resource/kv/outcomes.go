@@ -17,6 +17,8 @@ type outcomes struct {
 	last    atomic.Uint64
 	pruned  atomic.Uint64
 	pruning atomic.Bool
+	// looked is the value of last at which pruning was begun.
+	looked atomic.Uint64
 }
 
 // recorded returns the outcome of the branch id that is on record.
@@ -68,6 +70,7 @@ func (r *Resource) loadOutcomes(pruned uint64) error {
 		return damaged("index", fmt.Sprintf("%x", key), err)
 	}
 	r.outcomes.last.Store(n)
+	r.outcomes.looked.Store(n)
 	return nil
 }
 
@@ -77,7 +80,8 @@ const pruneEvery = 1024
 
 // pruneSometimes starts pruning in the background now and then.
 func (r *Resource) pruneSometimes() {
-	if r.outcomes.last.Load()%pruneEvery == 0 {
+	last, looked := r.outcomes.last.Load(), r.outcomes.looked.Load()
+	if last >= looked+pruneEvery && r.outcomes.looked.CompareAndSwap(looked, last) {
 		go r.prune()
 	}
 }
