@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"assent/spec"
 )
 
 // blocking finds the states from which a node that is up can no longer come to its end, whatever
@@ -145,7 +143,7 @@ func (b *blocking) count(r *Report) (target uint64) {
 				}
 				if b.x.claims.Blocked != nil {
 					shown.tuple = s.tuple
-					b.x.claims.Blocked(&shown, nodesOf(blocked))
+					b.x.claims.Blocked(shown, nodesOf(blocked))
 				}
 			}
 		}
@@ -159,5 +157,3 @@ func nodesOf(set uint32) (nodes []int) {
 	}
 	return nodes
 }
-
-var _ spec.View = (*State)(nil)

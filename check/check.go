@@ -91,6 +91,8 @@ type State struct {
 	tuple []uint32
 }
 
+var _ spec.View = State{}
+
 // Nodes returns the number of nodes.
 func (s State) Nodes() int { return len(s.x.sys.Nodes) }
 
@@ -102,6 +104,15 @@ func (s State) Machine(i int) protocol.Machine { return s.x.local(s.tuple[i]).ma
 // nodes that are down, too.
 func (s State) Record(i int, key string) protocol.Record {
 	return s.x.local(s.tuple[i]).records[key]
+}
+
+// UnderWay calls yield with every message that may still arrive: the places of its sender and its
+// receiver, and the message, as often as it is under way.
+func (s State) UnderWay(yield func(from, to int, m protocol.Message)) {
+	s.x.eachMessage(state{tuple: s.tuple}, func(number uint32) {
+		m := s.x.messages.get(number)
+		yield(m.from, m.to, m.value)
+	})
 }
 
 // StepProperty is a named claim about single steps.
@@ -126,7 +137,7 @@ type Claims struct {
 	// staying so. It must depend on its arguments alone.
 	Decided func(node int, m protocol.Machine) bool
 	// Blocked, if set, is called for every reachable state when blocking has been looked for,
-	// with the nodes that are blocked there, in most states none. With symmetry it is one state
+	// with the nodes that are blocked there, in most states none; v is a State. With symmetry it is one state
 	// for all that differ in names only.
 	Blocked func(v spec.View, nodes []int)
 }

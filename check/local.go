@@ -29,8 +29,7 @@ type local struct {
 	number  uint32
 	encoded string // of machine
 	hash    uint64
-	looks   []uint64 // see symmetry.looks
-	names   uint64   // see symmetry.names
+	looks   []uint64 // see symmetry.looksOfLocal
 
 	ended atomic.Uint32 // see explorer.ended
 
@@ -46,9 +45,8 @@ type message struct {
 	from, to int
 	value    protocol.Message
 	hash     uint64
-	slot     uint32 // its number among the messages to the same node
-	looks    []uint64
-	names    uint64
+	slot     uint32   // its number among the messages to the same node
+	looks    []uint64 // see symmetry.looksOfMessage
 
 	once sync.Once
 	lies []uint32 // what the liar at from may say instead
@@ -125,7 +123,7 @@ func (x *explorer) intern(s snapshot) (uint32, error) {
 	l := &local{snapshot: s, encoded: encoded, hash: hash("local " + key)}
 	l.own = make([]atomic.Pointer[result], firstTimer+len(s.timers))
 	if x.symmetry != nil {
-		if l.looks, l.names, err = x.symmetry.looksOfLocal(s); err != nil {
+		if l.looks, err = x.symmetry.looksOfLocal(s); err != nil {
 			return 0, err
 		}
 	}
@@ -211,7 +209,7 @@ func (x *explorer) internMessage(from, to int, value protocol.Message) (uint32, 
 	key := fmt.Sprintf("%d %d %s", from, to, data)
 	m.hash = hash("message " + key)
 	if x.symmetry != nil {
-		if m.looks, m.names, err = x.symmetry.looksOfMessage(m); err != nil {
+		if m.looks, err = x.symmetry.looksOfMessage(m); err != nil {
 			return 0, err
 		}
 	}

@@ -12,15 +12,12 @@ type orbits struct {
 	y      *symmetry
 	w      *worker // makes renamed states
 	looks  []uint64
-	images map[image]uint32
+	images map[renaming]*images
 }
 
-// image is a part of a state, renamed.
-type image struct {
-	part   part
-	number uint32
-	r      renaming // as far as it concerns the part
-}
+// images are what parts become, by part and by number: one more than the number of the renamed part, or
+// 0 where it is not known yet.
+type images [parts][]uint32
 
 type part uint8
 
@@ -28,10 +25,11 @@ const (
 	localPart part = iota
 	messagePart
 	worldPart
+	parts
 )
 
 func newOrbits(y *symmetry) *orbits {
-	return &orbits{y: y, w: y.x.newWorker(), looks: make([]uint64, len(y.nodes)), images: map[image]uint32{}}
+	return &orbits{y: y, w: y.x.newWorker(), looks: make([]uint64, len(y.nodes)), images: map[renaming]*images{}}
 }
 
 // representative returns the state that stands for all that differ from s in the names of
@@ -40,7 +38,7 @@ func (o *orbits) representative(s state) (state, renaming, error) {
 	clear(o.looks)
 	x, n := o.y.x, len(o.y.place)
 	for _, l := range s.tuple[:n] {
-		for i, look := range x.local(l).looks {
+		for i, look := range o.w.local(l).looks {
 			o.looks[i] += look
 		}
 	}
@@ -50,7 +48,7 @@ func (o *orbits) representative(s state) (state, renaming, error) {
 		}
 	}
 	x.eachMessage(s, func(m uint32) {
-		for i, look := range x.messages.get(m).looks {
+		for i, look := range o.w.message(m).looks {
 			o.looks[i] += look
 		}
 	})
@@ -65,23 +63,28 @@ func (o *orbits) representative(s state) (state, renaming, error) {
 // rename returns s with other names, in scratch memory.
 func (o *orbits) rename(s state, r renaming) (state, error) {
 	x, w, n := o.y.x, o.w, len(o.y.place)
+	known := o.images[r]
+	if known == nil {
+		known = new(images)
+		o.images[r] = known
+	}
 	w.tuple, w.sum = append(w.tuple[:0], s.tuple[:n+1]...), 0
 	for i, l := range s.tuple[:n] {
-		number, err := o.image(localPart, l, r)
+		number, err := o.image(known, localPart, l, r)
 		if err != nil {
 			return state{}, err
 		}
 		w.tuple[o.y.node(i, r)] = number
-		w.sum += x.local(number).hash
+		w.sum += w.local(number).hash
 	}
-	v, err := o.image(worldPart, s.tuple[n], r)
+	v, err := o.image(known, worldPart, s.tuple[n], r)
 	if err != nil {
 		return state{}, err
 	}
 	w.tuple[n] = v
 	w.sum += x.worlds.get(v).hash
 	x.eachMessage(s, func(m uint32) {
-		number, bad := o.image(messagePart, m, r)
+		number, bad := o.image(known, messagePart, m, r)
 		if bad != nil {
 			err = bad
 			return
@@ -92,25 +95,16 @@ func (o *orbits) rename(s state, r renaming) (state, error) {
 }
 
 // image returns the number of a part when it is renamed.
-func (o *orbits) image(p part, number uint32, r renaming) (uint32, error) {
-	x := o.y.x
-	names := ^uint64(0)
-	switch p {
-	case localPart:
-		names = x.local(number).names
-	case messagePart:
-		names = x.messages.get(number).names
+func (o *orbits) image(known *images, p part, number uint32, r renaming) (uint32, error) {
+	for int(number) >= len(known[p]) {
+		known[p] = append(known[p], 0)
 	}
-	key := image{p, number, r & renaming(names)}
-	if n, ok := o.images[key]; ok {
-		return n, nil
+	if n := known[p][number]; n != 0 {
+		return n - 1, nil
 	}
 	n, err := o.y.image(p, number, r)
-	if err != nil {
-		return 0, err
-	}
-	o.images[key] = n
-	return n, nil
+	known[p][number] = n + 1
+	return n, err
 }
 
 func (y *symmetry) image(p part, number uint32, r renaming) (uint32, error) {

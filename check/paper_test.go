@@ -3,6 +3,7 @@ package check_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"assent/check"
@@ -15,8 +16,8 @@ import (
 // prepare or abort of its own accord, and obeys whatever it is told.
 type (
 	manager struct {
-		State    uint8 // 0 init, 1 committed, 2 aborted
-		Prepared []bool
+		State    uint8             // 0 init, 1 committed, 2 aborted
+		Prepared []protocol.NodeID // in order
 		RMs      []protocol.NodeID
 	}
 	rm struct{ State uint8 } // 0 working, 1 prepared, 2 committed, 3 aborted
@@ -31,8 +32,8 @@ func (m *manager) Step(ev protocol.Event, out *protocol.Effects) {
 	switch ev := ev.(type) {
 	case protocol.Receive:
 		if m.State == 0 {
-			for i, r := range m.RMs {
-				m.Prepared[i] = m.Prepared[i] || r == ev.From
+			if i, known := slices.BinarySearch(m.Prepared, ev.From); !known {
+				m.Prepared = slices.Insert(m.Prepared, i, ev.From)
 			}
 		}
 	case protocol.Input:
@@ -42,11 +43,9 @@ func (m *manager) Step(ev protocol.Event, out *protocol.Effects) {
 		commit := ev.Value.(wish).What == "commit"
 		m.State = 2
 		if commit {
-			for _, p := range m.Prepared {
-				if !p {
-					m.State = 0
-					return
-				}
+			if len(m.Prepared) < len(m.RMs) {
+				m.State = 0
+				return
 			}
 			m.State = 1
 		}
@@ -90,7 +89,7 @@ func twoPhase(t testing.TB, n int) check.System {
 	}
 	sys := check.System{Codec: codec, Faults: check.Faults{Duplicates: check.Unlimited}}
 	sys.Nodes = append(sys.Nodes, protocol.Node{ID: "tm",
-		New:    []func() protocol.Machine{func() protocol.Machine { return &manager{Prepared: make([]bool, n), RMs: rms} }},
+		New:    []func() protocol.Machine{func() protocol.Machine { return &manager{RMs: rms} }},
 		Inputs: []protocol.Value{wish{"commit"}, wish{"abort"}}})
 	for _, id := range rms {
 		sys.Nodes = append(sys.Nodes, protocol.Node{ID: id,

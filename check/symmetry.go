@@ -210,52 +210,37 @@ func (y *symmetry) role(id protocol.NodeID, place int) protocol.NodeID {
 	return protocol.NodeID(fmt.Sprintf("\x00other %d", y.group[at]))
 }
 
-// looksOfLocal returns, for each interchangeable node, a hash of what s says of it, and the places of
-// those that s names.
-func (y *symmetry) looksOfLocal(s snapshot) (looks []uint64, names uint64, err error) {
+// looksOfLocal returns, for each interchangeable node, a hash of what s says of it.
+func (y *symmetry) looksOfLocal(s snapshot) (looks []uint64, err error) {
 	id := y.x.sys.Nodes[s.node].ID
 	for place := range y.nodes {
-		blind, err := y.renameSnapshot(s, 0, func(id protocol.NodeID) protocol.NodeID {
-			names |= y.name(id)
-			return y.role(id, place)
-		})
+		blind, err := y.renameSnapshot(s, 0, func(id protocol.NodeID) protocol.NodeID { return y.role(id, place) })
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		key, _, err := y.x.key(blind)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		looks = append(looks, hash(fmt.Sprintf("looks %s %s", y.role(id, place), key)))
 	}
-	return looks, names | y.name(id), nil
+	return looks, nil
 }
 
-func (y *symmetry) looksOfMessage(m *message) (looks []uint64, names uint64, err error) {
+func (y *symmetry) looksOfMessage(m *message) (looks []uint64, err error) {
 	from, to := y.x.sys.Nodes[m.from].ID, y.x.sys.Nodes[m.to].ID
 	for place := range y.nodes {
-		blind, err := y.rename(m.value, func(id protocol.NodeID) protocol.NodeID {
-			names |= y.name(id)
-			return y.role(id, place)
-		})
+		blind, err := y.rename(m.value, func(id protocol.NodeID) protocol.NodeID { return y.role(id, place) })
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		data, err := y.x.sys.Codec.Encode(blind)
 		if err != nil {
-			return nil, 0, fmt.Errorf("%w: %v", ErrSystem, err)
+			return nil, fmt.Errorf("%w: %v", ErrSystem, err)
 		}
 		looks = append(looks, hash(fmt.Sprintf("looks %s %s %s", y.role(from, place), y.role(to, place), data)))
 	}
-	return looks, names | y.name(from) | y.name(to), nil
-}
-
-// name is the bits of a renaming that say what the node with an id becomes.
-func (y *symmetry) name(id protocol.NodeID) uint64 {
-	if place, ok := y.places[id]; ok {
-		return 15 << (4 * place)
-	}
-	return 0
+	return looks, nil
 }
 
 // looksOfWorld returns how the cut links look to the node at each place.

@@ -13,8 +13,10 @@ var ErrLimit = errors.New("not all states were seen")
 
 // Move is what leads from one state to the next.
 type Move struct {
-	// Node is the place of the node to which it happens. It is -1 for an initial state, to which
-	// nothing leads, and for what happens to links.
+	// Initial says that nothing leads to the state: it is one to begin with.
+	Initial bool
+	// Node is the place of the node to which it happens. It is -1 for an initial state, and for
+	// what happens to links.
 	Node int
 	// Event is what the node's machine is given: nil where it is given nothing, as in a crash
 	// between two steps.
@@ -53,7 +55,7 @@ func (k *seeker) show(a action, s state) {
 	x := k.x
 	from, to := State{x, k.from.tuple}, State{x, s.tuple}
 	if k.from.tuple == nil {
-		x.visit(to, to, Move{Node: -1})
+		x.visit(to, to, Move{Initial: true, Node: -1})
 		return
 	}
 	m := Move{Node: a.node, What: x.describe(a, k.from.tuple)}
