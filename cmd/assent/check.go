@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"assent/check"
-	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/spec"
 )
@@ -20,7 +19,7 @@ import (
 // checking is one run of assent check.
 type checking struct {
 	p         *program
-	model     commit.TwoPhase
+	params    parameters
 	faults    check.Faults
 	votes     []string
 	timing    string
@@ -34,9 +33,9 @@ func (p *program) checkCommand() *cobra.Command {
 		Use:   "check PROTOCOL",
 		Short: "take a protocol through every state that it can reach",
 		Long: `Take the machines that run live through every state that they can reach under a budget of faults,
-and say which properties of atomic commitment hold. The protocol is 2pc: two-phase commit with
-presumed abort, over a decision log of its own.
+and say which properties of atomic commitment hold. The protocols are
 
+` + listSystems() + `
 In the asynchronous model a timer may run out at any moment, and messages may be lost, repeated and
 reordered without limit. In the synchronous one a timer runs out only when no message is on its way
 to a node that is up, and messages are lost and repeated as often as you say. A crash falls between
@@ -54,15 +53,15 @@ the blocked state is shown.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args[0]) },
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&c.model.Participants, "participants", 2, "`N` participants, 1 to 8")
+	flags.IntVar(&c.params.participants, "participants", 2, "`N` participants, 1 to 8")
 	flags.StringSliceVar(&c.votes, "votes", []string{"yes", "no", "read-only"}, "what each branch may vote")
 	flags.IntVar(&c.faults.Crashes, "crashes", 1, "at most `N` crashes")
 	flags.IntVar(&c.faults.Restarts, "restarts", 1, "at most `N` nodes made anew after a crash")
 	flags.IntVar(&c.faults.Losses, "losses", 0, "at most `N` messages lost; synchronous model only")
 	flags.IntVar(&c.faults.Duplicates, "duplicates", 0, "at most `N` messages repeated; synchronous model only")
 	flags.StringVar(&c.timing, "model", "async", "async or sync")
-	flags.BoolVar(&c.model.Options.Cooperative, "cooperative", false, "participants in doubt ask one another")
-	flags.IntVar(&c.model.Options.VoteRetries, "vote-retries", 0, "the coordinator asks `N` times more for a vote")
+	flags.BoolVar(&c.params.cooperative, "cooperative", false, "participants in doubt ask one another")
+	flags.IntVar(&c.params.voteRetries, "vote-retries", 0, "the coordinator asks `N` times more for a vote")
 	flags.IntVar(&c.maxStates, "max-states", 20_000_000, "stop after `N` states and say what is known; they take about 40 bytes each")
 	flags.BoolVar(&c.asJSON, "json", false, "print JSON")
 	return cmd
@@ -95,29 +94,37 @@ type judgment struct {
 }
 
 func (c *checking) run(ctx context.Context, name string) error {
-	if name != "2pc" {
-		return misuse("2pc is the protocol that there is", "there is no protocol %q to check", name)
+	sys, err := findSystem(name)
+	if err != nil {
+		return err
 	}
 	if err := c.parse(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
-	safety := []spec.Property{spec.AC1(), spec.AC2(), spec.AC3()}
-	if c.model.Participants == 1 {
+	whole, err := sys.make(c.params)
+	if err != nil {
+		return err
+	}
+	safety := whole.always
+	if c.params.participants == 1 {
 		safety = safety[:1] // the only participant decides alone, without the register
 	}
-	r, err := c.explore(ctx, c.model, c.faults, c.timing, check.Claims{Always: safety, Decided: spec.ParticipantDone})
+	r, err := c.explore(ctx, whole, c.faults, c.timing, check.Claims{Always: safety, Decided: whole.done})
 	if err != nil {
 		return err
 	}
-	quiet := c.model
-	quiet.Steadfast = true
-	q, err := c.explore(ctx, quiet, check.Faults{}, "sync", check.Claims{Always: []spec.Property{spec.AC4()}})
+	steady := c.params
+	steady.steadfast = true
+	if whole, err = sys.make(steady); err != nil {
+		return err
+	}
+	q, err := c.explore(ctx, whole, check.Faults{}, "sync", check.Claims{Always: whole.quiet})
 	if err != nil {
 		return err
 	}
-	v := summary(safety, r, q)
+	v := summary(name, safety, whole.quiet, r, q)
 	if err := c.print(v); err != nil {
 		return err
 	}
@@ -150,21 +157,13 @@ func (c *checking) parse() error {
 		if err := v.UnmarshalText([]byte(text)); err != nil || v == commit.NoVote {
 			return misuse("yes, no and read-only are the votes", "there is no vote %q", text)
 		}
-		c.model.Votes = append(c.model.Votes, v)
+		c.params.votes = append(c.params.votes, v)
 	}
 	return nil
 }
 
-func (c *checking) explore(ctx context.Context, model commit.TwoPhase, faults check.Faults, timing string, claims check.Claims) (check.Report, error) {
-	codec, err := protocol.NewCodec(commit.Types()...)
-	if err != nil {
-		return check.Report{}, err
-	}
-	nodes, err := model.Nodes()
-	if err != nil {
-		return check.Report{}, misuse("assent check --help shows examples", "%v", err)
-	}
-	sys := check.System{Nodes: nodes, Codec: codec, Faults: faults, Model: check.Asynchronous}
+func (c *checking) explore(ctx context.Context, whole composition, faults check.Faults, timing string, claims check.Claims) (check.Report, error) {
+	sys := check.System{Nodes: whole.nodes, Codec: whole.codec, Faults: faults, Model: check.Asynchronous}
 	if timing == "sync" {
 		sys.Model = check.Synchronous
 	}
@@ -187,14 +186,16 @@ func (c *checking) explore(ctx context.Context, model commit.TwoPhase, faults ch
 }
 
 // summary puts the reports of the run with faults and of the quiet one together.
-func summary(safety []spec.Property, r, quiet check.Report) verdict {
-	v := verdict{Protocol: "2pc", Complete: r.Complete && quiet.Complete, Blocking: r.Blocking,
+func summary(name string, safety, calm []spec.Property, r, quiet check.Report) verdict {
+	v := verdict{Protocol: name, Complete: r.Complete && quiet.Complete, Blocking: r.Blocking,
 		States: r.States, Transitions: r.Transitions, Depth: r.Depth, LocalStates: r.Locals, Messages: r.Messages,
 		Seconds: r.Elapsed.Seconds(), BytesPerState: float64(r.Bytes) / float64(max(1, r.States))}
 	for _, p := range safety {
 		v.Properties = append(v.Properties, judge(p.Name, r))
 	}
-	v.Properties = append(v.Properties, judge(spec.AC4().Name, quiet))
+	for _, p := range calm {
+		v.Properties = append(v.Properties, judge(p.Name, quiet))
+	}
 	ac5 := judgment{Name: "AC5: every participant that is up can come to its end", Known: r.Complete, Holds: r.Complete && r.Blocking == 0}
 	if r.Blocked != nil {
 		ac5.Shortest = steps(*r.Blocked)

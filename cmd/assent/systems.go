@@ -62,7 +62,7 @@ func findSystem(name string) (system, error) {
 		}
 		names[i] = s.name
 	}
-	return system{}, misuse("the protocols are "+strings.Join(names, ", "), "there is no protocol %q", name)
+	return system{}, misuse("the protocols are "+strings.Join(names, ", "), "there is no protocol %q to check", name)
 }
 
 // listSystems shows all for a command's help.

@@ -82,7 +82,7 @@ func (t *Tx) prepare(ctx context.Context) error {
 		sql = "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE " + quote(t.sess.role) + "; "
 	}
 	if t.xid == 0 {
-		sql += "SELECT pg_current_xact_id()::text; "
+		sql += "SELECT pg_catalog.pg_current_xact_id()::text; "
 	}
 	sql += "PREPARE TRANSACTION " + quote(t.gid)
 	t.sent = sentPrepare
@@ -334,7 +334,7 @@ func (t *Tx) evidence() evidence {
 	return evidence{system: t.sess.system, timeline: t.sess.timeline, xid: t.xid}
 }
 
-const xidSQL = "SELECT pg_current_xact_id_if_assigned()::text"
+const xidSQL = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text"
 
 // setXID takes the answer to xidSQL: one column, empty for NULL.
 func (t *Tx) setXID(row []string) error {

@@ -16,23 +16,23 @@ import (
 const oldBranch = 15 * time.Minute
 
 const examineSQL = `SELECT
-current_setting('server_version_num')::int AS version,
-current_setting('server_version') AS version_text,
-pg_is_in_recovery() AS standby,
-current_setting('max_prepared_transactions')::int AS slots,
-current_setting('max_connections')::int AS connections,
-current_setting('fsync') AS fsync,
-current_setting('full_page_writes') AS full_page_writes,
+pg_catalog.current_setting('server_version_num')::int AS version,
+pg_catalog.current_setting('server_version') AS version_text,
+pg_catalog.pg_is_in_recovery() AS standby,
+pg_catalog.current_setting('max_prepared_transactions')::int AS slots,
+pg_catalog.current_setting('max_connections')::int AS connections,
+pg_catalog.current_setting('fsync') AS fsync,
+pg_catalog.current_setting('full_page_writes') AS full_page_writes,
 coalesce((SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'), 'on') AS synchronous_commit,
-current_setting('lock_timeout') AS lock_timeout,
-current_setting('idle_in_transaction_session_timeout') AS idle_timeout,
-coalesce(current_setting('transaction_timeout', true), '0') AS transaction_timeout,
+pg_catalog.current_setting('lock_timeout') AS lock_timeout,
+pg_catalog.current_setting('idle_in_transaction_session_timeout') AS idle_timeout,
+coalesce(pg_catalog.current_setting('transaction_timeout', true), '0') AS transaction_timeout,
 current_user::text AS role,
 (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
-(SELECT count(*) FROM pg_prepared_xacts)::int AS used,
-(SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'assent:%' AND owner <> current_user)::int AS others,
-coalesce((SELECT max(extract(epoch FROM clock_timestamp() - prepared)) FROM pg_prepared_xacts), 0)::float8 AS oldest,
-coalesce((SELECT max(age(transaction)) FROM pg_prepared_xacts), 0)::bigint AS held`
+(SELECT count(*) FROM pg_catalog.pg_prepared_xacts)::int AS used,
+(SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() AND gid LIKE 'assent:%' AND owner <> current_user)::int AS others,
+coalesce((SELECT max(extract(epoch FROM pg_catalog.clock_timestamp() - prepared)) FROM pg_catalog.pg_prepared_xacts), 0)::float8 AS oldest,
+coalesce((SELECT max(age(transaction)) FROM pg_catalog.pg_prepared_xacts), 0)::bigint AS held`
 
 // examined has examineSQL's columns.
 type examined struct {
@@ -175,7 +175,7 @@ func examinePooler(ctx context.Context, conn *pgx.Conn) (resource.Finding, error
 	const hint = "connect to the server itself, or set the pooler to session pooling"
 	announced := conn.PgConn().PID()
 	for range 3 {
-		answers, err := simple(ctx, conn, "SELECT pg_backend_pid()")
+		answers, err := simple(ctx, conn, "SELECT pg_catalog.pg_backend_pid()")
 		if err != nil {
 			return resource.Finding{}, err
 		}

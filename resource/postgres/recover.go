@@ -146,7 +146,7 @@ func (f *finisher) once(ctx context.Context) (outcome commit.Outcome, why string
 // listed reports whether the branch is prepared. A prepared transaction of the same name and
 // another number than the evidence's is not this branch: its id was used twice.
 func (f *finisher) listed(ctx context.Context) (bool, error) {
-	row, err := f.query(ctx, "SELECT transaction::text FROM pg_prepared_xacts WHERE gid = "+quote(f.gid))
+	row, err := f.query(ctx, "SELECT transaction::text FROM pg_catalog.pg_prepared_xacts WHERE gid = "+quote(f.gid))
 	if err != nil || len(row) == 0 {
 		return false, err
 	}
@@ -169,7 +169,7 @@ func (f *finisher) judge(ctx context.Context) (commit.Outcome, string, error) {
 	if f.sent == sentPrepare && !stable {
 		return f.withoutEvidence(ctx)
 	}
-	row, err := f.query(ctx, fmt.Sprintf("SELECT pg_xact_status('%d'::xid8)", f.e.xid))
+	row, err := f.query(ctx, fmt.Sprintf("SELECT pg_catalog.pg_xact_status('%d'::xid8)", f.e.xid))
 	switch {
 	case isState(err, stateInvalidValue) && f.sent != nothingDoubtful && !moved:
 		return commit.RolledBack, "", nil // lost in a crash, and a commit is not lost
@@ -220,11 +220,11 @@ func (f *finisher) withoutEvidence(ctx context.Context) (commit.Outcome, string,
 // are to take it, and how many of those are sessions: another may be the branch itself, prepared
 // meanwhile.
 func (f *finisher) terminate(ctx context.Context) (holders, sessions int, err error) {
-	found := "SELECT pid FROM pg_locks WHERE pid IS DISTINCT FROM pg_backend_pid() AND " + lockCondition(f.lock)
+	found := "SELECT pid FROM pg_catalog.pg_locks WHERE pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND " + lockCondition(f.lock)
 	if f.backend != "" {
-		found += " UNION SELECT pid FROM pg_stat_activity WHERE " + f.backend
+		found += " UNION SELECT pid FROM pg_catalog.pg_stat_activity WHERE " + f.backend
 	}
-	row, err := f.query(ctx, "SELECT count(*), count(pid), count(pg_terminate_backend(pid)) FROM ("+found+") AS found")
+	row, err := f.query(ctx, "SELECT count(*), count(pid), count(pg_catalog.pg_terminate_backend(pid)) FROM ("+found+") AS found")
 	if err != nil {
 		return 0, 0, err
 	}
@@ -260,9 +260,9 @@ func (f *finisher) query(ctx context.Context, sql string) ([]string, error) {
 // recoverSQL lists this database's prepared transactions. Those of others in the same cluster
 // can only be finished from there.
 const recoverSQL = `SELECT p.gid, p.transaction::text::bigint, p.prepared,
-greatest(extract(epoch FROM clock_timestamp() - p.prepared), 0)::float8,
-pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-FROM pg_prepared_xacts AS p WHERE p.database = current_database() ORDER BY p.prepared, p.gid`
+greatest(extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared), 0)::float8,
+pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint
+FROM pg_catalog.pg_prepared_xacts AS p WHERE p.database = pg_catalog.current_database() ORDER BY p.prepared, p.gid`
 
 // Recover lists the prepared transactions of this database. Those of other programs are foreign.
 func (r *Resource) Recover(ctx context.Context) ([]resource.Prepared, error) {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,6 +144,7 @@ func poolConfig(dsn string, cfg Config, conns int32) (*pgxpool.Config, error) {
 	}
 	set("application_name", "assent", false)
 	set("standard_conforming_strings", "on", true) // pgx's and our quoting rely on it
+	set("client_encoding", "UTF8", true)
 	switch {
 	case cfg.LockTimeout > 0:
 		set("lock_timeout", milliseconds(cfg.LockTimeout), true)
@@ -281,18 +283,33 @@ const sessionKey = "assent"
 
 // identifySQL asks what a session is, once per connection. A branch that commits in one phase
 // must not be lost in a crash, so a session that would not wait for the log is made to. A server
-// drops its statistics when, and only when, it recovers from a crash, or when it is told to. A session
-// whose client dies is to notice that while a statement runs, from version 14 on, where nobody has
-// said how often to look.
-const identifySQL = `SELECT s.system_identifier::text, pg_is_in_recovery()::text,
-CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+// drops its statistics when, and only when, it recovers from a crash, or when it is told to. Everything
+// has its schema's name, for somebody else may have put a function of the same name in the way.
+const identifySQL = `SELECT s.system_identifier::text, pg_catalog.pg_is_in_recovery()::text,
+CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) END,
 current_user::text,
-CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'local', false) END,
-(SELECT coalesce(extract(epoch FROM stats_reset), 0)::text FROM pg_stat_bgwriter),
-(SELECT format('pid = %s AND to_char(backend_start AT TIME ZONE ''UTC'', ''YYYYMMDDHH24MISSUS'') = %L',
-	pid, to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')) FROM pg_stat_activity WHERE pid = pg_backend_pid()),
-CASE current_setting('client_connection_check_interval', true) WHEN '0' THEN set_config('client_connection_check_interval', '1s', false) END
-FROM pg_control_system() AS s`
+CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' THEN pg_catalog.set_config('synchronous_commit', 'local', false) END,
+(SELECT coalesce(extract(epoch FROM stats_reset), 0)::text FROM pg_catalog.pg_stat_bgwriter),
+(SELECT pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM pg_catalog.pg_stat_activity
+	WHERE pid = pg_catalog.pg_backend_pid()),
+pg_catalog.pg_backend_pid()::text
+FROM pg_catalog.pg_control_system() AS s`
+
+// watchSQL makes a session whose client dies notice that while a statement runs, from version 14 on,
+// where nobody has said how often to look.
+const watchSQL = "SELECT pg_catalog.set_config('client_connection_check_interval', '1s', false)" +
+	" WHERE pg_catalog.current_setting('client_connection_check_interval', true) = '0'"
+
+// backendCondition selects a session in pg_stat_activity by its process and its start, which are
+// digits; else it is empty.
+func backendCondition(pid, start string) string {
+	for _, text := range []string{pid, start} {
+		if text == "" || strings.Trim(text, "0123456789") != "" {
+			return ""
+		}
+	}
+	return "pid = " + pid + " AND pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') = '" + start + "'"
+}
 
 func identify(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := simple(ctx, conn, identifySQL)
@@ -304,7 +321,12 @@ func identify(ctx context.Context, conn *pgx.Conn) error {
 		return errors.New("ask the server for its identity: no answer")
 	}
 	conn.PgConn().CustomData()[sessionKey] = session{
-		system: row[0], standby: row[1] == "true", timeline: row[2], role: row[3], incarnation: row[5], backend: row[6],
+		system: row[0], standby: row[1] == "true", timeline: row[2], role: row[3], incarnation: row[5],
+		backend: backendCondition(row[7], row[6]),
+	}
+	_, _ = simple(ctx, conn, watchSQL) // some platforms cannot
+	if conn.IsClosed() {
+		return errConnLost
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 // lockSQL takes the branch's lock; markSQL asks for the transaction's number too. One statement costs
 // the server half as much as two.
 const (
-	lockSQL = "SELECT pg_advisory_xact_lock_shared($1)"
-	markSQL = "SELECT pg_advisory_xact_lock_shared($1), pg_current_xact_id_if_assigned()::text"
+	lockSQL = "SELECT pg_catalog.pg_advisory_xact_lock_shared($1::bigint)"
+	markSQL = "SELECT pg_catalog.pg_advisory_xact_lock_shared($1::bigint), pg_catalog.pg_current_xact_id_if_assigned()::text"
 )
 
 // Exec runs a statement, or several without arguments, and returns the last one's command tag.
