@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"assent/decision"
@@ -27,7 +26,6 @@ type transaction struct {
 	began     time.Time
 	recovered bool
 	loop      *engine.Loop
-	starting  atomic.Bool   // the application's goroutine steps the machines, and must not wait
 	concluded chan struct{} // closed when conclusion is set
 	unsure    chan struct{} // closed when a one-phase commit has not said how it ended
 	finished  chan struct{} // closed when all is finished and a heuristic outcome, if any, is stable
@@ -87,9 +85,7 @@ func (t *transaction) assemble() {
 
 // start begins phase 1.
 func (t *transaction) start() {
-	t.starting.Store(true)
 	t.loop.Deliver(protocol.Start{})
-	t.starting.Store(false)
 }
 
 // cancel aborts a transaction that has not started.
@@ -167,16 +163,7 @@ func (t *transaction) participant(node protocol.NodeID, evidence []byte) (p *par
 func (t *transaction) Emit(value protocol.Value) {
 	switch v := value.(type) {
 	case commit.Propose:
-		t.mu.Lock()
-		again := t.recovered || t.proposeErr != nil || t.starting.Load()
-		t.mu.Unlock()
-		if again {
-			t.m.spawn(func() { t.propose(v) })
-			return
-		}
-		// In this goroutine: it is a branch's, has brought the last vote, and has nothing else to do.
-		// What comes in meanwhile waits in the loop, and could change nothing any more.
-		t.propose(v)
+		t.m.spawn(func() { t.propose(v) })
 	case commit.Concluded:
 		t.mu.Lock()
 		t.conclusion, t.hasConcluded = v, true
