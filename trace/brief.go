@@ -14,8 +14,11 @@ import (
 
 // Brief names a value by its type and by those of its fields that are the field's own words:
 // decisions, votes and outcomes. Of a Raw value without such fields it tells up to two short ones.
+// What is not known (nil) is "?".
 func Brief(v any) string {
 	switch v := v.(type) {
+	case nil:
+		return "?"
 	case Raw:
 		return briefRaw(v)
 	case protocol.Receive:

@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"assent/protocol"
@@ -10,16 +9,20 @@ import (
 // Untyped returns e with every message, record and value in it as Raw, as a Reader without a codec
 // gives it. The codec may be nil where all of them are Raw already.
 func Untyped(e Event, codec *protocol.Codec) (Event, error) {
-	x := values{codec}
+	x := newValues(codec)
 	var err error
 	raw := func(v any) any {
 		if err != nil || v == nil {
 			return nil
 		}
-		var name string
-		var data []byte
-		name, data, err = x.encode(v)
-		return Raw{Name: name, JSON: json.RawMessage(data)}
+		if old, ok := v.(Raw); ok {
+			return old
+		}
+		var r Raw
+		if r.Name, err = x.name(v); err == nil {
+			r.JSON, err = x.append(nil, v)
+		}
+		return r
 	}
 	switch v := e.Value.(type) {
 	case nil, protocol.Timer, string, protocol.Start, protocol.Expire:

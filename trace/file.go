@@ -67,7 +67,7 @@ func openFile(file *os.File, codec *protocol.Codec, h Header, options []Option) 
 	if err != nil {
 		return nil, errors.New("trace: it is not the trace of a live run, for it does not say when it began")
 	}
-	options = append(options[:len(options):len(options)], Since(began))
+	options = append(options[:len(options):len(options)], Since(began), Lean())
 	if !fresh {
 		options = append(options, Continue(size))
 	}

@@ -169,12 +169,14 @@ func (j jsonLines) step(b []byte, ev protocol.Event) ([]byte, error) {
 
 // typed appends a value as an object of one key, the name of its type.
 func (j jsonLines) typed(b []byte, v any) ([]byte, error) {
-	name, data, err := j.values.encode(v)
+	name, err := j.values.name(v)
 	if err != nil {
 		return nil, err
 	}
-	b = append(appendString(append(b, '{'), name), ':')
-	return append(append(b, data...), '}'), nil
+	if b, err = j.values.append(append(appendString(append(b, '{'), name), ':'), v); err != nil {
+		return nil, err
+	}
+	return append(b, '}'), nil
 }
 
 func sortedKeys(r protocol.Records) []string {

@@ -39,11 +39,11 @@ func NewReader(r io.Reader, codec *protocol.Codec) (*Reader, error) {
 	case err != nil:
 		return nil, err
 	case bytes.HasPrefix(line, []byte("{")):
-		j := jsonLines{values{codec}}
+		j := jsonLines{newValues(codec)}
 		t.header, err = j.parseHeader(line)
 		t.parse = j.parse
 	case bytes.HasPrefix(line, []byte(textMark)):
-		x := &textLines{values: values{codec}}
+		x := &textLines{values: newValues(codec)}
 		t.text, t.parse = true, x.parse
 		err = t.readHeader(x, line)
 	default:

@@ -157,11 +157,11 @@ func (t *textLines) step(b []byte, ev protocol.Event) (_ []byte, err error) {
 }
 
 func (t *textLines) typed(b []byte, v any) ([]byte, error) {
-	name, data, err := t.values.encode(v)
+	name, err := t.values.name(v)
 	if err != nil {
 		return nil, err
 	}
-	return append(appendWord(b, name), data...), nil
+	return t.values.append(appendWord(b, name), v)
 }
 
 // pad fills b with blanks up to length n.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"sync"
 
 	"assent/protocol"
 )
@@ -21,33 +22,61 @@ type Raw struct {
 }
 
 // values writes and reads values of registered types. Without a codec it writes and reads Raw.
-type values struct{ codec *protocol.Codec }
+type values struct {
+	codec *protocol.Codec
+	pool  *sync.Pool // of *scratch
+}
 
-// encode returns the name and the JSON of v.
-func (x values) encode(v any) (name string, data []byte, err error) {
-	var b bytes.Buffer
+func newValues(codec *protocol.Codec) values { return values{codec, newScratches()} }
+
+// scratch is an encoder with what it writes to. Making one takes longer than a value does.
+type scratch struct {
+	buf bytes.Buffer
+	enc *json.Encoder
+}
+
+// newScratches returns a pool of encoders that leave <, > and & as they are.
+func newScratches() *sync.Pool {
+	return &sync.Pool{New: func() any {
+		s := &scratch{}
+		s.enc = json.NewEncoder(&s.buf)
+		s.enc.SetEscapeHTML(false)
+		return s
+	}}
+}
+
+// name returns the name of v's type.
+func (x values) name(v any) (string, error) {
 	if raw, ok := v.(Raw); ok {
-		if err := json.Compact(&b, raw.JSON); err != nil {
-			return "", nil, fmt.Errorf("%s: %w", raw.Name, err)
+		if raw.Name == "" {
+			return "", errors.New("a raw value has no name")
 		}
-		if raw.Name == "" || b.Len() == 0 || b.Bytes()[0] != '{' {
-			return "", nil, fmt.Errorf("raw value %q has no name, or is no object", raw.Name)
-		}
-		return raw.Name, b.Bytes(), nil
+		return raw.Name, nil
 	}
-	ok := false
 	if x.codec != nil {
-		name, ok = x.codec.Name(v)
+		if name, ok := x.codec.Name(v); ok {
+			return name, nil
+		}
 	}
-	if !ok {
-		return "", nil, fmt.Errorf("%T is not registered", v)
+	return "", fmt.Errorf("%T is not registered", v)
+}
+
+// append appends the JSON of v.
+func (x values) append(b []byte, v any) ([]byte, error) {
+	s := x.pool.Get().(*scratch)
+	defer x.pool.Put(s)
+	s.buf.Reset()
+	if raw, ok := v.(Raw); ok {
+		if err := json.Compact(&s.buf, raw.JSON); err != nil {
+			return nil, fmt.Errorf("%s: %w", raw.Name, err)
+		}
+		if s.buf.Len() == 0 || s.buf.Bytes()[0] != '{' {
+			return nil, fmt.Errorf("raw value %q is no object", raw.Name)
+		}
+	} else if err := s.enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("%T: %w", v, err)
 	}
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return "", nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return name, bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return append(b, bytes.TrimSuffix(s.buf.Bytes(), []byte("\n"))...), nil
 }
 
 // decode returns the value of the type with that name.

@@ -13,6 +13,9 @@ import (
 // bufferSize is how much a Writer keeps before it writes.
 const bufferSize = 64 << 10
 
+// keptLine is the greatest line whose memory is used again.
+const keptLine = 16 << 10
+
 // encoding is one of the two forms of a trace. Its methods append to what they are given.
 type encoding interface {
 	header([]byte, Header) []byte
@@ -30,6 +33,8 @@ type Writer struct {
 	enc   encoding
 	began time.Time // zero: the time of an event is taken as it is
 	limit int64
+	lean  bool
+	lines sync.Pool // of *[]byte, in which lines are made
 
 	mu      sync.Mutex
 	out     io.Writer
@@ -50,6 +55,7 @@ type settings struct {
 	limit    int64
 	size     int64
 	headless bool
+	lean     bool
 }
 
 // Option changes how a Writer writes.
@@ -60,6 +66,9 @@ func Text() Option { return func(s *settings) { s.text = true } }
 
 // Since makes the writer set the time of each event, counted from began.
 func Since(began time.Time) Option { return func(s *settings) { s.began = began } }
+
+// Lean makes the writer leave out the value of each Stepped, which is that of the Deliver before it.
+func Lean() Option { return func(s *settings) { s.lean = true } }
 
 // Limit bounds the size of the trace in bytes. An event that would exceed it is not written, nor is
 // any after it; a last line says so. Defaults to DefaultLimit.
@@ -80,9 +89,10 @@ func NewWriter(w io.Writer, codec *protocol.Codec, h Header, options ...Option) 
 	for _, o := range options {
 		o(&s)
 	}
-	t := &Writer{out: w, began: s.began, limit: s.limit, size: s.size, enc: jsonLines{values{codec}}}
+	t := &Writer{out: w, began: s.began, limit: s.limit, size: s.size, enc: jsonLines{newValues(codec)}}
+	t.lean, t.lines.New = s.lean, func() any { return new([]byte) }
 	if s.text {
-		t.enc = &textLines{values: values{codec}}
+		t.enc = &textLines{values: newValues(codec)}
 	}
 	head := t.enc.header(nil, h)
 	if !s.headless {
@@ -94,8 +104,15 @@ func NewWriter(w io.Writer, codec *protocol.Codec, h Header, options ...Option) 
 // Observe adds e to the trace. An event that cannot be written ends the trace: Flush and Close
 // return why.
 func (w *Writer) Observe(e Event) {
-	var space [512]byte
-	line, err := w.enc.event(space[:0], e)
+	if w.lean && e.Kind == Stepped {
+		e.Value = nil
+	}
+	space := w.lines.Get().(*[]byte)
+	defer w.lines.Put(space)
+	line, err := w.enc.event((*space)[:0], e)
+	if cap(line) <= keptLine {
+		*space = line
+	}
 	if err == nil {
 		err = e.validate()
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/trace"
@@ -108,6 +110,24 @@ func TestWriterRefuses(t *testing.T) {
 		if bytes.Contains(b.Bytes(), []byte("crash")) {
 			t.Errorf("%s: an event after the error was written", want)
 		}
+	}
+}
+
+// TestLean: a step's end does not repeat its event, and everything else is as it was.
+func TestLean(t *testing.T) {
+	codec := newCodec(t)
+	header, events := every()
+	_, got, err := read(write(t, codec, header, events, trace.Lean()), codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range events {
+		if events[i].Kind == trace.Stepped {
+			events[i].Value = nil
+		}
+	}
+	if d := cmp.Diff(events, got); d != "" {
+		t.Error(d)
 	}
 }
 

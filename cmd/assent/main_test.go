@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 //	crash                      send it SIGKILL
 //	served PATTERN             want the log of the server that has ended to match
 //	code N COMMAND ARGS...     want the command to end with the exit code N
+//	append FILE TEXT           add the text to the file
 //	decide DIR ID RESOURCE     write commit of the transaction, with one branch, to a decision log
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scripts("testdata/script", nil))
@@ -80,7 +81,7 @@ func scripts(dir string, setup func(*testscript.Env) error) testscript.Params {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": scriptServe, "shutdown": scriptStop, "crash": scriptKill, "served": scriptServed,
-			"code": scriptCode, "decide": scriptDecide,
+			"code": scriptCode, "decide": scriptDecide, "append": scriptAppend,
 		},
 	}
 }
@@ -194,6 +195,16 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d; want %d", got, want)
 	}
+}
+
+func scriptAppend(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: append FILE TEXT")
+	}
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.WriteString(args[1])
+	ts.Check(errors.Join(err, f.Close()))
 }
 
 func scriptDecide(ts *testscript.TestScript, neg bool, args []string) {

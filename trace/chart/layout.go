@@ -346,6 +346,7 @@ func (l *layout) finish() *Chart {
 	if c.title == "" {
 		c.title = titleOf(c.header, c.scopes)
 	}
+	c.title = printable(c.title)
 	return c
 }
 

@@ -27,9 +27,18 @@ func (l *layout) annotate(r *row) {
 	if len(c.scopes) > 1 {
 		if scope := c.events[r.events[0]].Scope; scope != "" {
 			m := r.mark(r.lanes[0])
-			m.notes = append([]note{{text: scope}}, m.notes...)
+			m.notes = append([]note{{text: tail(scope)}}, m.notes...)
 		}
 	}
+}
+
+// tail is the end of a scope's name, which is where the names of a run differ.
+func tail(scope string) string {
+	const most = 8
+	if r := []rune(scope); len(r) > most {
+		return "…" + string(r[len(r)-most+1:])
+	}
+	return scope
 }
 
 // mark returns the mark in a lane, made if there is none.

@@ -40,6 +40,9 @@ func (s standing) final() bool { return s == aborted || s == committed || s == h
 func tells(e trace.Event) (standing, bool) {
 	switch v := e.Value.(type) {
 	case protocol.Recover:
+		if e.Kind != trace.Deliver {
+			return working, false
+		}
 		best := working
 		for _, key := range slices.Sorted(maps.Keys(v.Records)) {
 			if s, ok := fromRecord(v.Records[key]); ok {

@@ -69,11 +69,11 @@ func (c *Chart) draw() *drawing {
 	summary := fmt.Sprintf("%d nodes, %d steps, %d messages. Time goes down.", len(c.lanes), len(c.rows), len(c.arrows))
 	d.printf(`<svg xmlns="http://www.w3.org/2000/svg" class="assent-chart" role="img" width="%s" height="%s" viewBox="0 0 %[1]s %s">`+"\n",
 		num(d.width), num(d.height), num(d.height))
-	d.printf("<title>%s</title>\n<desc>%s</desc>\n<style>\n%s</style>\n", html.EscapeString(c.title), summary, styles)
+	d.printf("<title>%s</title>\n<desc>%s</desc>\n<style>\n%s</style>\n", escape(c.title), summary, styles)
 	d.printf(`<defs><pattern id="assent-cut" width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path class="hatch" d="M0 0V8"/></pattern></defs>` + "\n")
 	d.printf(`<rect class="paper" width="%s" height="%s"/>`+"\n", num(d.width), num(d.height))
-	d.printf(`<text class="title" x="16" y="24">%s</text>`+"\n", html.EscapeString(clip(c.title, int(d.width/9))))
-	d.printf(`<text class="subtitle" x="16" y="43">%s</text>`+"\n", html.EscapeString(clip(c.subtitle(), int(d.width/charWidth)-4)))
+	d.printf(`<text class="title" x="16" y="24">%s</text>`+"\n", escape(clip(c.title, int(d.width/9))))
+	d.printf(`<text class="subtitle" x="16" y="43">%s</text>`+"\n", escape(clip(c.subtitle(), int(d.width/charWidth)-4)))
 	d.rules()
 	for _, b := range c.bands {
 		d.band(b)
@@ -193,7 +193,7 @@ func (d *drawing) lane(i int) {
 	half := max(26, float64(utf8.RuneCountInString(name))*3.8+12)
 	half = min(half, d.gap/2-4)
 	d.printf(`<rect class="head" x="%s" y="%d" width="%s" height="%d" rx="5"/>`, num(x-half), headTop, num(2*half), headSize)
-	d.printf(`<text class="head-name" x="%s" y="%d">%s</text>`+"\n", num(x), headTop+17, html.EscapeString(clip(name, int(half/3.6))))
+	d.printf(`<text class="head-name" x="%s" y="%d">%s</text>`+"\n", num(x), headTop+17, escape(clip(name, int(half/3.6))))
 }
 
 // nodeName is a node's name as it is shown.
@@ -206,7 +206,7 @@ func (d *drawing) span(s span) {
 	if end <= y {
 		return
 	}
-	d.printf(`<path class="span" d="M%s %s V%s"><title>timer %s</title></path>`, num(x), num(y), num(end), html.EscapeString(s.name))
+	d.printf(`<path class="span" d="M%s %s V%s"><title>timer %s</title></path>`, num(x), num(y), num(end), escape(s.name))
 	if !s.expired && s.end < len(d.c.rows) {
 		d.printf(`<path class="span-end" d="M%s %s h4"/>`, num(x-2), num(end))
 	}
@@ -226,7 +226,7 @@ func (d *drawing) band(b band) {
 	for _, a := range areas {
 		d.printf(`<rect class="cut" x="%s" y="%s" width="%s" height="%s"><title>cut: nothing gets from %s to %s</title></rect>`+"\n",
 			num(a[0]), num(y1), num(a[1]-a[0]), num(y2-y1),
-			html.EscapeString(nodeName(d.c.lanes[b.from].node)), html.EscapeString(nodeName(d.c.lanes[b.to].node)))
+			escape(nodeName(d.c.lanes[b.from].node)), escape(nodeName(d.c.lanes[b.to].node)))
 	}
 }
 
@@ -244,12 +244,12 @@ func (d *drawing) arrow(a arrow) {
 		y2 += rowHeight / 3
 	}
 	class := [...]string{"message", "message lost", "message pending", "message copied", "message altered", "message strange"}[a.fate]
-	d.printf(`<g class="%s"><title>%s</title>`, class, html.EscapeString(a.detail))
+	d.printf(`<g class="%s"><title>%s</title>`, class, escape(a.detail))
 	if a.from.lane == a.to.lane && a.from.part == a.to.part { // to itself
 		d.printf(`<path class="way" d="M%s %s C%s %s %s %s %s %s"/>`, num(x1), num(y1),
 			num(x1+46), num(y1), num(x1+46), num(y2), num(x2+5), num(y2))
 		d.tip(x2+4, y2, math.Pi)
-		d.printf(`<text class="label" x="%s" y="%s">%s</text></g>`+"\n", num(x1+40), num((y1+y2)/2+4), html.EscapeString(a.label))
+		d.printf(`<text class="label" x="%s" y="%s">%s</text></g>`+"\n", num(x1+40), num((y1+y2)/2+4), escape(a.label))
 		return
 	}
 	w := d.way(a, x1, y1, x2, y2)
@@ -338,13 +338,13 @@ func (d *drawing) label(a arrow, w way) {
 		degrees += 180
 	}
 	d.printf(`<text class="label%s" transform="translate(%s %s) rotate(%s)" y="-5">%s</text>`,
-		anchor, num(x), num(y), num(degrees), html.EscapeString(text))
+		anchor, num(x), num(y), num(degrees), escape(text))
 }
 
 // mark draws a mark and writes its notes: to the left of the first lane, to the right of the others.
 func (d *drawing) mark(m mark, y float64) {
 	x := d.x[m.lane]
-	d.printf(`<g class="mark"><title>%s</title>`, html.EscapeString(strings.TrimSpace(m.detail)))
+	d.printf(`<g class="mark"><title>%s</title>`, escape(strings.TrimSpace(m.detail)))
 	m.glyph.draw(d, x, y)
 	side, class := 1.0, "note"
 	room := int((d.gap - 40) / charWidth)
@@ -367,7 +367,7 @@ func (d *drawing) mark(m mark, y float64) {
 		if side > 0 {
 			at += d.box(n.write, at+4.5, y)
 		}
-		d.printf(`<text class="%s" x="%s" y="%s">%s</text>`, class, num(at), num(y+4), html.EscapeString(text))
+		d.printf(`<text class="%s" x="%s" y="%s">%s</text>`, class, num(at), num(y+4), escape(text))
 		at += side * float64(used) * charWidth
 		if side < 0 {
 			at -= d.box(n.write, at+7, y)
@@ -394,6 +394,19 @@ func (m mark) inOrder(side float64) []note {
 		slices.Reverse(all)
 	}
 	return all
+}
+
+// escape makes text fit to stand in XML.
+func escape(text string) string { return html.EscapeString(printable(text)) }
+
+// printable replaces control characters, which have no place in XML.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' || r == 0x7f || r == 0xfffe || r == 0xffff {
+			return utf8.RuneError
+		}
+		return r
+	}, text)
 }
 
 // clip shortens a text to n characters.
