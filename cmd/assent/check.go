@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"assent/check"
-	"assent/protocol/commit"
 	"assent/spec"
 )
 
@@ -62,6 +61,8 @@ the blocked state is shown.`,
 	flags.StringVar(&c.timing, "model", "async", "async or sync")
 	flags.BoolVar(&c.params.cooperative, "cooperative", false, "participants in doubt ask one another")
 	flags.IntVar(&c.params.voteRetries, "vote-retries", 0, "the coordinator asks `N` times more for a vote")
+	flags.IntVar(&c.params.rounds, "rounds", 1, "q3pc: participants lead rounds up to number `N`")
+	flags.BoolVar(&c.params.unilateral, "unilateral", false, "3pc: no election; each follows its timeout transitions")
 	flags.IntVar(&c.maxStates, "max-states", 20_000_000, "stop after `N` states and say what is known; they take about 40 bytes each")
 	flags.BoolVar(&c.asJSON, "json", false, "print JSON")
 	return cmd
@@ -108,9 +109,6 @@ func (c *checking) run(ctx context.Context, name string) error {
 		return err
 	}
 	safety := whole.always
-	if c.params.participants == 1 {
-		safety = safety[:1] // the only participant decides alone, without the register
-	}
 	r, err := c.explore(ctx, whole, c.faults, c.timing, check.Claims{Always: safety, Decided: whole.done})
 	if err != nil {
 		return err
@@ -140,7 +138,7 @@ func (c *checking) run(ctx context.Context, name string) error {
 }
 
 // parse makes the model from the flags.
-func (c *checking) parse() error {
+func (c *checking) parse() (err error) {
 	switch c.timing {
 	case "sync":
 	case "async":
@@ -152,14 +150,8 @@ func (c *checking) parse() error {
 	default:
 		return misuse("async and sync are the models", "there is no model %q", c.timing)
 	}
-	for _, text := range c.votes {
-		var v commit.Vote
-		if err := v.UnmarshalText([]byte(text)); err != nil || v == commit.NoVote {
-			return misuse("yes, no and read-only are the votes", "there is no vote %q", text)
-		}
-		c.params.votes = append(c.params.votes, v)
-	}
-	return nil
+	c.params.votes, err = parseVotes(c.votes)
+	return err
 }
 
 func (c *checking) explore(ctx context.Context, whole composition, faults check.Faults, timing string, claims check.Claims) (check.Report, error) {

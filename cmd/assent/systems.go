@@ -12,24 +12,19 @@ import (
 type system struct {
 	name  string
 	about string // one line
+	// synchronous says that what is claimed holds only where no timer runs out early: nobody is
+	// taken to be down who is up, as under a partition, a loss or a late message.
+	synchronous bool
 	// make makes the system's nodes, with what is claimed of them.
 	make func(parameters) (composition, error)
-}
-
-// parameters are what a command line may say of a system. The zero values mean the defaults of the
-// protocol's own package, but for the number of participants.
-type parameters struct {
-	participants int
-	votes        []commit.Vote // that each branch may give
-	cooperative  bool          // participants in doubt ask one another
-	voteRetries  int
-	steadfast    bool // participants do not give up by themselves
 }
 
 // composition is a system made.
 type composition struct {
 	nodes []protocol.Node
 	codec *protocol.Codec
+	// symmetric are groups of nodes of which it does not matter which is which.
+	symmetric [][]int
 	// always hold in every state of every run within the protocol's assumptions.
 	always []spec.Property
 	// quiet hold, beside always, in runs without a fault in which no timer runs out early and
@@ -44,11 +39,11 @@ type composition struct {
 // systems are all there are, in the order in which they are shown.
 func systems() []system {
 	return []system{
-		{"2pc", "two-phase commit with presumed abort, over a decision log of its own", makeTwoPhase},
-		{"2pc-peers", "two-phase commit in which participants in doubt ask one another", func(p parameters) (composition, error) {
-			p.cooperative = true
-			return makeTwoPhase(p)
-		}},
+		{"2pc", "two-phase commit with presumed abort, over a decision log of its own", false, makeTwoPhase},
+		{"2pc-peers", "two-phase commit without a coordinator: every site votes to every other", false, makePeers(2)},
+		{"3pc", "three-phase commit with an elected successor; not safe under partition", true, makeThreePhase},
+		{"3pc-peers", "three-phase commit without a coordinator; not safe under partition", true, makePeers(3)},
+		{"q3pc", "three-phase commit by quorums, safe under partition", false, makeQuorum},
 	}
 }
 
@@ -77,8 +72,39 @@ func listSystems() string {
 }
 
 func makeTwoPhase(p parameters) (composition, error) {
-	nodes, err := commit.TwoPhase{Participants: p.participants, Votes: p.votes, Steadfast: p.steadfast,
-		Options: commit.Options{Cooperative: p.cooperative, VoteRetries: p.voteRetries}}.Nodes()
+	c, err := compose(commit.TwoPhase{Participants: p.participants, Votes: p.votes, Steadfast: p.steadfast, Options: p.options()})
+	if err != nil {
+		return c, err
+	}
+	if p.participants == 1 {
+		c.always = c.always[:1] // the only participant decides alone, without the register
+	}
+	return c.exchangeable(1), nil
+}
+
+func makePeers(phases int) func(parameters) (composition, error) {
+	return func(p parameters) (composition, error) {
+		c, err := compose(commit.Decentralised{Sites: p.participants, Phases: phases, Votes: p.votes, Steadfast: p.steadfast, Options: p.options()})
+		if phases == 2 { // in three the sites have an order, in which they become backup
+			c = c.exchangeable(0)
+		}
+		return c, err
+	}
+}
+
+func makeThreePhase(p parameters) (composition, error) {
+	return compose(commit.ThreePhase{Participants: p.participants, Votes: p.votes, Steadfast: p.steadfast, Options: p.options()})
+}
+
+func makeQuorum(p parameters) (composition, error) {
+	return compose(commit.QuorumThreePhase{Participants: p.participants, Votes: p.votes, Steadfast: p.steadfast, Options: p.options()})
+}
+
+// compose makes a system of atomic commitment, with what is claimed of all of them.
+func compose(of interface {
+	Nodes() ([]protocol.Node, error)
+}) (composition, error) {
+	nodes, err := of.Nodes()
 	if err != nil {
 		return composition{}, misuse("see --participants", "%v", err)
 	}
@@ -92,4 +118,16 @@ func makeTwoPhase(p parameters) (composition, error) {
 		sometimes: []spec.Property{spec.AllCommit(), spec.PromiseUndone()},
 		done:      spec.ParticipantDone,
 	}, nil
+}
+
+// exchangeable says that it does not matter which is which of the nodes from first on.
+func (c composition) exchangeable(first int) composition {
+	var group []int
+	for i := first; i < len(c.nodes); i++ {
+		group = append(group, i)
+	}
+	if len(group) > 1 {
+		c.symmetric = [][]int{group}
+	}
+	return c
 }

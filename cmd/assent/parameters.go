@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"assent/protocol/commit"
+)
+
+// parameters are what a command line may say of a system. The zero values mean the defaults of the
+// protocol's own package, but for the number of participants. Those that a protocol has no use for
+// mean nothing to it.
+type parameters struct {
+	participants int           // or sites, where all are peers
+	votes        []commit.Vote // that each branch may give
+	cooperative  bool          // participants in doubt ask one another
+	voteRetries  int
+	steadfast    bool // participants do not give up by themselves
+	unilateral   bool // three-phase commit without election: each follows its timeout transitions
+	rounds       int  // the highest round that a participant of q3pc leads; 0 is no bound
+}
+
+func (p parameters) options() commit.Options {
+	return commit.Options{Cooperative: p.cooperative, VoteRetries: p.voteRetries, Unilateral: p.unilateral, Rounds: p.rounds}
+}
+
+// text returns the parameters as they stand in the header of a trace: those that are not zero.
+func (p parameters) text() map[string]string {
+	m := map[string]string{"participants": strconv.Itoa(p.participants)}
+	var votes []string
+	for _, v := range p.votes {
+		votes = append(votes, v.String())
+	}
+	if len(votes) > 0 {
+		m["votes"] = strings.Join(votes, ",")
+	}
+	for name, n := range map[string]int{"vote-retries": p.voteRetries, "rounds": p.rounds} {
+		if n > 0 {
+			m[name] = strconv.Itoa(n)
+		}
+	}
+	for name, on := range map[string]bool{"cooperative": p.cooperative, "steadfast": p.steadfast, "unilateral": p.unilateral} {
+		if on {
+			m[name] = "true"
+		}
+	}
+	return m
+}
+
+// readParameters reads what text returns.
+func readParameters(m map[string]string) (p parameters, err error) {
+	for name, n := range map[string]*int{"participants": &p.participants, "vote-retries": &p.voteRetries, "rounds": &p.rounds} {
+		if text, given := m[name]; given {
+			if *n, err = strconv.Atoi(text); err != nil {
+				return p, fmt.Errorf("parameter %s: %w", name, err)
+			}
+		}
+	}
+	p.cooperative, p.steadfast, p.unilateral = m["cooperative"] == "true", m["steadfast"] == "true", m["unilateral"] == "true"
+	if text := m["votes"]; text != "" {
+		p.votes, err = parseVotes(strings.Split(text, ","))
+	}
+	return p, err
+}
+
+func parseVotes(texts []string) (votes []commit.Vote, err error) {
+	for _, text := range texts {
+		var v commit.Vote
+		if err := v.UnmarshalText([]byte(text)); err != nil || v == commit.NoVote {
+			return nil, misuse("yes, no and read-only are the votes", "there is no vote %q", text)
+		}
+		votes = append(votes, v)
+	}
+	return votes, nil
+}
