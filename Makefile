@@ -20,9 +20,10 @@ export ASSENT_REQUIRE_POSTGRES := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: ## the one gate: what tests need, lint, every test under the race detector, a fuzz minute
+test: ## the one gate: what tests need, lint, 2,000 seeds of the stack, every test under the race detector, a fuzz minute
 	@scripts/setup
 	@$(MAKE) lint
+	go test -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./sim/stack # 2,000 seeds; the race detector sees some of them
 	go test -race -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./...
 	@scripts/fuzz $(FUZZ_SECONDS)
 

@@ -29,26 +29,25 @@ func Shrink(ctx context.Context, s Subject, failed Report, work int) (small Repo
 		small = r
 		return true
 	}
-	plan := failed.Plan
-	faults := Minimise(ctx, plan.Faults, func(kept []Fault) bool {
-		p := plan
-		p.Faults = kept
-		return try(p)
-	})
-	plan.Faults = faults
-	left := make([]int, 0, work)
-	for i := range work {
-		if !slices.Contains(plan.Skip, i) {
-			left = append(left, i)
-		}
+	for before := -1; err == nil && ctx.Err() == nil && before != size(small.Plan, work); {
+		before = size(small.Plan, work)
+		plan := small.Plan
+		plan.Faults = Minimise(ctx, plan.Faults, func(kept []Fault) bool {
+			p := plan
+			p.Faults = kept
+			return try(p)
+		})
+		Minimise(ctx, without(work, plan.Skip), func(kept []int) bool {
+			p := plan
+			p.Skip = without(work, kept)
+			return try(p)
+		})
 	}
-	Minimise(ctx, left, func(kept []int) bool {
-		p := plan
-		p.Skip = without(work, kept)
-		return try(p)
-	})
 	return small, runs, err
 }
+
+// size is what shrinking makes less.
+func size(p Plan, work int) int { return len(p.Faults) + work - len(p.Skip) }
 
 // without returns the numbers below n that are not in list.
 func without(n int, list []int) (rest []int) {

@@ -1,0 +1,182 @@
+package stack_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"assent/sim"
+	"assent/sim/stack"
+	"assent/trace"
+)
+
+// write runs a plan and writes its trace.
+func write(t testing.TB, out io.Writer, s *stack.Stack, plan sim.Plan) sim.Report {
+	t.Helper()
+	w, err := trace.NewWriter(out, s.Types(), s.Header(plan), trace.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Run(plan, w)
+	if err != nil {
+		t.Errorf("seed %d: %v", plan.Seed, err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	return r
+}
+
+// text returns the trace of a plan.
+func text(t testing.TB, s *stack.Stack, plan sim.Plan) string {
+	var b strings.Builder
+	write(t, &b, s, plan)
+	return b.String()
+}
+
+// tally is what many seeds have shown.
+type tally struct {
+	mu             sync.Mutex
+	fired          map[sim.Class]int
+	reached        map[string]int
+	shown          int
+	events, passed uint64
+}
+
+func (y *tally) add(r sim.Report) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for c := range r.Fired {
+		y.fired[c]++
+	}
+	for name := range r.Reached {
+		y.reached[name]++
+	}
+	y.events += r.Events
+	y.passed++
+}
+
+// once says whether the caller may show something long.
+func (y *tally) once() bool {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.shown++
+	return y.shown == 1
+}
+
+// reachable is what must happen in some of the seeds of a test: the simulator is worth nothing where it
+// does not.
+var reachable = []string{
+	"a consistent read", "a one-phase commit",
+	"concluded: abort, cancelled", "concluded: abort, no answer", "concluded: abort, one phase",
+	"concluded: abort, settled", "concluded: abort, voted no",
+	"concluded: commit, one phase", "concluded: commit, settled", "concluded: commit, unanimous",
+	"recovery: a branch in doubt", "recovery: an orphan",
+	"recovery: an unfinished abort", "recovery: an unfinished commit",
+	"the log holds abort", "the log holds commit", "the log was opened again in place",
+	"vote: no", "vote: read-only", "vote: yes", "work refused: lock timeout",
+}
+
+// TestSeeds runs the whole stack through 2,000 seeds, each twice, which must give the same trace byte for
+// byte: no claim is broken, every class of faults strikes, and all that should be possible happens. The
+// race detector sees the first 200 of them.
+func TestSeeds(t *testing.T) {
+	seeds := 2000
+	if underRace {
+		seeds = 200
+	}
+	sizes := []*stack.Stack{
+		{Size: stack.Size{Coordinators: 1, Sites: 2, Jobs: 5}},
+		{Size: stack.Size{Coordinators: 1, Sites: 3, Jobs: 6}},
+		{Size: stack.Size{Coordinators: 2, Sites: 2, Jobs: 7}},
+		{},
+	}
+	y := &tally{fired: map[sim.Class]int{}, reached: map[string]int{}}
+	var all sync.WaitGroup
+	workers := 2 * runtime.GOMAXPROCS(0) // the goroutines of a store now and then wait for a clock
+	for k := range workers {
+		all.Go(func() {
+			for seed := 1 + k; seed <= seeds && !t.Failed(); seed += workers {
+				s := sizes[seed%len(sizes)]
+				twice(t, s, s.Draw(uint64(seed), sim.Classes()), y)
+			}
+		})
+	}
+	all.Wait()
+	if underRace {
+		return // too few to meet everything
+	}
+	for _, c := range sim.Classes() {
+		if c != sim.Whim && y.fired[c] < 3 {
+			t.Errorf("%v has had an effect in %d of %d seeds", c, y.fired[c], y.passed)
+		}
+	}
+	for _, name := range reachable {
+		if y.reached[name] == 0 {
+			t.Errorf("in none of %d seeds: %s", y.passed, name)
+		}
+	}
+}
+
+func twice(t *testing.T, s *stack.Stack, plan sim.Plan, y *tally) {
+	first, second := sha256.New(), sha256.New()
+	r := write(t, first, s, plan)
+	write(t, second, s, plan)
+	y.add(r)
+	if r.Failure != nil {
+		t.Errorf("seed %d: %v", plan.Seed, r.Failure)
+	}
+	if !bytes.Equal(first.Sum(nil), second.Sum(nil)) {
+		t.Errorf("seed %d gives two traces", plan.Seed)
+		if y.once() {
+			t.Log(cmp.Diff(strings.Split(text(t, s, plan), "\n"), strings.Split(text(t, s, plan), "\n")))
+		}
+	}
+}
+
+// TestSoak is the long search: 100,000 seeds.
+func TestSoak(t *testing.T) {
+	if os.Getenv("ASSENT_SOAK") == "" {
+		t.Skip("set ASSENT_SOAK for the 100,000 seeds")
+	}
+	s := &stack.Stack{}
+	sum, err := sim.Seeds(t.Context(), s, 1_000_000, 1_099_999, sim.Classes(), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range sum.Failed {
+		t.Errorf("seed %d: %v", r.Plan.Seed, r.Failure)
+	}
+	t.Logf("%d seeds in %v, %.0f a second; %v simulated, %.0f times as fast as real time; %d events, %d messages",
+		sum.Seeds, sum.Elapsed, float64(sum.Seeds)/sum.Elapsed.Seconds(), sum.Simulated,
+		sum.Simulated.Seconds()/sum.Elapsed.Seconds(), sum.Events, sum.Messages)
+}
+
+// TestHeader makes the stack and the plan again from the header of a trace.
+func TestHeader(t *testing.T) {
+	s := &stack.Stack{Size: stack.Size{Coordinators: 1, Sites: 2, Accounts: 3, Jobs: 5}}
+	plan := s.Draw(7, sim.Classes())
+	again, replan, err := stack.FromHeader(s.Header(plan))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(text(t, s, plan), text(t, again, replan)); d != "" {
+		t.Error(d)
+	}
+}
+
+func BenchmarkSeed(b *testing.B) {
+	s := &stack.Stack{}
+	for seed := uint64(1); b.Loop(); seed++ {
+		if _, err := s.Run(s.Draw(seed, sim.Classes()), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
