@@ -33,6 +33,7 @@ var dependencies = []dependency{
 	{"github.com/cockroachdb/datadriven", "scenarios as text with golden output, in tests", []string{"sim", "check"}},
 	{"github.com/google/go-cmp", "readable differences, in tests", nil},
 	{"github.com/rogpeppe/go-internal", "scripts of the program's behaviour, in tests", nil},
+	{"go.etcd.io/raft/v3", "its quorums' cases and code to compare ours with, in tests", nil},
 	{"pgregory.net/rapid", "properties over generated input, in tests", nil},
 }
 

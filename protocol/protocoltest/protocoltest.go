@@ -9,7 +9,9 @@ package protocoltest
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -118,8 +120,9 @@ func (s Subject) event(t *rapid.T, ev protocol.Event) []byte {
 	case protocol.Input:
 		b.Write(s.roundTrip(t, ev.Value))
 	case protocol.Recover:
-		for _, r := range ev.Records { // machines of one record; order does not matter to them
-			b.Write(s.roundTrip(t, r))
+		for _, key := range slices.Sorted(maps.Keys(ev.Records)) {
+			b.WriteString(key)
+			b.Write(s.roundTrip(t, ev.Records[key]))
 		}
 	}
 	return b.Bytes()
