@@ -16,12 +16,16 @@ const (
 	commitTag  = "COMMIT"
 )
 
-// Prepare votes as resource.Branch says. See the package comment for what proves a vote.
+// Prepare votes as resource.Branch says. See the package comment for what proves a vote. A branch in
+// which a statement still runs votes no at once: what the statement does would be in or out of the
+// transaction by chance.
 func (t *Tx) Prepare(ctx context.Context) (resource.Vote, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	no := resource.Vote{Vote: commit.No}
-	if t.state == fresh {
+	if !t.free() {
+		return no, busy(opPrepare)
+	}
+	defer t.yield()
+	if t.state == fresh && t.fate() == nil {
 		t.leave()
 		return resource.Vote{Vote: commit.ReadOnly}, nil
 	}
@@ -130,7 +134,10 @@ func (t *Tx) failed(op string, err error) error {
 
 // fit reports why the branch cannot be prepared or committed, or nil.
 func (t *Tx) fit(op string) error {
+	doomed := t.fate()
 	switch {
+	case doomed != nil:
+		return t.broken(op, doomed)
 	case t.state == spoiled:
 		return t.broken(op, t.cause)
 	case t.state == gone:
@@ -165,8 +172,10 @@ func (t *Tx) broken(op string, cause error) error {
 
 // Commit finishes the branch after a yes vote, on its own session while that lives.
 func (t *Tx) Commit(ctx context.Context) (commit.Outcome, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := t.take(ctx, opCommit); err != nil {
+		return 0, err
+	}
+	defer t.yield()
 	switch t.state {
 	case ended:
 		return t.outcome, nil
@@ -181,11 +190,14 @@ func (t *Tx) Commit(ctx context.Context) (commit.Outcome, error) {
 }
 
 // Rollback undoes the branch, whatever its state. It may be called while a statement runs in
-// another goroutine: the statement is cancelled.
+// another goroutine: the statement is cancelled. One that does not return then (a CopyFrom whose source
+// waits, say) is waited for until ctx ends.
 func (t *Tx) Rollback(ctx context.Context) (commit.Outcome, error) {
 	t.interrupt()
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := t.take(ctx, opRollback); err != nil {
+		return 0, err
+	}
+	defer t.yield()
 	if t.rows != nil {
 		t.rows.close()
 	}
@@ -266,11 +278,23 @@ func (t *Tx) byID(ctx context.Context, op string) (commit.Outcome, error) {
 }
 
 // CommitOnePhase commits the branch without preparing it. It has the transaction's number before
-// it sends COMMIT, so a lost reply leaves evidence.
+// it sends COMMIT, so a lost reply leaves evidence. A branch in which a statement still runs is rolled
+// back.
 func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if !t.free() {
+		cause := busy(opCommit)
+		outcome, err := t.Rollback(ctx)
+		if err != nil {
+			outcome = commit.Hazard // for now: the next Rollback tells
+		}
+		return outcome, errors.Join(cause, err)
+	}
+	defer t.yield()
 	if t.state == fresh {
+		if doomed := t.fate(); doomed != nil {
+			t.end(commit.RolledBack)
+			return t.outcome, t.broken(opCommit, doomed)
+		}
 		t.end(commit.Committed)
 		return t.outcome, nil
 	}

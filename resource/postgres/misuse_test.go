@@ -198,13 +198,7 @@ func work(t *testing.T, cluster *pgcluster.Cluster) {
 func rollbackInterrupts(t *testing.T, cluster *pgcluster.Cluster) {
 	f := newFixture(t, cluster, postgres.Config{})
 	tx, _ := f.take(f.r)
-	running := make(chan error)
-	go func() {
-		_, err := tx.Exec(f.ctx, "SELECT pg_sleep($1)", 50)
-		running <- err
-	}()
-	for f.ask("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active' AND pid <> pg_backend_pid()") == 0 {
-	}
+	running := f.sleep(tx)
 	f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
 	if err := <-running; err == nil {
 		t.Error("the statement ran to its end")
@@ -248,15 +242,15 @@ func rollbackEndsAFirstStatement(t *testing.T, cluster *pgcluster.Cluster) {
 	f := newFixture(t, cluster, postgres.Config{})
 	exec(t, f.cluster, f.db, `CREATE FUNCTION stubborn(seconds int) RETURNS void LANGUAGE plpgsql AS $$
 		BEGIN PERFORM pg_sleep(seconds); EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(seconds); END $$`)
-	const inside = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%stubborn($1)%' AND state = 'active' AND pid <> pg_backend_pid()"
+	const inside = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%stubborn($1)%' AND state = 'active'" +
+		" AND datname = current_database() AND pid <> pg_backend_pid()"
 	tx, _ := f.begin(f.r)
 	running := make(chan error)
 	go func() {
 		_, err := tx.Exec(f.ctx, "SELECT stubborn($1)", 3000)
 		running <- err
 	}()
-	for f.ask(inside) == 0 {
-	}
+	f.until(inside)
 	f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
 	if n := f.ask(inside); n != 0 {
 		t.Error("the branch is rolled back, and its session is at its work")

@@ -92,6 +92,8 @@ type Resource struct {
 	work   *pgxpool.Pool
 	finish *pgxpool.Pool
 	trips  atomic.Uint64
+	// patience is closePatience.
+	patience time.Duration
 
 	mu       sync.Mutex // guards what follows; never held while anybody waits
 	closed   bool
@@ -113,7 +115,7 @@ func Open(ctx context.Context, dsn string, cfg Config) (*Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Resource{cfg: cfg, branches: map[*Tx]struct{}{}}
+	r := &Resource{cfg: cfg, patience: closePatience, branches: map[*Tx]struct{}{}}
 	if r.work, err = pgxpool.NewWithConfig(ctx, work); err != nil {
 		return nil, unavailable("open", err)
 	}
@@ -186,19 +188,41 @@ func badDSN() error {
 }
 
 // Close closes every connection. Branches that are still open lose theirs, as in a crash: the
-// server rolls them back, and keeps those that are prepared.
+// server rolls them back, and keeps those that are prepared. Statements that run are cancelled; where
+// one does not return within 5 s (a CopyFrom whose source waits, say), Close returns an error, and
+// its connection is closed when it does.
 func (r *Resource) Close() error {
 	r.mu.Lock()
 	r.closed = true
 	left := slices.Collect(maps.Keys(r.branches))
 	r.mu.Unlock()
-	for _, t := range left {
-		t.abandon()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		var group sync.WaitGroup
+		for _, t := range left {
+			group.Go(t.abandon)
+		}
+		group.Go(r.work.Close)
+		group.Go(r.finish.Close)
+		group.Wait()
+	}()
+	timer := time.NewTimer(r.patience)
+	defer timer.Stop()
+	select {
+	case <-closed:
+		return nil
+	case <-timer.C:
 	}
-	r.work.Close()
-	r.finish.Close()
-	return nil
+	conns := r.work.Stat().TotalConns() + r.finish.Stat().TotalConns()
+	return &resource.Error{
+		Code: resource.Unavailable, Op: "close", Err: fmt.Errorf("calls that hold %d connections have not returned after %v", conns, r.patience),
+		Hint: "end whatever still works in a branch before the resource is closed",
+	}
 }
+
+// closePatience is for how long Close waits for statements that it has cancelled.
+const closePatience = 5 * time.Second
 
 // Stats are counts since Open, and the connections of this moment.
 type Stats struct {
@@ -258,7 +282,7 @@ func (r *Resource) Join(ctx context.Context, tx resource.Transaction, options ..
 		return nil, &resource.Error{Code: resource.Invalid, Op: "join", Err: fmt.Errorf("the branch is a %T", b)}
 	}
 	for _, o := range options {
-		if err := t.setOptions(o); err != nil {
+		if err := t.setOptions(ctx, o); err != nil {
 			return nil, err
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 var errRowsClosed = errors.New("the rows are closed")
 
-// rows are pgx's rows, under the branch's lock: a rollback may come from another goroutine.
+// rows are pgx's rows, each call in the branch's turn: a rollback may come from another goroutine.
 type rows struct {
 	t      *Tx
 	ctx    context.Context
@@ -28,7 +28,7 @@ type rows struct {
 	types  *pgtype.Map
 }
 
-// close ends the query; the branch's lock is held.
+// close ends the query; the caller has the branch's turn.
 func (r *rows) close() {
 	if r.closed {
 		return
@@ -56,15 +56,15 @@ func (r *rows) close() {
 
 // Close ends the query. It may be called again.
 func (r *rows) Close() {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
+	r.t.turn <- struct{}{}
+	defer r.t.yield()
 	r.close()
 }
 
 // Next goes to the next row, or closes the rows where there is none.
 func (r *rows) Next() bool {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
+	r.t.turn <- struct{}{}
+	defer r.t.yield()
 	if r.closed {
 		return false
 	}
@@ -77,8 +77,8 @@ func (r *rows) Next() bool {
 
 // Err returns the query's error; it is complete when the rows are closed.
 func (r *rows) Err() error {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
+	r.t.turn <- struct{}{}
+	defer r.t.yield()
 	if !r.closed {
 		return r.inner.Err()
 	}
@@ -87,15 +87,15 @@ func (r *rows) Err() error {
 
 // CommandTag returns the query's command tag when the rows are closed.
 func (r *rows) CommandTag() pgconn.CommandTag {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
+	r.t.turn <- struct{}{}
+	defer r.t.yield()
 	return r.tag
 }
 
 // FieldDescriptions returns the columns.
 func (r *rows) FieldDescriptions() []pgconn.FieldDescription {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
+	r.t.turn <- struct{}{}
+	defer r.t.yield()
 	if !r.closed {
 		return r.inner.FieldDescriptions()
 	}
@@ -104,8 +104,8 @@ func (r *rows) FieldDescriptions() []pgconn.FieldDescription {
 
 // Scan reads the current row. An error closes the rows.
 func (r *rows) Scan(dest ...any) error {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
+	r.t.turn <- struct{}{}
+	defer r.t.yield()
 	if r.closed {
 		if r.err != nil {
 			return r.err
@@ -121,8 +121,8 @@ func (r *rows) Scan(dest ...any) error {
 
 // Values returns the current row, decoded.
 func (r *rows) Values() ([]any, error) {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
+	r.t.turn <- struct{}{}
+	defer r.t.yield()
 	if r.closed {
 		return nil, errRowsClosed
 	}
@@ -131,8 +131,8 @@ func (r *rows) Values() ([]any, error) {
 
 // RawValues returns the current row as the server sent it. It is valid until the next call.
 func (r *rows) RawValues() [][]byte {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
+	r.t.turn <- struct{}{}
+	defer r.t.yield()
 	if r.closed {
 		return nil
 	}
@@ -144,8 +144,8 @@ func (r *rows) Conn() *pgx.Conn { return nil }
 
 // TypeMap returns how values are decoded.
 func (r *rows) TypeMap() *pgtype.Map {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
+	r.t.turn <- struct{}{}
+	defer r.t.yield()
 	return r.types
 }
 

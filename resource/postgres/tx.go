@@ -51,8 +51,9 @@ const (
 )
 
 // Tx is a branch in a PostgreSQL database: one transaction on a connection of its own. Its work
-// methods are for one goroutine at a time, and only until the transaction is prepared. A statement
-// that fails leaves the branch fit for nothing but rollback, unless it stands behind a savepoint.
+// methods are for one goroutine at a time, and only until the transaction is prepared: a branch in
+// which a statement still runs then is not prepared, and votes no. A statement that fails leaves the
+// branch fit for nothing but rollback, unless it stands behind a savepoint.
 // The transaction manager begins and ends the transaction: a branch whose user ends it, by COMMIT
 // say, is refused at Prepare and reported.
 type Tx struct {
@@ -61,7 +62,9 @@ type Tx struct {
 	gid  string
 	lock int64
 
-	mu     sync.Mutex // held during each call, also of rows
+	// turn is held, by putting a value into it, by the call that is at work in the branch, also of
+	// rows. All below is read and changed by that call alone.
+	turn   chan struct{}
 	conn   *pgxpool.Conn
 	sess   session
 	begin  string
@@ -79,14 +82,64 @@ type Tx struct {
 	cause   error
 	outcome commit.Outcome
 
-	running sync.Mutex // guards cancel, while mu is held by whom it cancels
-	cancel  context.CancelFunc
+	running sync.Mutex         // guards what follows; never held while anybody waits
+	cancel  context.CancelFunc // of the statement that runs
+	doomed  error              // why no statement may run any more, and nothing be prepared
 }
 
 func newTx(r *Resource, id resource.ID, conn *pgxpool.Conn) *Tx {
 	begin, _ := beginSQL(JoinOptions{Isolation: r.cfg.Isolation}) // Open has checked it
 	gid := id.String()
-	return &Tx{r: r, id: id, gid: gid, lock: lockKey(gid), conn: conn, sess: sessionOf(conn.Conn()), begin: begin}
+	return &Tx{
+		r: r, id: id, gid: gid, lock: lockKey(gid), turn: make(chan struct{}, 1),
+		conn: conn, sess: sessionOf(conn.Conn()), begin: begin,
+	}
+}
+
+// take waits for the branch's turn for as long as ctx allows. It needs no waiting, and no ctx, where
+// nothing is at work.
+func (t *Tx) take(ctx context.Context, op string) error {
+	if t.free() {
+		return nil
+	}
+	select {
+	case t.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return &resource.Error{Code: resource.Unavailable, Op: op, Detail: busyText, Err: ctx.Err()}
+	}
+}
+
+// takeToWork is take for a statement. One that was not run has failed, like any other.
+func (t *Tx) takeToWork(ctx context.Context, op string) error {
+	err := t.take(ctx, op)
+	if err != nil {
+		t.doom(err)
+	}
+	return err
+}
+
+// free takes the branch's turn if nothing is at work, and reports whether it did.
+func (t *Tx) free() bool {
+	select {
+	case t.turn <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// yield gives the turn back.
+func (t *Tx) yield() { <-t.turn }
+
+const busyText = "a statement is still running in the branch"
+
+// busy is the error of who would end a branch in which work goes on.
+func busy(op string) error {
+	return &resource.Error{
+		Code: resource.Invalid, Op: op, Err: errors.New(busyText),
+		Hint: "wait until every goroutine that works in the branch has returned before the transaction is committed",
+	}
 }
 
 // lockKey makes the key of the advisory lock by which a branch's session is found.
@@ -118,13 +171,15 @@ func beginSQL(o JoinOptions) (string, error) {
 	return sql, nil
 }
 
-func (t *Tx) setOptions(o JoinOptions) error {
+func (t *Tx) setOptions(ctx context.Context, o JoinOptions) error {
 	if o.Isolation == "" {
 		o.Isolation = t.r.cfg.Isolation
 	}
 	sql, err := beginSQL(o)
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := t.take(ctx, "join"); err != nil {
+		return err
+	}
+	defer t.yield()
 	if err == nil && t.state != fresh && sql != t.begin {
 		err = errors.New("the branch has begun with other options")
 	}
@@ -146,7 +201,7 @@ func (t *Tx) send(ctx context.Context, sql string) ([]answer, error) {
 	return simple(ctx, t.conn.Conn(), sql)
 }
 
-// enter checks that work may be done and makes it interruptible. The caller holds mu, and calls
+// enter checks that work may be done and makes it interruptible. The caller has the turn, and calls
 // the returned function when the work is over.
 func (t *Tx) enter(ctx context.Context, op string) (context.Context, context.CancelFunc, error) {
 	var err error
@@ -171,8 +226,12 @@ func (t *Tx) enter(ctx context.Context, op string) (context.Context, context.Can
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	t.running.Lock()
+	defer t.running.Unlock()
+	if t.doomed != nil { // seen here, under the lock, or interrupt might come too early to cancel it
+		cancel()
+		return nil, nil, t.broken(op, t.doomed)
+	}
 	t.cancel = cancel
-	t.running.Unlock()
 	return ctx, func() {
 		t.running.Lock()
 		t.cancel = nil
@@ -181,13 +240,33 @@ func (t *Tx) enter(ctx context.Context, op string) (context.Context, context.Can
 	}, nil
 }
 
-// interrupt cancels the statement that runs, if any.
+// interrupt cancels the statement that runs, if any, and lets no other begin.
 func (t *Tx) interrupt() {
+	t.doom(errUndoing)
 	t.running.Lock()
 	defer t.running.Unlock()
 	if t.cancel != nil {
 		t.cancel()
 	}
+}
+
+var errUndoing = errors.New("the branch is being rolled back")
+
+// doom makes sure that no statement begins from now on and that the branch is not prepared. The
+// first reason stays.
+func (t *Tx) doom(why error) {
+	t.running.Lock()
+	defer t.running.Unlock()
+	if t.doomed == nil {
+		t.doomed = why
+	}
+}
+
+// fate returns why the branch is doomed, or nil.
+func (t *Tx) fate() error {
+	t.running.Lock()
+	defer t.running.Unlock()
+	return t.doomed
 }
 
 // end is the end of the branch, with its outcome proven.
@@ -206,11 +285,12 @@ func (t *Tx) lose() {
 	t.state = gone
 }
 
-// abandon takes the connection away from a branch that nobody may finish any more.
+// abandon takes the connection away from a branch that nobody may finish any more. It waits for a
+// statement that runs, which it has cancelled, to return.
 func (t *Tx) abandon() {
 	t.interrupt()
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.turn <- struct{}{}
+	defer t.yield()
 	if t.rows != nil {
 		t.rows.close()
 	}

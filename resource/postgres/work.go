@@ -21,8 +21,10 @@ const (
 // Exec runs a statement, or several without arguments, and returns the last one's command tag.
 // Arguments are pgx's.
 func (t *Tx) Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := t.takeToWork(ctx, "exec"); err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	defer t.yield()
 	ctx, done, err := t.enter(ctx, "exec")
 	if err != nil {
 		return pgconn.CommandTag{}, err
@@ -59,8 +61,10 @@ func (t *Tx) Exec(ctx context.Context, sql string, arguments ...any) (pgconn.Com
 // Query runs a query. The rows must be closed, or read to their end, before anything else is
 // done in the branch. Their Conn is nil.
 func (t *Tx) Query(ctx context.Context, sql string, arguments ...any) (pgx.Rows, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := t.takeToWork(ctx, "query"); err != nil {
+		return &rows{t: t, err: err, closed: true}, err
+	}
+	defer t.yield()
 	r, err := t.query(ctx, sql, arguments)
 	if err != nil {
 		return &rows{t: t, err: err, closed: true}, err
@@ -109,8 +113,10 @@ func (t *Tx) QueryRow(ctx context.Context, sql string, arguments ...any) pgx.Row
 
 // CopyFrom inserts rows by the COPY protocol and returns their number.
 func (t *Tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (int64, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := t.takeToWork(ctx, "copy"); err != nil {
+		return 0, err
+	}
+	defer t.yield()
 	ctx, done, err := t.enter(ctx, "copy")
 	if err != nil {
 		return 0, err
@@ -129,8 +135,10 @@ func (t *Tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []strin
 // functions that are set on b's queued queries. Statements that set the session or end the
 // transaction are refused in a batch.
 func (t *Tx) SendBatch(ctx context.Context, b *pgx.Batch) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := t.takeToWork(ctx, "batch"); err != nil {
+		return err
+	}
+	defer t.yield()
 	for _, q := range b.QueuedQueries {
 		if word := firstWord(q.SQL); riskyWords[word] != clean || endsTransaction[word] {
 			return &resource.Error{Code: resource.Invalid, Op: "batch", Err: errors.New(word + " cannot be part of a batch"), Hint: "run it by Exec"}
