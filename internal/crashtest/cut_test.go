@@ -56,7 +56,9 @@ func TestConnectionCut(t *testing.T) {
 	alone := func(base string) scenario {
 		return scenario{legs: []leg{{Resource: base, Delta: 1}, {Resource: base, Account: 1, Delta: -1}}}
 	}
-	swap := scenario{legs: scenarios[0].legs, then: []statement{orphan("pg1")}}
+	swap := scenario{legs: scenarios[0].legs, then: []statement{orphan("pg1")},
+		order: []arm{{Point: "pg1 deliver BranchPrepared(no)", Await: []string{
+			"coordinator: stepped Voted(yes) from kv", "coordinator: stepped Voted(yes) from pg2"}}}}
 	for _, base := range baseNames {
 		other := no
 		if base == "pg2" {
