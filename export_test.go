@@ -1,4 +1,21 @@
 package assent
 
+import "time"
+
 // WaitEnded waits until m's life has ended: from then on it begins no I/O.
 func WaitEnded(m *Manager) { <-m.life.Done() }
+
+// HoldTransactions keeps everybody from m's transactions until release is called. Those who wait are
+// then served in the order in which they came: a sync.Mutex does that once somebody has been woken
+// in vain after a millisecond.
+func HoldTransactions(m *Manager) (release func()) {
+	m.mu.Lock()
+	return func() {
+		for range 3 {
+			m.mu.Unlock()
+			m.mu.Lock()
+			time.Sleep(2 * time.Millisecond)
+		}
+		m.mu.Unlock()
+	}
+}

@@ -108,9 +108,11 @@ func hasFinished(e decision.Entry) bool {
 
 // Close rolls back the transactions that are open, waits until those that are being finished are
 // finished or ctx ends, and stops. What is prepared then and still unfinished is finished by the
-// next manager of the same log; that is no error, and Close returns none. What is not prepared is
-// rolled back first, once, also after ctx has ended, for Config.FinishTimeout at most. A second
-// Close waits for the first. The log and the resources stay open: close them after.
+// next manager of the same log; that is no error. What is not prepared is rolled back first, once,
+// also after ctx has ended. That, and the return of calls into resources, whose contexts have ended,
+// is waited for a little longer than Config.FinishTimeout at most. Close returns an error only where
+// such a call has not returned then: it names the calls that it leaves behind. A second Close waits
+// for the first. The log and the resources stay open: close them after.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	already := m.closed
@@ -125,7 +127,9 @@ func (m *Manager) Close(ctx context.Context) error {
 	for _, tx := range open {
 		m.spawn(func() { tx.abandon("the manager is closing") })
 	}
-	err := m.wait(ctx, func() int { return len(m.active) + len(m.open) })
+	if err := m.wait(ctx, func() int { return len(m.active) + len(m.open) }); err != nil {
+		m.cfg.Logger.Warn("closing with unfinished transactions; the next manager of this log finishes them", "error", err)
+	}
 	m.lifeLock.Lock()
 	m.end()
 	m.lifeLock.Unlock()
@@ -133,23 +137,79 @@ func (m *Manager) Close(ctx context.Context) error {
 	for _, t := range left {
 		t.stop()
 	}
-	m.workers.Wait()
-	var group sync.WaitGroup
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		m.undoAll(left)
+	}()
+	// undoAll takes FinishTimeout at most where every call keeps to its context.
+	if within(returned, m.cfg.FinishTimeout+m.cfg.FinishTimeout/4) {
+		return nil
+	}
+	return hung(left)
+}
+
+// undoAll ends what is left of stopped transactions. It returns when all workers have, and a branch
+// in which a call hangs is rolled back when that returns.
+func (m *Manager) undoAll(left []*transaction) {
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		m.workers.Wait()
+	}()
+	all := within(returned, m.cfg.FinishTimeout/2)
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), m.cfg.FinishTimeout/2)
+		var group sync.WaitGroup
+		for _, t := range left {
+			group.Go(func() { m.undo(ctx, t) })
+			if all {
+				t.conclude()
+			}
+		}
+		group.Wait()
+		cancel()
+		if all {
+			return
+		}
+		<-returned
+		all = true
+	}
+}
+
+// within reports whether c is closed within d.
+func within(c <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-c:
+		return true
+	case <-timer.C:
+		return closed(c)
+	}
+}
+
+// hung names the calls into resources that have not returned.
+func hung(left []*transaction) error {
+	var calls []string
 	for _, t := range left {
-		group.Go(func() { m.undo(t) })
+		calls = append(calls, t.calls()...)
 	}
-	group.Wait()
-	if err != nil {
-		m.cfg.Logger.Warn("closed with unfinished transactions; the next manager of this log finishes them", "error", err)
+	const most = 10
+	slices.Sort(calls)
+	if more := len(calls) - most; more > 0 {
+		calls = append(calls[:most:most], fmt.Sprintf("%d more", more))
 	}
-	return nil
+	if len(calls) == 0 {
+		calls = []string{"a branch that is being begun"}
+	}
+	return fmt.Errorf("assent: close: calls into resources have not returned although their contexts have ended: %s", strings.Join(calls, "; "))
 }
 
 // undo rolls back, once, what no next manager can find: the branches of a stopped transaction that
-// have promised nothing. Without their votes it cannot commit any more.
-func (m *Manager) undo(t *transaction) {
-	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.FinishTimeout)
-	defer cancel()
+// have promised nothing. Without their votes it cannot commit any more. A branch in which a call has
+// not returned takes no second one.
+func (m *Manager) undo(ctx context.Context, t *transaction) {
 	var group sync.WaitGroup
 	for _, p := range t.unprepared() {
 		group.Go(func() {

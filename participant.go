@@ -31,14 +31,17 @@ type participant struct {
 	resource resource.Resource  // nil where no resource of that name is configured
 	queue    []protocol.Value   // what the branch must do, one thing at a time
 	working  bool               // a goroutine is at it
+	calling  bool               // it is in a call of the branch
 	cancel   context.CancelFunc // of a prepare that is under way
 	doomed   bool               // it is rolled back whatever happens: a prepare is not worth waiting for
 	promised bool               // it has voted yes, or may have committed alone
 	done     bool
 	state    string // for people
 	outcome  commit.Outcome
-	err      error // the last error of the branch
-	refusal  error // why it voted no
+	single   commit.Outcome // how a one-phase commit ended
+	onePhase bool           // it was asked to commit in one phase
+	err      error          // the last error of the branch
+	refusal  error          // why it voted no
 }
 
 func newParticipant(t *transaction, name string, r resource.Resource, evidence []byte) *participant {
@@ -122,8 +125,13 @@ func (p *participant) work() {
 		}
 		next := p.queue[0]
 		p.queue = p.queue[1:]
+		p.calling = true
 		p.mu.Unlock()
-		p.loop.Deliver(protocol.Input{Value: p.do(next)})
+		input := p.do(next)
+		p.mu.Lock()
+		p.calling = false
+		p.mu.Unlock()
+		p.loop.Deliver(protocol.Input{Value: input})
 	}
 }
 
@@ -180,6 +188,9 @@ func (p *participant) commitOnePhase() protocol.Value {
 		return p.finish(p.rollback)
 	}
 	p.promise("committing")
+	p.mu.Lock()
+	p.onePhase = true
+	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.PrepareTimeout)
 	defer cancel()
 	outcome, err := p.branch.(resource.OnePhase).CommitOnePhase(ctx)
@@ -187,6 +198,11 @@ func (p *participant) commitOnePhase() protocol.Value {
 		p.setError(err)
 	}
 	sure := outcome == commit.Committed || outcome == commit.RolledBack
+	if sure {
+		p.mu.Lock()
+		p.single = outcome
+		p.mu.Unlock()
+	}
 	switch {
 	case sure:
 		return commit.BranchFinished{Outcome: outcome}
@@ -279,6 +295,21 @@ func (p *participant) promisesNothing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.done && (p.doomed || !p.promised)
+}
+
+// inCall reports whether a call of the branch has not returned.
+func (p *participant) inCall() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calling
+}
+
+// alone reports whether the branch was asked to commit in one phase, and how that ended where it is
+// known.
+func (p *participant) alone() (asked bool, outcome commit.Outcome) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.onePhase, p.single
 }
 
 // promise notes that the branch must not be rolled back any more unless the decision says so.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -140,12 +141,10 @@ func (m *Manager) Transactions(ctx context.Context, f Filter) ([]Info, error) {
 
 // inMemory returns the transactions that are active or open, by id.
 func (m *Manager) inMemory() []Info {
-	active := m.transactions()
+	// Under one lock: what goes from open to active in between would be in neither.
 	m.mu.Lock()
-	open := make([]*Tx, 0, len(m.open))
-	for _, tx := range m.open {
-		open = append(open, tx)
-	}
+	active := slices.Collect(maps.Values(m.active))
+	open := slices.Collect(maps.Values(m.open))
 	m.mu.Unlock()
 	infos := make([]Info, 0, len(active)+len(open))
 	for _, t := range active {
@@ -167,6 +166,12 @@ func (tx *Tx) info() Info {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
 	i := Info{ID: string(tx.id), State: StateOpen, Began: tx.began}
+	switch {
+	case tx.ended && tx.why != nil:
+		i.State, i.Decision, i.By, i.Reason = StateAborting, commit.Abort, tx.why.By, tx.why.Reason
+	case tx.ended:
+		i.State = StatePreparing
+	}
 	for _, name := range tx.order {
 		i.Branches = append(i.Branches, BranchInfo{Resource: name, State: "working"})
 	}

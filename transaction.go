@@ -3,6 +3,7 @@ package assent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ type transaction struct {
 	completed      bool // the coordinator has heard of all it waits for
 	retiring       bool
 	stopped        bool
+	proposed       bool            // the register may have been asked
 	entry          *decision.Entry // what stands in the register, once asked
 	contradictions []Contradiction
 	proposeErr     error         // the register's last error
@@ -113,11 +115,66 @@ func (t *transaction) unprepared() (found []*participant) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.participants {
-		if p.branch != nil && p.promisesNothing() {
+		if p.branch != nil && p.promisesNothing() && !p.inCall() {
 			found = append(found, p)
 		}
 	}
 	return found
+}
+
+// calls names the branches of a stopped transaction in which a call has not returned.
+func (t *transaction) calls() (names []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for node, p := range t.participants {
+		if p.inCall() {
+			names = append(names, fmt.Sprintf("transaction %s in %s", t.id, node))
+		}
+	}
+	return names
+}
+
+// conclude tells whoever waits for a stopped transaction what became of it, where that is certain:
+// the register has said so, or the only participant has, or nobody has been asked and nobody will
+// be. The caller knows that no worker is left. Of what is recovered nothing is certain, and nobody
+// waits for it.
+func (t *transaction) conclude() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.hasConcluded || t.recovered {
+		return
+	}
+	decided := commit.Undecided
+	switch {
+	case t.entry != nil:
+		decided = t.entry.Decision
+	case !t.proposed:
+		decided = commit.Abort
+		for _, p := range t.participants {
+			if asked, outcome := p.alone(); asked {
+				decided = decisionOf(outcome)
+			}
+		}
+	}
+	if decided == commit.Undecided {
+		return
+	}
+	if decided == commit.Abort && t.entry == nil && t.cause == nil {
+		t.cause = &AbortedError{ID: t.id, Cause: commit.Cancelled, By: "manager", Reason: "the manager was closed", Err: ErrClosed}
+	}
+	t.conclusion, t.hasConcluded = commit.Concluded{Decision: decided, Cause: commit.Settled}, true
+	close(t.concluded)
+}
+
+// decisionOf returns the decision that the outcome of a transaction's only branch amounts to.
+func decisionOf(outcome commit.Outcome) commit.Decision {
+	switch outcome {
+	case commit.Committed:
+		return commit.Commit
+	case commit.RolledBack:
+		return commit.Abort
+	}
+	return commit.Undecided
 }
 
 // Force has nothing to do: the coordinator's only record is the decision, in the register.
@@ -163,6 +220,9 @@ func (t *transaction) participant(node protocol.NodeID, evidence []byte) (p *par
 func (t *transaction) Emit(value protocol.Value) {
 	switch v := value.(type) {
 	case commit.Propose:
+		t.mu.Lock()
+		t.proposed = true
+		t.mu.Unlock()
 		t.m.spawn(func() { t.propose(v) })
 	case commit.Concluded:
 		t.mu.Lock()
@@ -226,6 +286,10 @@ func (t *transaction) await(ctx context.Context, early bool) error {
 	select {
 	case <-t.concluded:
 	case <-t.m.life.Done():
+		select {
+		case <-t.m.over: // Close may say yet how it ended
+		case <-ctx.Done():
+		}
 		if !closed(t.concluded) {
 			return t.undecided(ErrClosed)
 		}
@@ -269,7 +333,7 @@ func (t *transaction) awaitDecision(ctx context.Context) error {
 	case <-t.concluded:
 		return nil
 	case <-wait.C:
-	case <-t.m.life.Done():
+	case <-t.m.over:
 	}
 	if closed(t.concluded) {
 		return nil
@@ -286,7 +350,7 @@ func (t *transaction) awaitBranch(ctx context.Context) error {
 		return nil
 	case <-wait.C:
 	case <-ctx.Done():
-	case <-t.m.life.Done():
+	case <-t.m.over:
 	}
 	if closed(t.concluded) {
 		return nil

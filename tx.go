@@ -34,9 +34,10 @@ type Tx struct {
 
 // joined is a branch that is being begun, or was.
 type joined struct {
-	ready  chan struct{} // closed when branch and err are set
+	ready  chan struct{} // closed when what follows is set
 	branch resource.Branch
 	err    error
+	gaveUp bool // because the context of whoever was to begin the branch has ended, or the transaction
 }
 
 var _ resource.Transaction = (*Tx)(nil)
@@ -71,50 +72,77 @@ func (m *Manager) Begin(ctx context.Context, options ...Option) (*Tx, error) {
 }
 
 // ID returns the transaction's id, by which its outcome can be asked for while the log retains
-// it; an abort that needed no record may leave none.
+// it. What needs no record leaves none, and is ErrUnknown once it is over: an abort, a commit in one
+// phase (of a single branch), and one of branches that have written nothing.
 func (tx *Tx) ID() string { return string(tx.id) }
 
 // Join returns the transaction's branch in r, beginning it if it has none. Adapters call it;
 // applications call the adapter's own Join. It fails with ErrNotOpen after the end, and where r
-// is not one of the manager's resources. A failed Join leaves the transaction as it was.
+// is not one of the manager's resources. A failed Join leaves the transaction as it was. Where two
+// goroutines join r at once, one of them begins the branch; the other begins it anew if the first
+// fails because its own context has ended.
 func (tx *Tx) Join(ctx context.Context, r resource.Resource) (resource.Branch, error) {
 	name, ok := tx.m.names[r]
 	if !ok {
 		return nil, fmt.Errorf("join transaction %s: %T is not a resource of this manager; add it to Config.Resources", tx.id, r)
 	}
-	tx.mu.Lock()
-	if tx.ended {
-		err := tx.notOpen()
-		tx.mu.Unlock()
-		return nil, err
-	}
-	if j := tx.branches[name]; j != nil {
-		tx.mu.Unlock()
+	for {
+		j, first, err := tx.enlist(name)
+		if err != nil {
+			return nil, err
+		}
+		if first {
+			tx.beginBranch(ctx, r, name, j)
+			return j.branch, j.err
+		}
 		select {
 		case <-j.ready:
-			return j.branch, j.err
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+		if !j.gaveUp {
+			return j.branch, j.err
+		}
 	}
-	j := &joined{ready: make(chan struct{})}
+}
+
+// enlist returns the place of name's branch, and whether the caller is the first there and must
+// begin it.
+func (tx *Tx) enlist(name string) (j *joined, first bool, err error) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.ended {
+		return nil, false, tx.notOpen()
+	}
+	if j = tx.branches[name]; j != nil {
+		return j, false, nil
+	}
+	j = &joined{ready: make(chan struct{}), err: errBeginPanicked}
 	tx.branches[name] = j
 	tx.order = append(tx.order, name)
-	tx.mu.Unlock()
+	return j, true, nil
+}
 
-	ctx, cancel := context.WithCancel(ctx)
+// errBeginPanicked stands until Begin has returned.
+var errBeginPanicked = errors.New("the resource panicked, or ended the goroutine, when it was to begin the branch")
+
+// beginBranch begins the branch of j, and lets those go who wait for it, come what may.
+func (tx *Tx) beginBranch(ctx context.Context, r resource.Resource, name string, j *joined) {
+	defer func() {
+		if j.err != nil {
+			j.err = fmt.Errorf("join %s: %w", name, j.err)
+			j.gaveUp = ctx.Err() != nil || tx.work.Err() != nil
+			tx.mu.Lock()
+			delete(tx.branches, name)
+			tx.order = remove(tx.order, name)
+			tx.mu.Unlock()
+		}
+		close(j.ready)
+	}()
+	work, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(tx.work, cancel)()
-	j.branch, j.err = r.Begin(ctx, tx.m.branchID(tx.id, name))
-	if j.err != nil {
-		j.err = fmt.Errorf("join %s: %w", name, j.err)
-		tx.mu.Lock()
-		delete(tx.branches, name)
-		tx.order = remove(tx.order, name)
-		tx.mu.Unlock()
-	}
-	close(j.ready)
-	return j.branch, j.err
+	j.branch, j.err = r.Begin(work, tx.m.branchID(tx.id, name))
 }
 
 func remove(names []string, name string) []string {
@@ -254,7 +282,9 @@ func (m *Manager) begin(tx *Tx, branches []branch, cause *AbortedError) (*transa
 	m.signal()
 	m.mu.Unlock()
 	if over {
-		m.undo(t)
+		ctx, cancel := context.WithTimeout(context.Background(), m.cfg.FinishTimeout)
+		defer cancel()
+		m.undo(ctx, t)
 		return nil, &AbortedError{ID: tx.id, Cause: commit.Cancelled, By: "manager", Reason: "the manager is closed", Err: ErrClosed}
 	}
 	return t, nil
