@@ -1,0 +1,155 @@
+package museum
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var rewrite = flag.Bool("rewrite-museum", false, "write docs/museum.md anew, with what this run has measured")
+
+// root is the folder of the module.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestBothFindEveryBug is what the museum is for. An exhibit that survives says that a tool has become
+// blind to it, or that the line does not matter any more.
+func TestBothFindEveryBug(t *testing.T) {
+	all := Exhibits()
+	found := make([]Found, len(all))
+	t.Run("hunt", func(t *testing.T) {
+		for i, e := range all {
+			t.Run(e.Name, func(t *testing.T) {
+				t.Parallel()
+				f, err := Hunt(t.Context(), root(t), t.TempDir(), e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for tool, finding := range map[string]Finding{"checker": f.Checker, "simulator": f.Simulator} {
+					if finding.Claim == "" {
+						t.Errorf("it survives the %s, which has tried %d", tool, finding.Tried)
+					}
+				}
+				found[i] = f
+			})
+		}
+	})
+	path := filepath.Join(root(t), "docs", "museum.md")
+	if *rewrite && !t.Failed() {
+		if err := os.WriteFile(path, []byte(page(all, found)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	written, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(unmeasured(page(all, found)), unmeasured(string(written))); d != "" {
+		t.Errorf("docs/museum.md shows other exhibits; run make docs:\n%s", d)
+	}
+}
+
+// unmeasured leaves out what is measured: it differs from run to run, and with every change of a machine.
+func unmeasured(page string) string {
+	var b strings.Builder
+	for line := range strings.Lines(page) {
+		if cells := strings.Split(line, "|"); len(cells) > 3 {
+			line = cells[1] + cells[2] + "\n"
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// TestMachinesAreSound: in the machines as they are the same search finds nothing.
+func TestMachinesAreSound(t *testing.T) {
+	const seeds = 1000
+	finder, err := build(t.Context(), root(t), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("system", func(t *testing.T) {
+		for _, s := range Systems() {
+			t.Run(s.Name, func(t *testing.T) {
+				t.Parallel()
+				f, err := run(t.Context(), finder, s.Name, seeds)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if f.Checker.Claim != "" || f.Simulator.Claim != "" || f.Checker.Tried == 0 || f.Simulator.Tried != seeds {
+					t.Errorf("%+v", f)
+				}
+			})
+		}
+	})
+}
+
+// TestSystemsAreUsed: a system in which no bug is looked for is of no use.
+func TestSystemsAreUsed(t *testing.T) {
+	used := map[string]bool{}
+	for _, e := range Exhibits() {
+		if _, err := FindSystem(e.System); err != nil || e.Why == "" {
+			t.Errorf("exhibit %q says %q, in system %q", e.Name, e.Why, e.System)
+		}
+		used[e.System] = true
+	}
+	for _, s := range Systems() {
+		if !used[s.Name] {
+			t.Errorf("no bug is looked for in %s", s.Name)
+		}
+	}
+}
+
+func TestApply(t *testing.T) {
+	const source = `package p
+
+func (a A) Step() {
+	one()
+}
+
+func (b *B) Step() {
+	one()
+	if b.two() {
+		one()
+		three()
+	}
+}
+
+func free() {
+	one()
+}
+`
+	for name, c := range map[string]struct {
+		in, old, new string
+		want         string // what is changed to what, or nothing for an ErrStale
+	}{
+		"a method":           {in: "A.Step", old: "one()", new: "two()", want: "A) Step() {\n\ttwo()\n}"},
+		"of a pointer":       {in: "B.Step", old: "three()", new: "", want: "one()\n\t\t\n"},
+		"a function":         {in: "free", old: "one()", new: "two()", want: "free() {\n\ttwo()\n}"},
+		"a line there twice": {in: "B.Step", old: "one()"},
+		"a line not there":   {in: "A.Step", old: "three()"},
+		"a part of a line":   {in: "B.Step", old: "b.two()"},
+		"no such method":     {in: "C.Step", old: "one()"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Exhibit{Name: name, File: "p.go", Func: c.in, Old: c.old, New: c.new}.Apply([]byte(source))
+			switch {
+			case c.want == "" && (!errors.Is(err, ErrStale) || !strings.Contains(err.Error(), "internal/museum/exhibits.go")):
+				t.Errorf("got %v; want an ErrStale that says where", err)
+			case c.want != "" && (err != nil || strings.Count(string(got), c.want) != 1):
+				t.Errorf("got %v and\n%s", err, got)
+			}
+		})
+	}
+}
