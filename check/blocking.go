@@ -143,7 +143,7 @@ func (b *blocking) count(r *Report) (target uint64) {
 				}
 				if b.x.claims.Blocked != nil {
 					shown.tuple = s.tuple
-					b.x.claims.Blocked(shown, nodesOf(blocked))
+					b.x.claims.Blocked(&shown, nodesOf(blocked))
 				}
 			}
 		}

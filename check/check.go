@@ -84,8 +84,8 @@ type System struct {
 	Symmetric [][]int
 }
 
-// State is a global state, to be judged by properties. It is valid during the call only, and its
-// machines must not be changed.
+// State is a global state, to be judged by properties: what they are shown is a *State. It is valid
+// during the call only, and its machines must not be changed.
 type State struct {
 	x     *explorer
 	tuple []uint32
@@ -137,7 +137,7 @@ type Claims struct {
 	// staying so. It must depend on its arguments alone.
 	Decided func(node int, m protocol.Machine) bool
 	// Blocked, if set, is called for every reachable state when blocking has been looked for,
-	// with the nodes that are blocked there, in most states none; v is a State. With symmetry it is one state
+	// with the nodes that are blocked there, in most states none; v is a *State. With symmetry it is one state
 	// for all that differ in names only.
 	Blocked func(v spec.View, nodes []int)
 }

@@ -1,35 +1,14 @@
 package check_test
 
 import (
-	"context"
-	"os"
 	"testing"
 
 	"assent/check"
-	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/spec"
 )
 
 var yesOrNo = []commit.Vote{commit.Yes, commit.No}
-
-func decentralised(t *testing.T, d commit.Decentralised, faults check.Faults, model check.Model, claims check.Claims) check.Report {
-	t.Helper()
-	codec, err := protocol.NewCodec(commit.Types()...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nodes, err := d.Nodes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := check.Run(context.Background(), check.System{Nodes: nodes, Codec: codec, Faults: faults, Model: model}, claims, check.Limits{})
-	if err != nil || !r.Complete {
-		t.Fatal(r.Complete, err)
-	}
-	t.Logf("%d states, depth %d, %d local states, %v", r.States, r.Depth, r.Locals, r.Elapsed)
-	return r
-}
 
 func safety() []spec.Property { return []spec.Property{spec.AC1(), spec.AC2(), spec.AC3()} }
 
@@ -37,15 +16,15 @@ func safety() []spec.Property { return []spec.Property{spec.AC1(), spec.AC2(), s
 // with restarts.
 func TestDecentralisedTwoPhaseIsSafe(t *testing.T) {
 	for _, c := range []struct{ sites, crashes int }{{2, 2}, {3, 1}} {
-		if c.sites > 2 && os.Getenv("ASSENT_SOAK") == "" {
+		if c.sites > 2 && !soaking() {
 			continue
 		}
 		votes := []commit.Vote(nil) // all of them, read-only too
 		if c.sites > 2 {
 			votes = []commit.Vote{commit.Yes} // a site can still give up before it votes
 		}
-		r := decentralised(t, commit.Decentralised{Sites: c.sites, Votes: votes},
-			check.Faults{Crashes: c.crashes, Restarts: c.crashes, Duplicates: check.Unlimited}, check.Asynchronous,
+		r := explore(t, commit.Decentralised{Sites: c.sites, Votes: votes}, check.Asynchronous,
+			check.Faults{Crashes: c.crashes, Restarts: c.crashes, Duplicates: check.Unlimited},
 			check.Claims{Always: safety(), Sometimes: []spec.Property{spec.AllCommit()}})
 		for _, b := range r.Broken {
 			t.Errorf("%d sites: %s", c.sites, b)
@@ -60,7 +39,7 @@ func TestDecentralisedTwoPhaseIsSafe(t *testing.T) {
 func TestDecentralisedTwoPhaseBlocks(t *testing.T) {
 	d := commit.Decentralised{Sites: 3, Votes: []commit.Vote{commit.Yes}}
 	for crashes, want := range []bool{false, true} {
-		r := decentralised(t, d, check.Faults{Crashes: crashes}, check.Synchronous, check.Claims{Decided: spec.AC5().Decided})
+		r := explore(t, d, check.Synchronous, check.Faults{Crashes: crashes}, check.Claims{Decided: spec.AC5().Decided})
 		if (r.Blocked != nil) != want {
 			t.Errorf("%d crashes: blocked by %v", crashes, r.Blocked)
 		}
@@ -78,15 +57,15 @@ func TestDecentralisedThreePhaseDoesNotBlock(t *testing.T) {
 		{2, 1, 0, yesOrNo, false}, {2, 2, 2, yesOrNo, false}, {3, 2, 0, yesOrNo, false},
 		{3, 2, 1, []commit.Vote{commit.Yes}, false}, {3, 2, 2, yesOrNo, true}, {4, 2, 0, yesOrNo, true},
 	} {
-		if c.soak && os.Getenv("ASSENT_SOAK") == "" {
+		if c.soak && !soaking() {
 			continue
 		}
 		claims := check.Claims{Always: safety(), Sometimes: []spec.Property{spec.AllCommit()}}
 		if c.crashes < c.sites {
 			claims.Decided = spec.AC5().Decided
 		}
-		r := decentralised(t, commit.Decentralised{Sites: c.sites, Phases: 3, Votes: c.votes},
-			check.Faults{Crashes: c.crashes, Restarts: c.restarts}, check.Synchronous, claims)
+		r := explore(t, commit.Decentralised{Sites: c.sites, Phases: 3, Votes: c.votes}, check.Synchronous,
+			check.Faults{Crashes: c.crashes, Restarts: c.restarts}, claims)
 		for _, b := range r.Broken {
 			t.Errorf("%+v: %s", c, b)
 		}
@@ -98,8 +77,8 @@ func TestDecentralisedThreePhaseDoesNotBlock(t *testing.T) {
 
 // TestDecentralisedThreePhaseNeedsSynchrony: a timer that runs out early splits the sites.
 func TestDecentralisedThreePhaseNeedsSynchrony(t *testing.T) {
-	r := decentralised(t, commit.Decentralised{Sites: 2, Phases: 3, Votes: []commit.Vote{commit.Yes}},
-		check.Faults{}, check.Asynchronous, check.Claims{Always: []spec.Property{spec.AC1()}})
+	r := explore(t, commit.Decentralised{Sites: 2, Phases: 3, Votes: []commit.Vote{commit.Yes}}, check.Asynchronous,
+		check.Faults{}, check.Claims{Always: []spec.Property{spec.AC1()}})
 	if len(r.Broken) != 1 {
 		t.Fatal("AC1 holds in the asynchronous model")
 	}
@@ -109,7 +88,7 @@ func TestDecentralisedThreePhaseNeedsSynchrony(t *testing.T) {
 // TestDecentralisedQuietRunCommits is AC4.
 func TestDecentralisedQuietRunCommits(t *testing.T) {
 	for _, phases := range []int{2, 3} {
-		r := decentralised(t, commit.Decentralised{Sites: 3, Phases: phases, Steadfast: true}, check.Faults{}, check.Synchronous,
+		r := explore(t, commit.Decentralised{Sites: 3, Phases: phases, Steadfast: true}, check.Synchronous, check.Faults{},
 			check.Claims{Always: append(safety(), spec.AC4()), Sometimes: []spec.Property{spec.AllCommit()}, Decided: spec.AC5().Decided})
 		if len(r.Broken)+len(r.Never)+r.Blocking > 0 {
 			t.Errorf("%d phases: broken %v, never %v, blocked %v", phases, r.Broken, r.Never, r.Blocked)

@@ -3,7 +3,6 @@ package check_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -161,24 +160,22 @@ func TestTwoPhaseCommitRefines(t *testing.T) {
 			model.Options.Cooperative = name == "cooperative"
 			model.Faults = check.Faults{Crashes: 1, Restarts: 1, Duplicates: check.Unlimited}
 			switch {
-			case os.Getenv("ASSENT_SOAK") != "":
+			case soaking():
 				model.Faults.Crashes, model.Faults.Restarts = 2, 2
 			case name == "cooperative":
-				t.Skip("millions of states: run by make soak")
+				soak(t)
+			default:
+				model.Votes = model.Votes[:1]
 			}
 			sys, err := model.system()
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := check.Run(ctx, interchangeable(sys), check.Claims{Steps: []check.StepProperty{
+			r := complete(t, interchangeable(sys), check.Claims{Steps: []check.StepProperty{
 				top.Refined("refines TCommit", 1, func(v spec.View) outward { return as(v).RMs }),
 				middle.Refined("refines TwoPhase", 2, as),
 				middle.Refined("refines TwoPhase, step by step", 1, as),
-			}}, check.Limits{})
-			if err != nil || !r.Complete {
-				t.Fatal(err)
-			}
-			t.Logf("%d states, %d transitions, %v", r.States, r.Transitions, r.Elapsed)
+			}})
 			if len(r.Broken) != 1 || r.Broken[0].Claim != "refines TwoPhase, step by step" {
 				t.Errorf("%v", r.Broken)
 			}

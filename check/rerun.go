@@ -173,7 +173,7 @@ func (r *rerun) step(node int, ev protocol.Event, number uint64, left func(uint3
 		r.tell(node, trace.Send, s.To, s.Message, r.last)
 		r.copies[sends[i]] = append(r.copies[sends[i]], r.last)
 	}
-	if left != nil {
+	if left != nil && sent < len(sends) {
 		r.tell(node, trace.Crash, "", trace.Sent(sent), 0)
 		r.machines[node] = nil
 		return
@@ -182,6 +182,10 @@ func (r *rerun) step(node int, ev protocol.Event, number uint64, left func(uint3
 		r.tell(node, trace.Emit, "", v, 0)
 	}
 	r.tell(node, trace.Stepped, "", ev, 0)
+	if left != nil { // all have left, though some will be lost
+		r.tell(node, trace.Crash, "", nil, 0)
+		r.machines[node] = nil
+	}
 }
 
 // lose tells of the copies that are on their way no more in the state that was reached.

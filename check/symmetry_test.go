@@ -60,9 +60,9 @@ func TestSymmetryKeepsVerdicts(t *testing.T) {
 	}
 	for name, model := range map[string]twoPhaseCommit{
 		"crash":       {TwoPhase: commit.TwoPhase{Participants: 2}, Faults: check.Faults{Crashes: 1, Duplicates: check.Unlimited}},
-		"cooperative": {TwoPhase: commit.TwoPhase{Participants: 2, Options: commit.Options{Cooperative: true}}, Faults: check.Faults{Crashes: 1, Restarts: 1, Duplicates: check.Unlimited}},
+		"cooperative": {TwoPhase: commit.TwoPhase{Participants: 2, Votes: yesOrNo, Options: commit.Options{Cooperative: true}}, Faults: check.Faults{Crashes: 1, Restarts: 1, Duplicates: check.Unlimited}},
 		"losses":      {TwoPhase: commit.TwoPhase{Participants: 2, Votes: yesOrNo}, Faults: check.Faults{Crashes: 1, Losses: 1, Duplicates: 1}, Model: check.Synchronous},
-		"partition":   {TwoPhase: commit.TwoPhase{Participants: 2}, Faults: check.Faults{Partitions: 1, Heals: 1}, Model: check.Synchronous},
+		"partition":   {TwoPhase: commit.TwoPhase{Participants: 2, Votes: yesOrNo}, Faults: check.Faults{Partitions: 1, Heals: 1}, Model: check.Synchronous},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sys, err := model.system()

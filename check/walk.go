@@ -23,8 +23,6 @@ type Move struct {
 	Event protocol.Event
 	// Sends are the messages that leave.
 	Sends []protocol.Send
-	// What tells the move in words.
-	What string
 }
 
 // Walk goes through all states of sys and calls visit with every move between two of them and, first,
@@ -58,7 +56,7 @@ func (k *seeker) show(a action, s state) {
 		x.visit(to, to, Move{Initial: true, Node: -1})
 		return
 	}
-	m := Move{Node: a.node, What: x.describe(a, k.from.tuple)}
+	m := Move{Node: a.node}
 	before := x.local(k.from.tuple[a.node])
 	switch a.kind {
 	case partitioned, severed, healed:
