@@ -95,11 +95,13 @@ func (r PeerRound) MarshalText() ([]byte, error) { return marshal(peerRoundNames
 // UnmarshalText sets r from its name. It fails on any other text.
 func (r *PeerRound) UnmarshalText(text []byte) error { return unmarshal(peerRoundNames[:], text, r) }
 
-// peerTypes returns the encodings of what the decentralised protocols add.
+// peerTypes returns the encodings of the sites of decentralised and central protocols.
 func peerTypes() []protocol.Type {
 	return []protocol.Type{
 		{Name: "commit.Peer", Zero: Peer{}},
 		{Name: "commit.PeerNode", Zero: PeerNode{}},
+		{Name: "commit.TwoPhaseSite", Zero: TwoPhaseSite{}},
+		{Name: "commit.ThreePhaseSite", Zero: ThreePhaseSite{}},
 		{Name: "commit.PeerVoted", Zero: PeerVoted{}},
 		{Name: "commit.PeerReady", Zero: PeerReady{}},
 		{Name: "commit.PeerStands", Zero: PeerStands{}},

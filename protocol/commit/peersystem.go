@@ -1,7 +1,6 @@
 package commit
 
 import (
-	"fmt"
 	"time"
 
 	"assent/protocol"
@@ -62,29 +61,12 @@ type Decentralised struct {
 // Nodes returns the system: sites p1, p2 and so on. Its pauses are of one length, so that a machine
 // does not count them in its state. It returns an ErrSystem if a number is out of bounds.
 func (d Decentralised) Nodes() ([]protocol.Node, error) {
-	ids, err := participantIDs(d.Sites)
+	ids, phases, err := sites(d.Sites, d.Phases)
 	if err != nil {
 		return nil, err
 	}
-	if d.Phases == 0 {
-		d.Phases = 2
-	}
-	if d.Sites < 2 || d.Phases < 2 || d.Phases > 3 {
-		return nil, fmt.Errorf("%w: %d sites and %d phases; 2 to 8 sites and 2 or 3 phases are allowed", ErrSystem, d.Sites, d.Phases)
-	}
-	d.Options.Retry, d.Options.RetryMost = time.Second, time.Second
-	var nodes []protocol.Node
-	for _, id := range ids {
-		node := protocol.Node{ID: id}
-		if !d.Steadfast {
-			node.Inputs = []protocol.Value{Abandon{}}
-		}
-		for _, v := range votesOr(d.Votes) {
-			node.New = append(node.New, func() protocol.Machine {
-				return &PeerNode{Peer: *NewPeer("t", id, ids, d.Phases, d.Options), Branch: Branch{Vote: v}}
-			})
-		}
-		nodes = append(nodes, node)
-	}
-	return nodes, nil
+	d.Phases, d.Options.Retry, d.Options.RetryMost = phases, time.Second, time.Second
+	return participants(ids, votesOr(d.Votes), d.Steadfast, func(id protocol.NodeID, v Vote) protocol.Machine {
+		return &PeerNode{Peer: *NewPeer("t", id, ids, phases, d.Options), Branch: Branch{Vote: v}}
+	}), nil
 }
