@@ -42,17 +42,25 @@ func TestPaxosIsSafe(t *testing.T) {
 	for name, c := range map[string]struct {
 		paxos.Consensus
 		check.Faults
+		long bool
 	}{
 		"the owner comes back": {paxos.Consensus{Proposers: 1, Acceptors: 3, Fickle: true, Learner: true, Options: paxos.Options{Rounds: 1}},
-			check.Faults{Duplicates: check.Unlimited, Crashes: 1, Restarts: 1}},
+			check.Faults{Duplicates: check.Unlimited, Crashes: 1, Restarts: 1}, true},
+		"the owner comes back, 2 acceptors": {paxos.Consensus{Proposers: 1, Acceptors: 2, Fickle: true, Learner: true, Options: paxos.Options{Rounds: 1}},
+			check.Faults{Duplicates: check.Unlimited, Crashes: 1, Restarts: 1}, false},
 		"another comes back": {paxos.Consensus{Proposers: 1, Acceptors: 3, Fickle: true, Learner: true, Unowned: true, Options: paxos.Options{Rounds: 1}},
-			check.Faults{Duplicates: check.Unlimited, Crashes: 1, Restarts: 1}},
+			check.Faults{Duplicates: check.Unlimited, Crashes: 1, Restarts: 1}, false},
 		"3 ballots": {paxos.Consensus{Proposers: 2, Acceptors: 3, Options: paxos.Options{Rounds: 1}},
-			check.Faults{Duplicates: check.Unlimited}},
+			check.Faults{Duplicates: check.Unlimited}, true},
+		"3 ballots, 2 acceptors": {paxos.Consensus{Proposers: 2, Acceptors: 2, Options: paxos.Options{Rounds: 1}},
+			check.Faults{Duplicates: check.Unlimited}, false},
 		"acceptors and proposers come back": {paxos.Consensus{Proposers: 2, Acceptors: 1, Options: paxos.Options{Rounds: 1}},
-			check.Faults{Duplicates: check.Unlimited, Crashes: 2, Restarts: 2}},
+			check.Faults{Duplicates: check.Unlimited, Crashes: 2, Restarts: 2}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.long {
+				soak(t)
+			}
 			values := []any{"v1", "v2"}
 			if c.Fickle {
 				values = []any{"v1", "w1"}
