@@ -59,7 +59,7 @@ func TestPaxosSeeds(t *testing.T) {
 		p, ok := m.(*paxos.Proposer[string])
 		return !ok || p.State == paxos.ProposerIdle || p.State == paxos.ProposerDecided
 	}
-	seeds(t, s, 1500, sim.Classes())
+	seeds(t, s, 500, sim.Classes())
 }
 
 // TestElectionSeeds: after the faults all follow the highest node.
@@ -71,7 +71,7 @@ func TestElectionSeeds(t *testing.T) {
 	classes := slices.DeleteFunc(sim.Classes(), func(c sim.Class) bool {
 		return c == sim.DiskFull || c == sim.FailedSync || c == sim.TornWrite || c == sim.Corruption
 	})
-	seeds(t, s, 500, classes)
+	seeds(t, s, 300, classes)
 }
 
 // TestDetectorSeeds: in a run of crashes that last, and of delays, detectors are at least eventually
@@ -87,10 +87,10 @@ func TestDetectorSeeds(t *testing.T) {
 			s.Bound = time.Minute
 			s.Done = func(_ int, m protocol.Machine) bool { return len(m.(*detector.Detector).Suspected()) == 0 }
 			classes := []sim.Class{sim.Crash, sim.Loss, sim.Delay, sim.Slow, sim.Drift, sim.Partition, sim.OneWay, sim.Flapping}
-			seeds(t, s, 60, classes)
+			seeds(t, s, 24, classes)
 
 			detections := 0
-			for seed := range uint64(20) {
+			for seed := range uint64(10) {
 				var log events
 				if _, err := s.Run(s.Draw(seed, []sim.Class{sim.Crash}), &log); err != nil {
 					t.Fatal(err)
