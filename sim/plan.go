@@ -204,7 +204,30 @@ func ReadPlan(h trace.Header) (p Plan, err error) {
 			return p, fmt.Errorf("parameter %s: %w", name, err)
 		}
 	}
-	return p, nil
+	return p, p.validate()
+}
+
+// The bounds of a plan that is read.
+const (
+	mostTime   = 24 * time.Hour
+	mostFaults = 1000
+	mostCuts   = 100_000 // by one flapping partition
+)
+
+// validate refuses a plan that would take for ever.
+func (p Plan) validate() error {
+	within := func(d time.Duration) bool { return 0 <= d && d <= mostTime }
+	if !within(p.Safety) || !within(p.Bound) || len(p.Faults) > mostFaults {
+		return fmt.Errorf("%w: phases of %v and %v, and %d faults; at most %v and %d are allowed",
+			ErrSystem, p.Safety, p.Bound, len(p.Faults), mostTime, mostFaults)
+	}
+	for _, f := range p.Faults {
+		if !within(f.At) || !within(f.For) || !within(f.By) || f.Rate < 0 || f.Rate > 1000 ||
+			f.Class == Flapping && f.For/max(f.By, time.Millisecond) > mostCuts {
+			return fmt.Errorf("%w: the fault %q is out of bounds", ErrSystem, f)
+		}
+	}
+	return nil
 }
 
 func numbers(list []int) string {

@@ -89,6 +89,9 @@ type System struct {
 	Sometimes []spec.Property
 	// Done says when the machine at a node has come to its end, as every one must after the faults.
 	Done func(node int, m protocol.Machine) bool
+	// Excused says that in the state shown the protocol promises nobody an end, as after the failure of
+	// all sites some do. The claim Ended is then not made. Defaults to never.
+	Excused func(spec.View) bool
 	// Safety is how long the phase of faults lasts, 20 s unless it is set; Bound is how long the phase
 	// of liveness may last, 5 min unless it is set.
 	Safety, Bound time.Duration

@@ -25,9 +25,16 @@ type coordinator struct {
 	log    *disk.Log
 	active map[commit.TransactionID]*coordination
 	jobs   map[commit.TransactionID]*job
+	// kept counts the entries that are done and wait to be forgotten.
+	kept int
 }
 
-const logDir = "log"
+const (
+	logDir = "log"
+	// retention is how long a finished entry is kept for those who ask: longer than any message lives,
+	// by any clock, or an old copy of a vote would be answered as that of an unknown transaction.
+	retention = 2 * time.Minute
+)
 
 // logConfig makes a log do nothing that depends on the real clock: it forces only what it is asked to.
 func logConfig(fs vfs.FS, random *entropy, clock func() time.Time) disk.Config {
@@ -39,12 +46,18 @@ func (c *coordinator) dir() string { return logDir }
 
 // open opens the log and goes on with what is unfinished in it.
 func (c *coordinator) open() (err error) {
-	c.active, c.jobs = map[commit.TransactionID]*coordination{}, map[commit.TransactionID]*job{}
+	c.active, c.jobs, c.kept = map[commit.TransactionID]*coordination{}, map[commit.TransactionID]*job{}, 0
 	c.log, err = disk.Open(logDir, logConfig(c.process.disk.fs, c.random, c.w.clock))
 	if err != nil {
 		return err
 	}
 	c.w.owners[c.log.Owner()] = c.id
+	for e, err := range c.log.List(context.Background(), decision.Done) {
+		if err != nil {
+			return err
+		}
+		c.forget(e.ID)
+	}
 	for e, err := range c.log.List(context.Background(), decision.Unfinished) {
 		if err != nil {
 			return err
@@ -132,13 +145,15 @@ func (t *coordination) Emit(value protocol.Value) {
 	}
 	switch v := value.(type) {
 	case commit.Propose:
-		if t.c.w.stack.flaw == unloggedDecision && v.Decision == commit.Commit {
+		if t.c.w.stack.flaw == decidesEarly && v.Decision == commit.Commit {
 			t.c.after(0, func() { t.decided(t.proposal(v)) })
-			return
 		}
 		t.c.process.work(string(t.id), func() (then func()) { return t.decide(v) })
 	case commit.Concluded:
 		t.c.w.concluded(t.id, v)
+		if t.c.w.stack.flaw == forgetsEarly {
+			t.c.after(0, func() { t.c.drop(t.id) })
+		}
 		if j := t.c.jobs[t.id]; j != nil {
 			j.told(v)
 		}
@@ -184,6 +199,9 @@ func (t *coordination) decide(p commit.Propose) (then func()) {
 		return nil
 	}
 	t.c.w.stands(t.id, stands.Decision)
+	if t.c.w.stack.flaw == ignoresAnswer {
+		stands = t.proposal(p)
+	}
 	return func() { t.decided(stands) }
 }
 
@@ -207,16 +225,37 @@ func (t *coordination) retire() {
 		if err != nil && !errors.Is(err, decision.ErrNotFound) { // that one was forgotten
 			t.c.w.fail(err)
 		}
-		return func() { delete(t.c.active, t.id) }
+		return func() {
+			delete(t.c.active, t.id)
+			t.c.forget(t.id)
+		}
 	})
 }
 
-// busy reports whether a transaction is unfinished here.
+// forget drops a finished entry when nobody can ask any more.
+func (c *coordinator) forget(id commit.TransactionID) {
+	c.kept++
+	c.after(retention, func() {
+		c.kept--
+		c.drop(id)
+	})
+}
+
+func (c *coordinator) drop(id commit.TransactionID) {
+	switch err := c.log.Forget(context.Background(), id); {
+	case err == nil:
+		c.w.reach("a decision is forgotten")
+	case !errors.Is(err, decision.ErrNotFound): // an earlier life had dropped that one
+		c.w.fail(err)
+	}
+}
+
+// busy reports whether a transaction is unfinished here, or remembered.
 func (c *coordinator) busy() bool {
-	if len(c.active)+len(c.jobs) > 0 {
+	if len(c.active)+len(c.jobs)+c.kept > 0 {
 		return true
 	}
-	for _, err := range c.log.List(context.Background(), decision.Unfinished) {
+	for _, err := range c.log.List(context.Background(), 0) {
 		if err != nil {
 			c.w.fail(err)
 		}

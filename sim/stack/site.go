@@ -206,6 +206,9 @@ func (b *branch) Emit(value protocol.Value) {
 	if !b.actor.alive() {
 		return
 	}
+	if _, ok := value.(commit.PrepareBranch); ok && b.wrote && b.s.w.stack.flaw == votesEarly {
+		b.s.after(0, func() { b.actor.deliver(protocol.Input{Value: commit.BranchPrepared{Vote: commit.Yes}}) })
+	}
 	b.s.process.work(string(b.id), func() (then func()) {
 		answer, failed := b.carryOut(value)
 		if failed {
@@ -224,6 +227,9 @@ func (b *branch) carryOut(request protocol.Value) (answer protocol.Value, stoppe
 	case commit.CommitBranch:
 		return b.finish(true, b.commit)
 	case commit.CommitBranchOnePhase:
+		if b.tx == nil && b.s.w.stack.flaw == unknownIsDone {
+			return commit.BranchFinished{Outcome: commit.Committed}, false
+		}
 		if b.tx == nil {
 			return b.finish(true, b.rollback) // it says what became of the branch
 		}

@@ -10,8 +10,10 @@
 package stack
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -37,7 +39,7 @@ type Size struct {
 	// 1000.
 	Jobs int
 	// Safety is how long faults happen, 8 s unless set; Bound how long all may take to come to its end
-	// after that, 3 min unless set.
+	// after that, 12 min unless set: most of it passes until decisions may be forgotten.
 	Safety, Bound time.Duration
 
 	// flaw, in tests, makes the hands do one thing wrong.
@@ -62,8 +64,16 @@ type logs struct {
 type flaw uint8
 
 const (
-	// unloggedDecision tells commit although the log does not have it.
-	unloggedDecision flaw = iota + 1
+	// decidesEarly tells commit before the log has it.
+	decidesEarly flaw = iota + 1
+	// votesEarly votes yes before the branch is prepared.
+	votesEarly
+	// ignoresAnswer abides by what it has proposed, and not by what stands in the log.
+	ignoresAnswer
+	// forgetsEarly drops the decision when it is concluded, and not when nobody can ask any more.
+	forgetsEarly
+	// unknownIsDone takes a branch that its store does not know for committed.
+	unknownIsDone
 	// ageAbort rolls back a prepared branch that has been in doubt for a second.
 	ageAbort
 	// forgetsPrepared does not look for prepared branches when a site starts.
@@ -89,12 +99,13 @@ func (s *Stack) size() Size {
 		z.Safety = 8 * time.Second
 	}
 	if z.Bound == 0 {
-		z.Bound = 3 * time.Minute
+		z.Bound = 12 * time.Minute
 	}
 	return z
 }
 
-func (s *Stack) validate() error {
+// Validate returns a sim.ErrSystem if a number is out of bounds. Run makes the same check.
+func (s *Stack) Validate() error {
 	z := s.size()
 	for _, f := range []struct {
 		what        string
@@ -131,6 +142,14 @@ func (s *Stack) Draw(seed uint64, classes []sim.Class) sim.Plan {
 	}
 	p := scale.Draw(seed, classes)
 	p.Begin = nil
+	for i := range p.Faults {
+		if f := &p.Faults[i]; f.Class == sim.Corruption { // of a log that holds something
+			f.Node = scale.Nodes[i%z.Coordinators].ID
+			f.At = max(f.At, z.Safety/4)
+			f.For = min(f.For, z.Safety-f.At)
+		}
+	}
+	slices.SortStableFunc(p.Faults, func(a, b sim.Fault) int { return cmp.Compare(a.At, b.At) })
 	return p
 }
 
@@ -157,7 +176,7 @@ func FromHeader(h trace.Header) (*Stack, sim.Plan, error) {
 			return nil, plan, fmt.Errorf("parameter %s: %w", name, err)
 		}
 	}
-	return s, plan, s.validate()
+	return s, plan, s.Validate()
 }
 
 // Types implements sim.Subject.
@@ -173,8 +192,11 @@ func (s *Stack) Types() *protocol.Codec {
 
 // Run implements sim.Subject.
 func (s *Stack) Run(plan sim.Plan, observer trace.Observer) (sim.Report, error) {
-	if err := s.validate(); err != nil {
+	if err := s.Validate(); err != nil {
 		return sim.Report{}, err
+	}
+	if plan.Safety < time.Second {
+		return sim.Report{}, fmt.Errorf("%w: the phase of safety is %v; at least a second is needed", sim.ErrSystem, plan.Safety)
 	}
 	s.logs.once.Do(s.makeLogs)
 	if s.logs.err != nil {

@@ -74,7 +74,7 @@ func (y *tally) once() bool {
 // reachable is what must happen in some of the seeds of a test: the simulator is worth nothing where it
 // does not.
 var reachable = []string{
-	"a consistent read", "a one-phase commit",
+	"a consistent read", "a decision is forgotten", "a one-phase commit",
 	"concluded: abort, cancelled", "concluded: abort, no answer", "concluded: abort, one phase",
 	"concluded: abort, settled", "concluded: abort, voted no",
 	"concluded: commit, one phase", "concluded: commit, settled", "concluded: commit, unanimous",
