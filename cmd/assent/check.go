@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"assent/check"
-	"assent/spec"
 )
 
 // checking is one run of assent check.
@@ -22,8 +19,12 @@ type checking struct {
 	faults    check.Faults
 	votes     []string
 	timing    string
+	partition bool
+	symmetry  bool
 	maxStates int
 	asJSON    bool
+	trace     string // files for the shortest run that breaks something
+	chart     string
 }
 
 func (p *program) checkCommand() *cobra.Command {
@@ -37,61 +38,45 @@ and say which properties of atomic commitment hold. The protocols are
 ` + listSystems() + `
 In the asynchronous model a timer may run out at any moment, and messages may be lost, repeated and
 reordered without limit. In the synchronous one a timer runs out only when no message is on its way
-to a node that is up, and messages are lost and repeated as often as you say. A crash falls between
-two steps, or within one: after the stable writes, or after any number of the messages.
+to a node that is up, and messages are lost and repeated as often as you say. Protocols are checked in
+the model that they are made for, unless you name the other. A crash falls between two steps, or
+within one: after the stable writes, or after any number of the messages.
 
 AC1 to AC4 must hold; where one does not, the exit code is 7 and the shortest run that breaks it is
 shown. AC5, that every participant which is up can come to its end while those that are down
 stay down, does not hold for two-phase commit once the coordinator may crash: the shortest way into
-the blocked state is shown.`,
+the blocked state is shown. Three-phase commit never blocks there, and splits under partition. The
+shortest run can be drawn, and replayed in the simulator.`,
 		Example: `  assent check 2pc
-  assent check 2pc --crashes 2 --restarts 2
+  assent check 2pc --participants 3 --crashes 2 --restarts 2 --symmetry
   assent check 2pc --crashes 1 --restarts 0 --cooperative
-  assent check 2pc --participants 3 --votes yes --model sync --losses 1 --json`,
+  assent check 2pc --participants 3 --votes yes --model sync --losses 1 --json
+  assent check 3pc --crashes 2 --restarts 0
+  assent check 3pc --partition --chart split.svg
+  assent check 3pc --unilateral --trace - | assent chart - -o lesson.html
+  assent check q3pc --model sync --partition`,
 		Args: exactlyOne("protocol"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args[0]) },
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&c.params.participants, "participants", 2, "`N` participants, 1 to 8")
+	flags.IntVar(&c.params.participants, "participants", 2, "`N` participants, 1 to 8; sites, where all are peers")
 	flags.StringSliceVar(&c.votes, "votes", []string{"yes", "no", "read-only"}, "what each branch may vote")
 	flags.IntVar(&c.faults.Crashes, "crashes", 1, "at most `N` crashes")
 	flags.IntVar(&c.faults.Restarts, "restarts", 1, "at most `N` nodes made anew after a crash")
+	flags.BoolVar(&c.partition, "partition", false, "the network may split in two, once, and heal")
 	flags.IntVar(&c.faults.Losses, "losses", 0, "at most `N` messages lost; synchronous model only")
 	flags.IntVar(&c.faults.Duplicates, "duplicates", 0, "at most `N` messages repeated; synchronous model only")
-	flags.StringVar(&c.timing, "model", "async", "async or sync")
-	flags.BoolVar(&c.params.cooperative, "cooperative", false, "participants in doubt ask one another")
+	flags.StringVar(&c.timing, "model", "", "async or sync (default: what the protocol is made for)")
+	flags.BoolVar(&c.params.cooperative, "cooperative", false, "2pc: participants in doubt ask one another")
 	flags.IntVar(&c.params.voteRetries, "vote-retries", 0, "the coordinator asks `N` times more for a vote")
 	flags.IntVar(&c.params.rounds, "rounds", 1, "q3pc: participants lead rounds up to number `N`")
 	flags.BoolVar(&c.params.unilateral, "unilateral", false, "3pc: no election; each follows its timeout transitions")
+	flags.BoolVar(&c.symmetry, "symmetry", false, "take states for one that differ only in which participant is which")
 	flags.IntVar(&c.maxStates, "max-states", 20_000_000, "stop after `N` states and say what is known; they take about 40 bytes each")
+	flags.StringVar(&c.trace, "trace", "", "write the first of the shortest runs to this `file`, for assent chart and replay; - is standard output")
+	flags.StringVar(&c.chart, "chart", "", "draw it in this `file`: .svg or .html")
 	flags.BoolVar(&c.asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-// verdict is what the command prints as JSON.
-type verdict struct {
-	Protocol   string     `json:"protocol"`
-	Complete   bool       `json:"complete"`
-	Properties []judgment `json:"properties"`
-	// Blocking counts the states in which a participant that is up is blocked.
-	Blocking      int     `json:"blocking"`
-	States        int     `json:"states"`
-	Transitions   int     `json:"transitions"`
-	Depth         int     `json:"depth"`
-	LocalStates   int     `json:"local_states"`
-	Messages      int     `json:"messages"`
-	Seconds       float64 `json:"seconds"`
-	BytesPerState float64 `json:"bytes_per_state"`
-}
-
-// judgment is about one property.
-type judgment struct {
-	Name string `json:"name"`
-	// Holds is false, too, where it is not known.
-	Holds bool `json:"holds"`
-	Known bool `json:"known"`
-	// Shortest is the shortest run that shows that it does not hold.
-	Shortest []string `json:"shortest,omitempty"`
 }
 
 func (c *checking) run(ctx context.Context, name string) error {
@@ -99,46 +84,65 @@ func (c *checking) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.parse(); err != nil {
+	if err := c.parse(sys); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program
 	whole, err := sys.make(c.params)
 	if err != nil {
 		return err
 	}
-	safety := whole.always
-	r, err := c.explore(ctx, whole, c.faults, c.timing, check.Claims{Always: safety, Decided: whole.done})
+	if c.symmetry && len(whole.symmetric) == 0 {
+		return misuse("leave --symmetry out: there is but one, or they succeed one another in an order",
+			"no participants of %s are interchangeable", name)
+	}
+	warnings := c.warnings(sys)
+	for _, text := range warnings {
+		fmt.Fprintf(c.p.err, "warning: %s\n", text)
+	}
+	r, err := c.explore(ctx, whole, c.faults, c.timing, check.Claims{Always: whole.always, Sometimes: whole.sometimes, Decided: whole.done})
 	if err != nil {
 		return err
 	}
 	steady := c.params
 	steady.steadfast = true
-	if whole, err = sys.make(steady); err != nil {
-		return err
-	}
-	q, err := c.explore(ctx, whole, check.Faults{}, "sync", check.Claims{Always: whole.quiet})
+	calm, err := sys.make(steady)
 	if err != nil {
 		return err
 	}
-	v := summary(name, safety, whole.quiet, r, q)
-	if err := c.print(v); err != nil {
+	q, err := c.explore(ctx, calm, check.Faults{}, "sync", check.Claims{Always: calm.quiet})
+	if err != nil {
 		return err
 	}
-	for _, j := range v.Properties[:len(v.Properties)-1] {
-		if j.Known && !j.Holds {
-			return &failure{text: "a property of safety does not hold: " + j.Name, exit: exitUnsound}
-		}
+	v := summary(whole, r, q)
+	v.Protocol, v.Model, v.Warnings = name, c.timing, warnings
+	if err := v.print(c.report(), c.asJSON, palette(c.p.out, c.p.getenv)); err != nil {
+		return err
 	}
-	if !v.Complete {
-		return fail("raise --max-states, or ask for fewer participants or faults", "the check is not complete")
+	if err := c.files(sys, whole, shown{c.params, r}, shown{steady, q}); err != nil {
+		return err
 	}
-	return nil
+	return v.failure()
+}
+
+// report returns where the report goes: standard output, unless the trace goes there.
+func (c *checking) report() io.Writer {
+	if c.trace == "-" {
+		return c.p.err
+	}
+	return c.p.out
 }
 
 // parse makes the model from the flags.
-func (c *checking) parse() (err error) {
+func (c *checking) parse(sys system) (err error) {
+	if c.timing == "" {
+		c.timing = "async"
+		if sys.synchronous || c.faults.Losses != 0 || c.faults.Duplicates != 0 {
+			c.timing = "sync"
+		}
+	}
 	switch c.timing {
 	case "sync":
 	case "async":
@@ -150,8 +154,35 @@ func (c *checking) parse() (err error) {
 	default:
 		return misuse("async and sync are the models", "there is no model %q", c.timing)
 	}
+	if sys.name != quorumName {
+		c.params.rounds = 0
+	}
+	if c.partition {
+		c.faults.Partitions, c.faults.Heals = 1, 1
+	}
+	if err := chartName(c.chart); err != nil {
+		return err
+	}
 	c.params.votes, err = parseVotes(c.votes)
 	return err
+}
+
+// warnings say where a protocol is asked for what it does not promise, and what may mislead.
+func (c *checking) warnings(sys system) (texts []string) {
+	beyond := c.timing == "async" || c.partition || c.faults.Losses > 0
+	switch {
+	case sys.synchronous && beyond:
+		texts = append(texts, sys.name+" is not safe here: under partition, where messages are lost, and where timers run out early some may commit and others abort")
+	case sys.synchronous:
+		texts = append(texts, sys.name+" is safe only on a network that never splits, with a bound on delays; --partition and --model async show why")
+	}
+	if c.params.unilateral && sys.name == "3pc" {
+		texts = append(texts, "without election a crash while PreCommit is being sent splits the participants")
+	}
+	if sys.name == quorumName {
+		texts = append(texts, fmt.Sprintf("rounds end at number %d so that there are finitely many states; who blocks may only have run out of rounds", c.params.rounds))
+	}
+	return texts
 }
 
 func (c *checking) explore(ctx context.Context, whole composition, faults check.Faults, timing string, claims check.Claims) (check.Report, error) {
@@ -159,104 +190,17 @@ func (c *checking) explore(ctx context.Context, whole composition, faults check.
 	if timing == "sync" {
 		sys.Model = check.Synchronous
 	}
-	shown := false
-	limits := check.Limits{States: c.maxStates, Progress: func(p check.Progress) {
-		if p.Frontier > 0 && p.Elapsed > time.Second {
-			shown = true
-			fmt.Fprintf(c.p.err, "%s states, %s to go on from, depth %d, %.0f states/s\n",
-				thousands(p.States), thousands(p.Frontier), p.Depth, float64(p.States)/p.Elapsed.Seconds())
-		}
-	}}
-	r, err := check.Run(ctx, sys, claims, limits)
-	if shown && r.Complete {
-		fmt.Fprintf(c.p.err, "%s states, all of them\n", thousands(r.States))
+	if c.symmetry {
+		sys.Symmetric = whole.symmetric
 	}
+	progress := newBar(c.p.err)
+	r, err := check.Run(ctx, sys, claims, check.Limits{States: c.maxStates, Progress: func(p check.Progress) {
+		progress.show(float64(p.States-p.Frontier)/float64(max(p.States, 1)), fmt.Sprintf("%s states, %s to go on from, depth %d, %s a second, %d MiB",
+			thousands(p.States), thousands(p.Frontier), p.Depth, thousands(int(float64(p.States)/max(p.Elapsed.Seconds(), 1e-3))), p.Bytes>>20))
+	}})
+	progress.done()
 	if err != nil {
 		return r, misuse("assent check --help shows examples", "%v", err)
 	}
 	return r, nil
-}
-
-// summary puts the reports of the run with faults and of the quiet one together.
-func summary(name string, safety, calm []spec.Property, r, quiet check.Report) verdict {
-	v := verdict{Protocol: name, Complete: r.Complete && quiet.Complete, Blocking: r.Blocking,
-		States: r.States, Transitions: r.Transitions, Depth: r.Depth, LocalStates: r.Locals, Messages: r.Messages,
-		Seconds: r.Elapsed.Seconds(), BytesPerState: float64(r.Bytes) / float64(max(1, r.States))}
-	for _, p := range safety {
-		v.Properties = append(v.Properties, judge(p.Name, r))
-	}
-	for _, p := range calm {
-		v.Properties = append(v.Properties, judge(p.Name, quiet))
-	}
-	ac5 := judgment{Name: "AC5: every participant that is up can come to its end", Known: r.Complete, Holds: r.Complete && r.Blocking == 0}
-	if r.Blocked != nil {
-		ac5.Shortest = steps(*r.Blocked)
-	}
-	v.Properties = append(v.Properties, ac5)
-	return v
-}
-
-func judge(name string, r check.Report) judgment {
-	for _, broken := range r.Broken {
-		if broken.Claim == name {
-			return judgment{Name: name, Known: true, Shortest: steps(broken)}
-		}
-	}
-	return judgment{Name: name, Known: r.Complete, Holds: r.Complete}
-}
-
-func steps(c check.Counterexample) []string {
-	var all []string
-	for _, s := range c.Steps[1:] {
-		all = append(all, s.What)
-	}
-	return all
-}
-
-func (c *checking) print(v verdict) error {
-	if c.asJSON {
-		e := json.NewEncoder(c.p.out)
-		e.SetIndent("", "  ")
-		return e.Encode(v)
-	}
-	out := table{palette: palette(c.p.out, c.p.getenv)}
-	for _, j := range v.Properties {
-		word, colour := "not known", out.palette.warn
-		switch {
-		case j.Holds:
-			word, colour = "holds", out.palette.good
-		case j.Known:
-			word, colour = "does not hold", out.palette.bad
-		}
-		out.add(cell{text: j.Name}, cell{word, colour})
-	}
-	if err := out.write(c.p.out); err != nil {
-		return err
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s states, %s transitions, depth %d; %d local states and %d messages; %.1f s, %.0f bytes a state\n",
-		thousands(v.States), thousands(v.Transitions), v.Depth, v.LocalStates, v.Messages, v.Seconds, v.BytesPerState)
-	for _, j := range v.Properties {
-		if len(j.Shortest) == 0 {
-			continue
-		}
-		fmt.Fprintf(&b, "\nthe shortest run in which it does not hold that %s\n", strings.TrimPrefix(j.Name, j.Name[:5]))
-		for i, s := range j.Shortest {
-			fmt.Fprintf(&b, "%3d. %s\n", i+1, s)
-		}
-	}
-	if v.Blocking > 0 {
-		fmt.Fprintf(&b, "\nin %s of the states a participant is blocked\n", thousands(v.Blocking))
-	}
-	_, err := fmt.Fprint(c.p.out, b.String())
-	return err
-}
-
-// thousands writes n with commas.
-func thousands(n int) string {
-	text := fmt.Sprint(n)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
 }

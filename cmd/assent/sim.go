@@ -260,7 +260,7 @@ func (c *simulating) files(s sim.Subject, plan sim.Plan) error {
 	if c.chart == "" {
 		return nil
 	}
-	return c.p.drawEvents(c.chart, h, all.events)
+	return c.p.drawEvents(c.chart, "", s, h, all.events)
 }
 
 // failed shrinks the first failure and prints it.

@@ -155,9 +155,26 @@ func writeTrace(out io.Writer, s sim.Subject, h trace.Header, events []trace.Eve
 	return w.Close()
 }
 
-// drawEvents draws a chart in the file, in the form that its name says.
-func (p *program) drawEvents(name string, h trace.Header, events []trace.Event) error {
-	drawn, err := chart.New(h, events, chart.Options{})
+// drawEvents draws a chart in the file, in the form that its name says. It is made from the trace as it
+// is written, because from there a chart reads how the nodes stand. Without a title it has the usual one.
+func (p *program) drawEvents(name, title string, s sim.Subject, h trace.Header, events []trace.Event) error {
+	var text bytes.Buffer
+	if err := writeTrace(&text, s, h, events); err != nil {
+		return err
+	}
+	r, err := trace.NewReader(&text, nil)
+	if err != nil {
+		return err
+	}
+	written := make([]trace.Event, 0, len(events))
+	for range events {
+		e, err := r.Next()
+		if err != nil {
+			return err
+		}
+		written = append(written, e)
+	}
+	drawn, err := chart.New(h, written, chart.Options{Title: title})
 	if errors.Is(err, chart.ErrTooLong) {
 		return fail("write it with --trace, and choose a part with assent chart FILE --scope, --from and --to",
 			"%s events are too much for one chart", thousands(len(events)))

@@ -36,6 +36,9 @@ type composition struct {
 	done func(node int, m protocol.Machine) bool
 }
 
+// quorumName names the one system that has rounds.
+const quorumName = "q3pc"
+
 // systems are all there are, in the order in which they are shown.
 func systems() []system {
 	return []system{
@@ -43,7 +46,7 @@ func systems() []system {
 		{"2pc-peers", "two-phase commit without a coordinator: every site votes to every other", false, makePeers(2)},
 		{"3pc", "three-phase commit with an elected successor; not safe under partition", true, makeThreePhase},
 		{"3pc-peers", "three-phase commit without a coordinator; not safe under partition", true, makePeers(3)},
-		{"q3pc", "three-phase commit by quorums, safe under partition", false, makeQuorum},
+		{quorumName, "three-phase commit by quorums, safe under partition", false, makeQuorum},
 	}
 }
 
@@ -77,7 +80,7 @@ func makeTwoPhase(p parameters) (composition, error) {
 		return c, err
 	}
 	if p.participants == 1 {
-		c.always = c.always[:1] // the only participant decides alone, without the register
+		c.always, c.sometimes = c.always[:1], c.sometimes[:1] // the only participant decides alone, without the register
 	}
 	return c.exchangeable(1), nil
 }
@@ -85,7 +88,8 @@ func makeTwoPhase(p parameters) (composition, error) {
 func makePeers(phases int) func(parameters) (composition, error) {
 	return func(p parameters) (composition, error) {
 		c, err := compose(commit.Decentralised{Sites: p.participants, Phases: phases, Votes: p.votes, Steadfast: p.steadfast, Options: p.options()})
-		if phases == 2 { // in three the sites have an order, in which they become backup
+		c.sometimes = []spec.Property{spec.AllCommit()} // there is no register for the other
+		if phases == 2 {                                // in three the sites have an order, in which they become backup
 			c = c.exchangeable(0)
 		}
 		return c, err

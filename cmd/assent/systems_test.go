@@ -1,12 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"io"
 	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/sim"
+	"assent/spec"
+	"assent/trace"
 )
 
 // TestParametersStandInHeaders: what a trace's header says of a system makes the same system again.
@@ -46,5 +53,64 @@ func TestSystemsAreMade(t *testing.T) {
 	want := map[string][][]int{"2pc": {{4}, {1, 2, 3}}, "2pc-peers": {{3}, {0, 1, 2}}, "3pc": {{4}}, "3pc-peers": {{3}}, "q3pc": {{4}}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestCheckWritesWhatReplays: the trace that assent check writes makes the same system again, and in the
+// simulator the same claim is broken at its end.
+func TestCheckWritesWhatReplays(t *testing.T) {
+	for _, args := range [][]string{
+		{"3pc", "--votes", "yes", "--partition", "--crashes", "0"},
+		{"3pc", "--votes", "no,yes", "--unilateral"},
+		{"3pc-peers", "--votes", "yes", "--model", "async"},
+	} {
+		var out, told bytes.Buffer
+		p := program{out: &out, err: &told, getenv: func(string) string { return "" }}
+		if code := p.run(append([]string{"check", "--trace", "-"}, args...)); code != exitUnsound {
+			t.Fatalf("%v: exit code %d\n%s", args, code, told.String())
+		}
+		r, err := trace.NewReader(bytes.NewReader(out.Bytes()), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		params, err := readParameters(r.Header().Parameters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := sim.ReadPlan(r.Header())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sys, err := findSystem(r.Header().System)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, err := sys.make(params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := sim.System{Name: sys.name, Nodes: whole.nodes, Codec: whole.codec, Always: whole.always[:1]}
+		report, err := again.Replay(plan, events(t, &out, whole.codec), nil)
+		if err != nil || report.Failure == nil || report.Failure.Claim != spec.AC1().Name {
+			t.Errorf("%v: %v, %v", args, report.Failure, err)
+		}
+	}
+}
+
+func events(t *testing.T, in io.Reader, codec *protocol.Codec) (all []trace.Event) {
+	t.Helper()
+	r, err := trace.NewReader(in, codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		e, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e)
 	}
 }
