@@ -87,8 +87,8 @@ type Prepared struct {
 	// Age is for how long the branch has been prepared, by the resource's clock alone; zero
 	// where it does not say.
 	Age time.Duration
-	// Foreign is the resource's own name of a branch that Assent did not make. Such branches are
-	// shown and never touched.
+	// Foreign is the resource's own name of a branch that Assent did not make; it need not be UTF-8.
+	// Such branches are shown and never touched.
 	Foreign string
 }
 

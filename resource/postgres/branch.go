@@ -86,7 +86,7 @@ func (t *Tx) prepare(ctx context.Context) error {
 		sql = "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE " + quote(t.sess.role) + "; "
 	}
 	if t.xid == 0 {
-		sql += "SELECT pg_catalog.pg_current_xact_id()::text; "
+		sql += "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text; "
 	}
 	sql += "PREPARE TRANSACTION " + quote(t.gid)
 	t.sent = sentPrepare
@@ -358,7 +358,7 @@ func (t *Tx) evidence() evidence {
 	return evidence{system: t.sess.system, timeline: t.sess.timeline, xid: t.xid}
 }
 
-const xidSQL = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text"
+const xidSQL = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text"
 
 // setXID takes the answer to xidSQL: one column, empty for NULL.
 func (t *Tx) setXID(row []string) error {

@@ -1,5 +1,5 @@
-// Package postgres makes a PostgreSQL database (13 or later) a resource, by its own PREPARE
-// TRANSACTION and the pgx driver.
+// Package postgres makes a PostgreSQL database (14 or later; tested with 15) a resource, by its own
+// PREPARE TRANSACTION and the pgx driver.
 //
 // The package promises what package resource asks for. Where the proof of each answer comes from:
 //
@@ -29,8 +29,9 @@
 // that is itself still under way cannot lead to a PREPARE, because that is sent only after its answer.
 //
 // A first statement whose client is gone goes on without the lock until the server sees that the
-// client is gone: within a second from PostgreSQL 14 on (client_connection_check_interval). The
-// branch's own rollback knows its session, and ends it.
+// client is gone: within a second (client_connection_check_interval). The branch's own rollback knows
+// its session, and ends it unless it is idle: it is in no transaction then, and a pooler in the path
+// may have given it to somebody else.
 //
 // A branch that is neither prepared nor open, and of which no evidence is known, is taken for one
 // that was never prepared. That is wrong only if somebody committed it by hand between its PREPARE
@@ -44,11 +45,16 @@
 // no slot of max_prepared_transactions. The first statement's parameters allow one statement, and
 // a first statement without parameters takes a round trip of its own.
 //
+// The first round trip may be sent twice: a connection of the pool that turns out to be dead is
+// replaced, once. What the server may have done in the first one is lost with it, since no COMMIT
+// and no PREPARE was sent; what the statement did outside of the transaction (a sequence, dblink) may
+// have happened twice.
+//
 // # What it does not do
 //
 // It creates nothing in the database. It cannot prepare what PostgreSQL cannot: temporary tables,
 // LISTEN, NOTIFY, cursors WITH HOLD, exported snapshots. It does not see session state that
 // functions leave behind (session advisory locks, set_config with false): that is the caller's to
 // undo. It needs a session of its own for each branch, so a pooler in the path must pool sessions,
-// not transactions.
+// not transactions. It takes no message of more than Config.MaxMessage bytes from the server.
 package postgres

@@ -23,16 +23,16 @@ pg_catalog.current_setting('max_prepared_transactions')::int AS slots,
 pg_catalog.current_setting('max_connections')::int AS connections,
 pg_catalog.current_setting('fsync') AS fsync,
 pg_catalog.current_setting('full_page_writes') AS full_page_writes,
-coalesce((SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'), 'on') AS synchronous_commit,
+coalesce((SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'synchronous_commit'), 'on') AS synchronous_commit,
 pg_catalog.current_setting('lock_timeout') AS lock_timeout,
 pg_catalog.current_setting('idle_in_transaction_session_timeout') AS idle_timeout,
 coalesce(pg_catalog.current_setting('transaction_timeout', true), '0') AS transaction_timeout,
 current_user::text AS role,
-(SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
-(SELECT count(*) FROM pg_catalog.pg_prepared_xacts)::int AS used,
-(SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() AND gid LIKE 'assent:%' AND owner <> current_user)::int AS others,
-coalesce((SELECT max(extract(epoch FROM pg_catalog.clock_timestamp() - prepared)) FROM pg_catalog.pg_prepared_xacts), 0)::float8 AS oldest,
-coalesce((SELECT max(age(transaction)) FROM pg_catalog.pg_prepared_xacts), 0)::bigint AS held`
+(SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS superuser,
+(SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts)::int AS used,
+(SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() AND gid LIKE 'assent:%' AND owner <> current_user)::int AS others,
+coalesce((SELECT pg_catalog.max(extract(epoch FROM pg_catalog.clock_timestamp() - prepared)) FROM pg_catalog.pg_prepared_xacts), 0)::float8 AS oldest,
+coalesce((SELECT pg_catalog.max(pg_catalog.age(transaction)) FROM pg_catalog.pg_prepared_xacts), 0)::bigint AS held`
 
 // examined has examineSQL's columns.
 type examined struct {
@@ -96,8 +96,8 @@ func grade(is bool, bad resource.Severity) resource.Severity {
 }
 
 func (e examined) version() resource.Finding {
-	return finding("server version", grade(e.Version < 130000, resource.Failure),
-		"upgrade the server to PostgreSQL 13 or later", "PostgreSQL %s", e.VersionText)
+	return finding("server version", grade(e.Version < 140000, resource.Failure),
+		"upgrade the server to PostgreSQL 14 or later", "PostgreSQL %s", e.VersionText)
 }
 
 func (e examined) primary() resource.Finding {

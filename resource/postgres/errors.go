@@ -3,11 +3,13 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"assent/resource"
 )
@@ -17,6 +19,8 @@ const (
 	stateUndefinedObject = "42704"
 	stateObjectState     = "55000"
 	stateInvalidValue    = "22023"
+	stateNotInRepertoire = "22021"
+	stateUntranslatable  = "22P05"
 )
 
 // meaning is what an SQLSTATE, or a class of them, means to a transaction manager.
@@ -111,6 +115,13 @@ func mapError(op string, err error) error {
 
 // unavailable is mapError for an error after which the connection is gone, or was never made.
 func unavailable(op string, err error) error {
+	if long, ok := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); ok {
+		return &resource.Error{
+			Code: resource.Capacity, Op: op, Err: errors.New("the server's answer is too long, and the branch's session was ended"),
+			Detail: fmt.Sprintf("%d bytes in one message, a row say; at most %d are taken", long.ActualBodyLen, long.MaxExpectedBodyLen),
+			Hint:   "ask for less in one row, with substring say, or raise Config.MaxMessage; run the whole transaction again",
+		}
+	}
 	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return mapError(op, err)
 	}
@@ -120,6 +131,9 @@ func unavailable(op string, err error) error {
 // lost reports whether err says that the connection or its answer was lost, or never was.
 func lost(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); ok {
 		return true
 	}
 	return pgconn.Timeout(err) || pgconn.SafeToRetry(err) ||

@@ -259,7 +259,7 @@ func (f *finisher) query(ctx context.Context, sql string) ([]string, error) {
 
 // recoverSQL lists this database's prepared transactions. Those of others in the same cluster
 // can only be finished from there.
-const recoverSQL = `SELECT p.gid, p.transaction::text::bigint, p.prepared,
+const recoverSQL = `SELECT %s, p.transaction::text::bigint, p.prepared,
 greatest(extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared), 0)::float8,
 pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint
 FROM pg_catalog.pg_prepared_xacts AS p WHERE p.database = pg_catalog.current_database() ORDER BY p.prepared, p.gid`
@@ -271,16 +271,30 @@ func (r *Resource) Recover(ctx context.Context) ([]resource.Prepared, error) {
 		return nil, err
 	}
 	defer conn.Release()
-	sess := sessionOf(conn.Conn())
-	r.trips.Add(1)
-	found, err := conn.Query(ctx, recoverSQL)
+	list, err := r.list(ctx, conn.Conn(), "p.gid")
+	if isState(err, stateNotInRepertoire) || isState(err, stateUntranslatable) {
+		// A foreign name is no UTF-8, nor can the server make it that: it is shown as its bytes.
+		// convert_to to the database's own encoding changes nothing.
+		list, err = r.list(ctx, conn.Conn(), "pg_catalog.convert_to(p.gid, pg_catalog.getdatabaseencoding())")
+	}
 	if err != nil {
 		return nil, mapError("recover", err)
 	}
-	list, err := pgx.CollectRows(found, func(row pgx.CollectableRow) (resource.Prepared, error) {
+	return list, nil
+}
+
+// list lists the prepared transactions, with what the expression name makes of their names.
+func (r *Resource) list(ctx context.Context, conn *pgx.Conn, name string) ([]resource.Prepared, error) {
+	sess := sessionOf(conn)
+	r.trips.Add(1)
+	found, err := conn.Query(ctx, fmt.Sprintf(recoverSQL, name))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(found, func(row pgx.CollectableRow) (resource.Prepared, error) {
 		var (
 			p         resource.Prepared
-			gid       string
+			gid       []byte
 			xid, next int64
 			seconds   float64
 		)
@@ -290,13 +304,9 @@ func (r *Resource) Recover(ctx context.Context) ([]resource.Prepared, error) {
 		p.Age = time.Duration(seconds * float64(time.Second))
 		p.Evidence = evidence{system: sess.system, timeline: sess.timeline, xid: fullXID(uint32(xid), uint64(next))}.encode()
 		var ok bool
-		if p.ID, ok = resource.ParseID(gid); !ok {
-			p.Foreign = gid
+		if p.ID, ok = resource.ParseID(string(gid)); !ok {
+			p.Foreign = string(gid)
 		}
 		return p, nil
 	})
-	if err != nil {
-		return nil, mapError("recover", err)
-	}
-	return list, nil
 }

@@ -51,6 +51,11 @@ type Config struct {
 	// the server's own.
 	StatementTimeout time.Duration
 
+	// MaxMessage is the greatest message in bytes that is taken from the server: a row of a result,
+	// above all. A statement that has a greater one fails with the code Capacity, and its branch's
+	// session ends. Defaults to 64 MiB; PostgreSQL itself allows 1 GiB.
+	MaxMessage int
+
 	// Isolation is the isolation level of branches that do not ask for one. Defaults to the
 	// database's own.
 	Isolation pgx.TxIsoLevel
@@ -68,6 +73,9 @@ func (c *Config) validate() error {
 	if c.MaxConns < 0 || c.FinishConns < 0 {
 		return fmt.Errorf("MaxConns is %d and FinishConns is %d; neither may be negative", c.MaxConns, c.FinishConns)
 	}
+	if c.MaxMessage != 0 && c.MaxMessage < leastMessage {
+		return fmt.Errorf("MaxMessage is %d; at least %d bytes are needed", c.MaxMessage, leastMessage)
+	}
 	if c.ConnectTimeout < 0 || c.StatementTimeout < 0 {
 		return errors.New("ConnectTimeout and StatementTimeout may not be negative")
 	}
@@ -80,11 +88,17 @@ func (c *Config) validate() error {
 	if c.FinishConns == 0 {
 		c.FinishConns = 4
 	}
+	if c.MaxMessage == 0 {
+		c.MaxMessage = 64 << 20
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
 }
+
+// leastMessage is what a server's errors and notices need.
+const leastMessage = 64 << 10
 
 // Resource is one PostgreSQL database. It is safe for concurrent use.
 type Resource struct {
@@ -119,6 +133,16 @@ func Open(ctx context.Context, dsn string, cfg Config) (*Resource, error) {
 	if r.work, err = pgxpool.NewWithConfig(ctx, work); err != nil {
 		return nil, unavailable("open", err)
 	}
+	identified := finish.AfterConnect
+	finish.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if err := identified(ctx, conn); err != nil {
+			return err
+		}
+		// These sessions are ours alone, and nobody's schema is to be in their path. A parameter of
+		// the connection would be simpler, and poolers refuse it.
+		_, err := simple(ctx, conn, "SET search_path TO pg_catalog, pg_temp")
+		return err
+	}
 	if r.finish, err = pgxpool.NewWithConfig(ctx, finish); err != nil {
 		r.work.Close()
 		return nil, unavailable("open", err)
@@ -144,6 +168,7 @@ func poolConfig(dsn string, cfg Config, conns int32) (*pgxpool.Config, error) {
 			cc.RuntimeParams[name] = value
 		}
 	}
+	cc.MaxProtocolMessageBodyLen = cfg.MaxMessage
 	set("application_name", "assent", false)
 	set("standard_conforming_strings", "on", true) // pgx's and our quoting rely on it
 	set("client_encoding", "UTF8", true)
@@ -307,32 +332,38 @@ const sessionKey = "assent"
 
 // identifySQL asks what a session is, once per connection. A branch that commits in one phase
 // must not be lost in a crash, so a session that would not wait for the log is made to. A server
-// drops its statistics when, and only when, it recovers from a crash, or when it is told to. Everything
-// has its schema's name, for somebody else may have put a function of the same name in the way.
-const identifySQL = `SELECT s.system_identifier::text, pg_catalog.pg_is_in_recovery()::text,
+// drops its statistics when, and only when, it recovers from a crash, or when it is told to.
+//
+// Here, and in every statement of ours that a branch's session runs, functions, types and operators
+// have their schema's name: the search path is the user's, and somebody may have put others of the
+// same name in the way (PostgreSQL manual, 10.3; CVE-2018-1058).
+const identifySQL = `SELECT s.system_identifier::pg_catalog.text, pg_catalog.pg_is_in_recovery()::pg_catalog.text,
 CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) END,
-current_user::text,
-CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' THEN pg_catalog.set_config('synchronous_commit', 'local', false) END,
-(SELECT coalesce(extract(epoch FROM stats_reset), 0)::text FROM pg_catalog.pg_stat_bgwriter),
+current_user::pg_catalog.text,
+CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+	THEN pg_catalog.set_config('synchronous_commit', 'local', false) END,
+(SELECT coalesce(extract(epoch FROM stats_reset), 0)::pg_catalog.text FROM pg_catalog.pg_stat_bgwriter),
 (SELECT pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM pg_catalog.pg_stat_activity
-	WHERE pid = pg_catalog.pg_backend_pid()),
-pg_catalog.pg_backend_pid()::text
+	WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()),
+pg_catalog.pg_backend_pid()::pg_catalog.text
 FROM pg_catalog.pg_control_system() AS s`
 
-// watchSQL makes a session whose client dies notice that while a statement runs, from version 14 on,
-// where nobody has said how often to look.
+// watchSQL makes a session whose client dies notice that while a statement runs, where nobody has said
+// how often to look.
 const watchSQL = "SELECT pg_catalog.set_config('client_connection_check_interval', '1s', false)" +
-	" WHERE pg_catalog.current_setting('client_connection_check_interval', true) = '0'"
+	" WHERE pg_catalog.current_setting('client_connection_check_interval', true) OPERATOR(pg_catalog.=) '0'"
 
 // backendCondition selects a session in pg_stat_activity by its process and its start, which are
-// digits; else it is empty.
+// digits; else it is empty. A session that is idle is in no transaction: a pooler that keeps sessions
+// may have given it to somebody else.
 func backendCondition(pid, start string) string {
 	for _, text := range []string{pid, start} {
 		if text == "" || strings.Trim(text, "0123456789") != "" {
 			return ""
 		}
 	}
-	return "pid = " + pid + " AND pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') = '" + start + "'"
+	return "pid = " + pid + " AND pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') = '" + start + "'" +
+		" AND state IS DISTINCT FROM 'idle'"
 }
 
 func identify(ctx context.Context, conn *pgx.Conn) error {

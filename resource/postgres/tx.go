@@ -411,13 +411,14 @@ func (t *Tx) note(tag pgconn.CommandTag) (begins, rolls bool) {
 // holds reports whether the session is still in the transaction that the branch began: ROLLBACK
 // TO keeps its lock, ROLLBACK AND CHAIN does not.
 func (t *Tx) holds(ctx context.Context) bool {
-	answers, err := t.send(ctx, "SELECT 1 FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND "+lockCondition(t.lock))
+	answers, err := t.send(ctx, "SELECT 1 FROM pg_catalog.pg_locks WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND "+lockCondition(t.lock))
 	return err == nil && len(answers[0].row) == 1
 }
 
 // lockCondition selects the branch's lock in pg_locks (PostgreSQL manual, view pg_locks).
 func lockCondition(key int64) string {
-	return fmt.Sprintf("locktype = 'advisory' AND classid = %d AND objid = %d AND objsubid = 1"+
-		" AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
+	return fmt.Sprintf("locktype OPERATOR(pg_catalog.=) 'advisory' AND objsubid OPERATOR(pg_catalog.=) 1::pg_catalog.int2"+
+		" AND classid OPERATOR(pg_catalog.=) '%d'::pg_catalog.oid AND objid OPERATOR(pg_catalog.=) '%d'::pg_catalog.oid"+
+		" AND database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())",
 		uint32(uint64(key)>>32), uint32(uint64(key)))
 }

@@ -15,7 +15,7 @@ import (
 // the server half as much as two.
 const (
 	lockSQL = "SELECT pg_catalog.pg_advisory_xact_lock_shared($1::bigint)"
-	markSQL = "SELECT pg_catalog.pg_advisory_xact_lock_shared($1::bigint), pg_catalog.pg_current_xact_id_if_assigned()::text"
+	markSQL = "SELECT pg_catalog.pg_advisory_xact_lock_shared($1::bigint), pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text"
 )
 
 // Exec runs a statement, or several without arguments, and returns the last one's command tag.
