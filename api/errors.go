@@ -55,22 +55,22 @@ func contractError(err error) *connect.Error {
 		return done
 	}
 	code := codeOf(err)
-	told := connect.NewError(code, err)
+	answer := connect.NewError(code, toldError{err})
 	detail := &assentv1.ErrorDetail{
-		Code: assentv1.ErrorCode(resource.CodeOf(err)), Hint: hintOf(err),
+		Code: assentv1.ErrorCode(resource.CodeOf(err)), Hint: toldUpTo(maxError, hintOf(err)),
 		Retryable: resource.CodeOf(err).Retryable(),
 		Ended:     errors.Is(err, assent.ErrNotOpen),
 	}
 	if r, ok := errors.AsType[*refusal](err); ok {
-		detail.Id, detail.Ended = r.id, r.ended
+		detail.Id, detail.Ended = toldUpTo(maxError, r.id), r.ended
 	}
 	if a, ok := errors.AsType[*assent.AbortedError](err); ok {
 		detail.Id, detail.Ended = string(a.ID), true
 	}
 	if d, err := connect.NewErrorDetail(detail); err == nil {
-		told.AddDetail(d)
+		answer.AddDetail(d)
 	}
-	return told
+	return answer
 }
 
 func codeOf(err error) connect.Code {

@@ -99,10 +99,10 @@ func (s *Server) Doctor(ctx context.Context, _ *assentv1.DoctorRequest) (*assent
 
 // Diagnosis writes d as the contract's message.
 func Diagnosis(d assent.Diagnosis) *assentv1.Diagnosis {
-	diagnosis := &assentv1.Diagnosis{Resource: d.Resource, Error: d.Err}
+	diagnosis := &assentv1.Diagnosis{Resource: d.Resource, Error: told(d.Err)}
 	for _, f := range d.Findings {
 		diagnosis.Findings = append(diagnosis.Findings, &assentv1.Finding{
-			Check: f.Check, Severity: assentv1.Severity(f.Severity), Detail: f.Detail, Hint: f.Hint,
+			Check: told(f.Check), Severity: assentv1.Severity(f.Severity), Detail: told(f.Detail), Hint: told(f.Hint),
 		})
 	}
 	return diagnosis
@@ -121,9 +121,13 @@ func (s *Server) Status(context.Context, *assentv1.StatusRequest) (*assentv1.Sta
 	scans := s.m.Scans()
 	for _, name := range slices.Sorted(maps.Keys(s.executors)) {
 		scan := scans[name]
+		foreign := make([]string, len(scan.Foreign))
+		for i, name := range scan.Foreign {
+			foreign[i] = told(name)
+		}
 		response.Resources = append(response.Resources, &assentv1.ResourceStatus{
-			Name: name, Kind: s.executors[name].kind(), Scanned: stamp(scan.Time), Error: scan.Err,
-			Prepared: uint32(scan.Prepared), Settled: uint32(scan.Settled), Foreign: scan.Foreign,
+			Name: name, Kind: s.executors[name].kind(), Scanned: stamp(scan.Time), Error: told(scan.Err),
+			Prepared: uint32(scan.Prepared), Settled: uint32(scan.Settled), Foreign: foreign,
 		})
 	}
 	return response, nil
@@ -144,17 +148,17 @@ var states = map[assent.State]assentv1.State{
 func Transaction(i assent.Info) *assentv1.Transaction {
 	t := &assentv1.Transaction{
 		Id: i.ID, State: states[i.State], Began: stamp(i.Began), Decision: assentv1.Decision(i.Decision),
-		By: i.By, Reason: i.Reason, Decided: stamp(i.Decided), Recovered: i.Recovered,
+		By: told(i.By), Reason: told(i.Reason), Decided: stamp(i.Decided), Recovered: i.Recovered,
 	}
 	for _, b := range i.Branches {
 		t.Branches = append(t.Branches, &assentv1.Branch{
-			Resource: b.Resource, State: b.State, Outcome: assentv1.BranchOutcome(b.Outcome), Error: b.Err,
+			Resource: b.Resource, State: b.State, Outcome: assentv1.BranchOutcome(b.Outcome), Error: told(b.Err),
 		})
 	}
 	for _, n := range i.Notes {
 		t.Notes = append(t.Notes, &assentv1.Note{
 			Kind: n.Kind.String(), Time: stamp(n.Time), Branch: n.Branch,
-			Outcome: assentv1.BranchOutcome(n.Outcome), By: n.By, Reason: n.Reason,
+			Outcome: assentv1.BranchOutcome(n.Outcome), By: told(n.By), Reason: told(n.Reason),
 		})
 	}
 	return t

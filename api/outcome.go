@@ -24,7 +24,7 @@ func outcomeOf(id string, err error) (*assentv1.Outcome, error) {
 	case isHeuristic:
 		o.Kind = &assentv1.Outcome_Heuristic{Heuristic: heuristicOf(heuristic)}
 	case isInDoubt:
-		o.Kind = &assentv1.Outcome_InDoubt{InDoubt: &assentv1.InDoubt{Reason: textOf(inDoubt.Err), Hint: inDoubt.Hint()}}
+		o.Kind = &assentv1.Outcome_InDoubt{InDoubt: &assentv1.InDoubt{Reason: told(textOf(inDoubt.Err)), Hint: told(inDoubt.Hint())}}
 	case isAborted:
 		o.Kind = &assentv1.Outcome_Aborted{Aborted: abortedOf(aborted)}
 	default:
@@ -48,6 +48,7 @@ func abortedOf(e *assent.AbortedError) *assentv1.Aborted {
 	if op, ok := errors.AsType[*operationError](e.Err); ok {
 		a.FailedOperation = uint32(op.number)
 	}
+	a.By, a.Reason, a.Hint = told(a.By), told(a.Reason), told(a.Hint)
 	return a
 }
 

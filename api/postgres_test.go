@@ -2,13 +2,18 @@ package api_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -22,10 +27,16 @@ import (
 	"assent/resource/postgres"
 )
 
-// onPostgres serves one real database.
-func onPostgres(t *testing.T, schema string) *api.Server {
+// onPostgres serves real databases: orders, billing, and one of another encoding.
+func onPostgres(t *testing.T, schema string) (*api.Server, *assent.Manager, *pgcluster.Cluster) {
 	t.Helper()
 	cluster := pgtest.Start(t, pgcluster.Options{})
+	for _, encoding := range []string{"LATIN1", "SQL_ASCII"} {
+		sql := fmt.Sprintf("CREATE DATABASE %s TEMPLATE template0 ENCODING '%s' LC_COLLATE 'C' LC_CTYPE 'C'", encoding, encoding)
+		if err := cluster.Exec(t.Context(), "", sql); err != nil {
+			t.Fatal(err)
+		}
+	}
 	quiet := slog.New(slog.DiscardHandler)
 	log, err := disk.Open(filepath.Join(t.TempDir(), "log"), disk.Config{Logger: quiet})
 	if err != nil {
@@ -33,8 +44,12 @@ func onPostgres(t *testing.T, schema string) *api.Server {
 	}
 	t.Cleanup(func() { _ = log.Close() })
 	resources := map[string]resource.Resource{}
-	for _, name := range []string{"orders", "billing"} {
-		db, err := postgres.Open(t.Context(), pgtest.Database(t, cluster, name, schema), postgres.Config{})
+	for _, name := range []string{"orders", "billing", "latin1", "sql_ascii"} {
+		dsn := cluster.DSN(name)
+		if !strings.ContainsAny(name, "_1") {
+			dsn = pgtest.Database(t, cluster, name, schema)
+		}
+		db, err := postgres.Open(t.Context(), dsn, postgres.Config{MaxMessage: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +70,7 @@ func onPostgres(t *testing.T, schema string) *api.Server {
 		_ = s.Close(ctx)
 		_ = m.Close(ctx)
 	})
-	return s
+	return s, m, cluster
 }
 
 func statement(name, sql string, args ...*assentv1.Value) *assentv1.Operation {
@@ -77,7 +92,7 @@ func vBytes(b string) *assentv1.Value {
 func vNull() *assentv1.Value { return &assentv1.Value{Kind: &assentv1.Value_Null{Null: true}} }
 
 func TestPostgresValues(t *testing.T) {
-	s := onPostgres(t, `CREATE TYPE mood AS ENUM ('glad', 'sad'); CREATE TABLE t (i int, s text, n numeric)`)
+	s, m, cluster := onPostgres(t, `CREATE TYPE mood AS ENUM ('glad', 'sad'); CREATE TABLE t (i int, s text, n numeric)`)
 	for _, c := range []struct {
 		sql  string
 		args []*assentv1.Value
@@ -129,6 +144,67 @@ func TestPostgresValues(t *testing.T) {
 	}
 	t.Run("two databases", func(t *testing.T) { twoDatabases(t, s) })
 	t.Run("errors", func(t *testing.T) { postgresErrors(t, s) })
+	t.Run("no UTF-8", func(t *testing.T) { noUTF8(t, s, m, cluster) })
+}
+
+// Whatever bytes a database sends, the answer can be sent on.
+func noUTF8(t *testing.T, s *api.Server, m *assent.Manager, cluster *pgcluster.Cluster) {
+	ctx := t.Context()
+	// The database then sends text as it is.
+	raw := statement("latin1", "SET client_encoding = 'SQL_ASCII'")
+	sent := func(what string, message proto.Message, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		} else if _, err := proto.Marshal(message); err != nil {
+			t.Errorf("%s cannot be sent: %v", what, err)
+		}
+	}
+	run, err := s.Run(ctx, &assentv1.RunRequest{Operations: []*assentv1.Operation{raw, statement("latin1", `SELECT E'caf\351'::text AS U&"caf\00E9"`)}})
+	sent("a column's name", run, err)
+	if r := run.GetResults(); len(r) != 2 || r[1].GetColumns()[0].GetName() != "caf\uFFFD" || string(r[1].GetRows()[0].GetValues()[0].GetBytes()) != "caf\xe9" {
+		t.Errorf("the result is %v", r)
+	}
+	fails := statement("latin1", `DO $$ BEGIN RAISE EXCEPTION '% %', E'caf\351', repeat('x', 100000); END $$`)
+	run, err = s.Run(ctx, &assentv1.RunRequest{Operations: []*assentv1.Operation{raw, fails}})
+	sent("an abort", run, err)
+	if a := run.GetOutcome().GetAborted(); !strings.Contains(a.GetReason(), "caf\uFFFD xxx") || len(a.GetReason()) > 5000 {
+		t.Errorf("the abort is %.300v", a)
+	}
+
+	web := httptest.NewServer(s)
+	defer web.Close()
+	client := assentv1.NewTransactionServiceClient(web.Client(), web.URL, connect.WithGRPC())
+	plain := assentv1.NewTransactionServiceClient(web.Client(), web.URL)
+	for _, c := range []assentv1.TransactionServiceClient{client, plain} {
+		begun, err := plain.Begin(ctx, &assentv1.BeginRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := plain.Execute(ctx, &assentv1.ExecuteRequest{Id: begun.GetId(), Operation: raw}); err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Execute(ctx, &assentv1.ExecuteRequest{Id: begun.GetId(), Operation: fails})
+		var told *connect.Error
+		if !errors.As(err, &told) || !strings.Contains(told.Message(), "caf\uFFFD") || len(told.Details()) != 1 {
+			t.Errorf("an error: %.300v", err)
+		}
+		if _, err := plain.Rollback(ctx, &assentv1.RollbackRequest{Id: begun.GetId()}); err != nil {
+			t.Error(err)
+		}
+	}
+
+	if err := cluster.Exec(ctx, "sql_ascii", `BEGIN; CREATE TABLE foreigner (); PREPARE TRANSACTION E'caf\351'`); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Scan(ctx); err != nil {
+		t.Fatal(err)
+	}
+	status, err := s.Status(ctx, &assentv1.StatusRequest{})
+	sent("a foreign name", status, err)
+	if !strings.Contains(status.String(), "caf\uFFFD") {
+		t.Errorf("the status is %v", status)
+	}
 }
 
 func twoDatabases(t *testing.T, s *api.Server) {
@@ -168,6 +244,9 @@ func postgresErrors(t *testing.T, s *api.Server) {
 	}
 	aborts("more than 100 rows", statement("orders", "SELECT generate_series(1, 101)"))
 	aborts("has no text form here", statement("orders", "SELECT '[1,5)'::int4range AS r"))
+	if a := aborts("answer is too long", statement("orders", "SELECT repeat('x', 2000000)")); a.GetCode() != assentv1.ErrorCode_ERROR_CODE_CAPACITY {
+		t.Errorf("a row that is too long gives %v", a)
+	}
 	aborts("does not do this", put("orders", "k", "v"))
 	r, err := s.Run(ctx, &assentv1.RunRequest{Operations: []*assentv1.Operation{statement("billing", "SELECT count(*) FROM t")}})
 	if err != nil || r.GetResults()[0].GetRows()[0].GetValues()[0].GetInt64() != 1 {

@@ -104,6 +104,11 @@ func (o *Options) validate() error {
 
 // Server serves the contract. It is an http.Handler, and its methods may be called directly too,
 // by the process it is in: they then act with every right. All methods are safe for concurrent use.
+//
+// Who calls a method owns the request: nothing of it, its bytes included, is kept or changed once the
+// call has returned. An answer may be kept and must not be changed, for parts of it (an outcome that
+// is remembered, the columns of a result) are given to others too; the bytes in its values are its own.
+// Every string in it is UTF-8 and bounded, whatever a database has sent.
 type Server struct {
 	m         *assent.Manager
 	executors map[string]executor

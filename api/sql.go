@@ -46,7 +46,7 @@ func (d sqlDatabase) execute(ctx context.Context, t resource.Transaction, op *as
 		if known, ok := types.TypeForOID(field.DataTypeOID); ok {
 			name = known.Name
 		}
-		result.Columns = append(result.Columns, &assentv1.Column{Name: field.Name, Type: name})
+		result.Columns = append(result.Columns, &assentv1.Column{Name: told(field.Name), Type: told(name)})
 	}
 	decode := func(column int, raw []byte) (*assentv1.Value, error) {
 		field := rows.FieldDescriptions()[column]
@@ -90,7 +90,7 @@ func (d sqlDatabase) execute(ctx context.Context, t resource.Transaction, op *as
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	result.Command, result.RowsAffected = rows.CommandTag().String(), rows.CommandTag().RowsAffected()
+	result.Command, result.RowsAffected = told(rows.CommandTag().String()), rows.CommandTag().RowsAffected()
 	return result, nil
 }
 

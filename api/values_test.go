@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -86,5 +87,31 @@ func TestValueOfFails(t *testing.T) {
 	broken := errors.New("no text form")
 	if _, err := valueOf(struct{}{}, func(any) (string, bool, error) { return "", false, broken }); !errors.Is(err, broken) {
 		t.Errorf("valueOf: %v", err)
+	}
+}
+
+// What is told is UTF-8 and bounded, and no letter is cut in two.
+func TestTold(t *testing.T) {
+	for text, want := range map[string]string{
+		"":               "",
+		"Größe":          "Größe",
+		"caf\xe9":        "caf\uFFFD",
+		"\xff\xfe":       "\uFFFD",
+		"0123456789":     "0123456789",
+		"0123456789a":    "0123456789…",
+		"012345678ä":     "012345678…",
+		"01234567€uro":   "01234567…",
+		"0123456😀7":      "0123456…",
+		"0123456789\xff": "0123456789…",
+		"\xff123456789a": "\uFFFD1234567…",
+	} {
+		if got := toldUpTo(10, text); got != want || !utf8.ValidString(got) {
+			t.Errorf("%q is told as %q; want %q", text, got, want)
+		}
+	}
+	for n := range 3 * maxText {
+		if got := told(strings.Repeat("a\x80", n)); len(got) > maxText+len("…") {
+			t.Fatalf("%d bytes are told in %d", n, len(got))
+		}
 	}
 }

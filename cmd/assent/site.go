@@ -103,7 +103,9 @@ func (p *program) openResources(ctx context.Context, s *site, logger *slog.Logge
 			if err != nil {
 				return err
 			}
-			db, err := postgres.Open(ctx, dsn, postgres.Config{MaxConns: r.MaxConns, LockTimeout: r.LockTimeout, Logger: logger})
+			db, err := postgres.Open(ctx, dsn, postgres.Config{
+				MaxConns: r.MaxConns, LockTimeout: r.LockTimeout, MaxMessage: longestMessage(s.cfg.Limits.ResultBytes), Logger: logger,
+			})
 			if err != nil {
 				return &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot open resource %q: %v", name, err), hint: resource.HintOf(err)}
 			}
@@ -112,6 +114,16 @@ func (p *program) openResources(ctx context.Context, s *site, logger *slog.Logge
 		}
 	}
 	return nil
+}
+
+// longestMessage bounds what a database may send in one row, so that a row is refused before it fills the
+// memory. A database's form of a value may be some times as long as ours: of an array of small numbers.
+func longestMessage(resultBytes int) int {
+	if resultBytes == 0 {
+		return 0 // the adapter's default, which is enough for ours
+	}
+	const least, most = 1 << 20, 1 << 30
+	return max(least, 4*min(resultBytes, most/4))
 }
 
 // dsn finds the connection string of a postgres resource.
