@@ -97,7 +97,7 @@ func (m *Manager) Transaction(ctx context.Context, id string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return entryInfo(e), nil
+	return EntryInfo(e), nil
 }
 
 // Transactions returns the transactions that the filter selects: those in memory, then those of
@@ -131,7 +131,7 @@ func (m *Manager) Transactions(ctx context.Context, f Filter) ([]Info, error) {
 			if err != nil {
 				return all, err
 			}
-			if !add(entryInfo(e)) {
+			if !add(EntryInfo(e)) {
 				return all, nil
 			}
 		}
@@ -241,8 +241,9 @@ func (p *participant) info() BranchInfo {
 	return b
 }
 
-// entryInfo tells of a transaction of which only the log knows.
-func entryInfo(e decision.Entry) Info {
+// EntryInfo tells of a transaction of which only a decision log knows, for those who read one that no
+// manager has open. Of a branch nothing is known but what is noted, until the transaction is finished.
+func EntryInfo(e decision.Entry) Info {
 	i := Info{ID: string(e.ID)}
 	fill(&i, e)
 	outcomes := map[string]commit.Outcome{}

@@ -6,8 +6,9 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"assent"
+	"assent/api"
 	assentv1 "assent/api/assent/v1"
 	"assent/decision"
 	"assent/protocol/commit"
@@ -65,7 +66,7 @@ func (l *logReader) List(ctx context.Context, req *assentv1.ListRequest) (*assen
 				response.More = true
 				return response, nil
 			}
-			response.Transactions = append(response.Transactions, entryTransaction(e))
+			response.Transactions = append(response.Transactions, api.Transaction(assent.EntryInfo(e)))
 		}
 	}
 	return response, nil
@@ -80,45 +81,5 @@ func (l *logReader) Get(ctx context.Context, req *assentv1.GetRequest) (*assentv
 	if err != nil {
 		return nil, fmt.Errorf("read the decision log: %w", err)
 	}
-	return &assentv1.GetResponse{Transaction: entryTransaction(e)}, nil
-}
-
-// entryTransaction tells of a transaction what its entry says: nothing is known of the branches
-// but what is noted.
-func entryTransaction(e decision.Entry) *assentv1.Transaction {
-	t := &assentv1.Transaction{
-		Id: string(e.ID), Decision: assentv1.Decision(e.Decision), By: e.By, Reason: e.Reason, Decided: timestamppb.New(e.Time),
-	}
-	done, doing, agreed := assentv1.State_STATE_COMMITTED, assentv1.State_STATE_COMMITTING, commit.Committed
-	if e.Decision == commit.Abort {
-		done, doing, agreed = assentv1.State_STATE_ABORTED, assentv1.State_STATE_ABORTING, commit.RolledBack
-	}
-	switch e.Status() {
-	case decision.Damaged:
-		t.State = assentv1.State_STATE_HEURISTIC
-	case decision.Done:
-		t.State = done
-	default:
-		t.State, agreed = doing, commit.Unfinished
-	}
-	outcomes := map[string]commit.Outcome{}
-	for _, n := range e.Notes {
-		t.Notes = append(t.Notes, &assentv1.Note{
-			Kind: n.Kind.String(), Time: timestamppb.New(n.Time), Branch: n.Branch,
-			Outcome: assentv1.BranchOutcome(n.Outcome), By: n.By, Reason: n.Reason,
-		})
-		if n.Branch != "" && n.Outcome != commit.Unfinished {
-			outcomes[n.Branch] = n.Outcome
-		}
-	}
-	for _, b := range e.Branches {
-		branch := &assentv1.Branch{Resource: b.Resource, State: "finished", Outcome: assentv1.BranchOutcome(agreed)}
-		if o, ok := outcomes[b.Resource]; ok {
-			branch.Outcome = assentv1.BranchOutcome(o)
-		} else if agreed == commit.Unfinished {
-			branch.State = "unknown"
-		}
-		t.Branches = append(t.Branches, branch)
-	}
-	return t
+	return &assentv1.GetResponse{Transaction: api.Transaction(assent.EntryInfo(e))}, nil
 }
