@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -133,8 +135,11 @@ var operationFlags = [...]struct {
 
 func parseStatement(value string, ops []*assentv1.Operation) ([]*assentv1.Operation, error) {
 	name, sql, ok := strings.Cut(value, "=")
-	if !ok || name == "" || strings.TrimSpace(sql) == "" {
+	if !ok || !isName(name) || strings.TrimSpace(sql) == "" {
 		return nil, fmt.Errorf("write it as NAME=SQL")
+	}
+	if !utf8.ValidString(sql) {
+		return nil, errNotUTF8
 	}
 	return append(ops, &assentv1.Operation{Resource: name, Action: &assentv1.Operation_Statement{
 		Statement: &assentv1.Statement{Sql: sql}}}), nil
@@ -144,6 +149,9 @@ func parseArgument(value string, ops []*assentv1.Operation) ([]*assentv1.Operati
 	if len(ops) == 0 || ops[len(ops)-1].GetStatement() == nil {
 		return nil, fmt.Errorf("it belongs after the --pg whose argument it is")
 	}
+	if !utf8.ValidString(value) {
+		return nil, errNotUTF8
+	}
 	statement := ops[len(ops)-1].GetStatement()
 	statement.Args = append(statement.Args, &assentv1.Value{Kind: &assentv1.Value_Text{Text: value}})
 	return ops, nil
@@ -152,11 +160,14 @@ func parseArgument(value string, ops []*assentv1.Operation) ([]*assentv1.Operati
 func parsePut(value string, ops []*assentv1.Operation) ([]*assentv1.Operation, error) {
 	target, data, ok := strings.Cut(value, "=")
 	name, key, hasKey := strings.Cut(target, "/")
-	if !ok || !hasKey || name == "" || key == "" {
+	if !ok || !hasKey || !isName(name) || key == "" {
 		return nil, fmt.Errorf("write it as NAME/KEY=VALUE")
 	}
-	return append(ops, &assentv1.Operation{Resource: name, Action: &assentv1.Operation_Put{Put: &assentv1.PutKey{
-		Key: textKey(key), Value: &assentv1.Value{Kind: &assentv1.Value_String_{String_: data}}}}}), nil
+	put := &assentv1.PutKey{Key: textKey(key), Value: &assentv1.Value{Kind: &assentv1.Value_String_{String_: data}}}
+	if !utf8.ValidString(data) {
+		put.Value = &assentv1.Value{Kind: &assentv1.Value_Bytes{Bytes: []byte(data)}}
+	}
+	return append(ops, &assentv1.Operation{Resource: name, Action: &assentv1.Operation_Put{Put: put}}), nil
 }
 
 func parseGet(value string, ops []*assentv1.Operation) ([]*assentv1.Operation, error) {
@@ -171,7 +182,7 @@ func parseDelete(value string, ops []*assentv1.Operation) ([]*assentv1.Operation
 
 func parseScan(value string, ops []*assentv1.Operation) ([]*assentv1.Operation, error) {
 	name, prefix, _ := strings.Cut(value, "/")
-	if name == "" {
+	if !isName(name) {
 		return nil, fmt.Errorf("write it as NAME/PREFIX")
 	}
 	scan := &assentv1.ScanKeys{}
@@ -183,13 +194,22 @@ func parseScan(value string, ops []*assentv1.Operation) ([]*assentv1.Operation, 
 
 func nameAndKey(value string) (string, *assentv1.Key, error) {
 	name, key, ok := strings.Cut(value, "/")
-	if !ok || name == "" || key == "" {
+	if !ok || !isName(name) || key == "" {
 		return "", nil, fmt.Errorf("write it as NAME/KEY")
 	}
 	return name, textKey(key), nil
 }
 
+var errNotUTF8 = errors.New("it is not UTF-8, as SQL and its arguments must be")
+
+// isName reports whether a resource may be called so, as far as the contract cares.
+func isName(name string) bool { return name != "" && utf8.ValidString(name) }
+
+// textKey names a key, in bytes where it is not UTF-8.
 func textKey(key string) *assentv1.Key {
+	if !utf8.ValidString(key) {
+		return &assentv1.Key{Form: &assentv1.Key_Bytes{Bytes: []byte(key)}}
+	}
 	return &assentv1.Key{Form: &assentv1.Key_Text{Text: key}}
 }
 

@@ -43,13 +43,17 @@ func (r *Resource) putOutcome(b *pebble.Batch, id resource.ID, committed bool, b
 		return err
 	}
 	name := id.String()
-	entry := append(binary.BigEndian.AppendUint64(nil, uint64(at)), name...)
-	return errors.Join(b.Set(keyOf(outcomeKey, name), data, nil), b.Set(indexKeyOf(n), entry, nil))
+	return errors.Join(b.Set(keyOf(outcomeKey, name), data, nil), b.Set(indexKeyOf(n), entryValue(at, name), nil))
+}
+
+// entryValue is the value of an entry of the index: when the branch finished, and its id.
+func entryValue(at int64, id string) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(at)), id...)
 }
 
 // entryOf reads an entry of the index.
 func entryOf(key, value []byte) (number uint64, at time.Time, id string, err error) {
-	if len(key) != 9 || len(value) < 9 {
+	if len(key) != 9 || key[0] != indexKey || len(value) < 9 {
 		return 0, time.Time{}, "", fmt.Errorf("%.40q is no entry", value)
 	}
 	return binary.BigEndian.Uint64(key[1:]), time.UnixMilli(int64(binary.BigEndian.Uint64(value))), string(value[8:]), nil

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -249,8 +250,23 @@ func FuzzRecords(f *testing.F) {
 		if ballot, ok := ballotOf(data, [16]byte{}); ok && string(evidence([16]byte{}, ballot)) != string(data) {
 			t.Errorf("evidence %x reads as ballot %d", data, ballot)
 		}
-		if len(data) > 9 {
-			_, _, _, _ = entryOf(data[:9], data[9:])
+	})
+}
+
+// An entry of the index that can be read is one that is written: nothing else is dropped for it.
+func FuzzEntryOf(f *testing.F) {
+	f.Add(indexKeyOf(7), entryValue(1_700_000_000_000, "assent:o:t:b"))
+	f.Add(indexKeyOf(1<<64-1), entryValue(-1, "x"))
+	f.Add(indexKeyOf(0), entryValue(0, ""))
+	f.Add([]byte("d12345678"), entryValue(5, "x"))
+	f.Add([]byte{indexKey}, []byte{0})
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		number, at, id, err := entryOf(key, value)
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(indexKeyOf(number), key) || !bytes.Equal(entryValue(at.UnixMilli(), id), value) || id == "" {
+			t.Errorf("%x, %x is read as %d, %v, %q", key, value, number, at, id)
 		}
 	})
 }
