@@ -2,11 +2,13 @@ package sim_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -127,6 +129,35 @@ func TestSeeds(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSeedsEnded ends a search early and wants what is known by then.
+func TestSeedsEnded(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	sum, err := sim.Seeds(ctx, twoPhase(t, 2, commit.Options{}), 1, 1_000_000_000, sim.Classes(), 2, func(sim.Summary) { cancel() })
+	if err != nil || sum.Seeds == 0 || sum.Events == 0 || sum.Failures != 0 {
+		t.Errorf("the search ends with %v, %d seeds and %d failures", err, sum.Seeds, sum.Failures)
+	}
+}
+
+// TestPlanBounds refuses what would take for ever to run.
+func TestPlanBounds(t *testing.T) {
+	for _, p := range []sim.Plan{
+		{Safety: -time.Second},
+		{Safety: 30 * time.Hour},
+		{Bound: 1000 * time.Hour},
+		{Faults: make([]sim.Fault, 2000)},
+		{Faults: []sim.Fault{{Class: sim.Flapping, For: time.Hour, By: 1}}},
+		{Faults: []sim.Fault{{Class: sim.Loss, At: -1, For: time.Hour}}},
+		{Faults: []sim.Fault{{Class: sim.Drift, For: time.Hour, Rate: 1 << 40}}},
+	} {
+		var h trace.Header
+		p.Describe(&h)
+		if again, err := sim.ReadPlan(h); err == nil {
+			t.Errorf("%v is read", again)
+		}
 	}
 }
 

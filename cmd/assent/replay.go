@@ -166,7 +166,7 @@ func (c *replaying) tell(s sim.Subject, h trace.Header, r sim.Report, events []t
 		}
 	}
 	if c.chart != "" {
-		if err := c.p.drawEvents(c.chart, "", s, h, events); err != nil {
+		if err := c.p.drawEvents(c.chart, title(r), s, h, events); err != nil {
 			return err
 		}
 	}

@@ -248,7 +248,8 @@ func (c *simulating) files(s sim.Subject, plan sim.Plan) error {
 		return nil
 	}
 	var all kept
-	if _, err := s.Run(plan, &all); err != nil {
+	r, err := s.Run(plan, &all)
+	if err != nil {
 		return err
 	}
 	h := s.Header(plan)
@@ -260,7 +261,7 @@ func (c *simulating) files(s sim.Subject, plan sim.Plan) error {
 	if c.chart == "" {
 		return nil
 	}
-	return c.p.drawEvents(c.chart, "", s, h, all.events)
+	return c.p.drawEvents(c.chart, title(r), s, h, all.events)
 }
 
 // failed shrinks the first failure and prints it.

@@ -196,6 +196,14 @@ func (p *program) drawEvents(name, title string, s sim.Subject, h trace.Header, 
 	return nil
 }
 
+// title is what stands over the chart of a run.
+func title(r sim.Report) string {
+	if r.Failure == nil {
+		return ""
+	}
+	return "not so: " + r.Failure.Claim
+}
+
 // chartName refuses a chart's file whose form is not known.
 func chartName(name string) error {
 	if name != "" && !strings.HasSuffix(name, ".svg") && !strings.HasSuffix(name, ".html") {

@@ -18,8 +18,8 @@ func TestFlaws(t *testing.T) {
 		"what stands in the log is ignored":                 {ignoresAnswer, 95},
 		"a decision is forgotten when it is concluded":      {forgetsEarly, 95},
 		"a branch that is not known is taken for committed": {unknownIsDone, 60},
-		"a branch in doubt is rolled back for its age":      {ageAbort, 5},
-		"prepared branches are not looked for":              {forgetsPrepared, 3},
+		"a branch in doubt is rolled back for its age":      {ageAbort, 7},
+		"prepared branches are not looked for":              {forgetsPrepared, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -287,18 +287,23 @@ func (w *world) send(p sim.Packet) {
 	}
 }
 
-// pause is how long a call of a store takes, or its answer: short, and now and then long. It depends on
-// whose call it is and on how many there were before it, and not on what others do.
+// pause is how long a call of a store takes, or its answer: short, now and then long, and longer where
+// the node is slow. It depends on whose call it is and on how many there were before it, and not on what
+// others do.
 func (w *world) pause(scope string, id protocol.NodeID) time.Duration {
 	key := scope + " " + string(id)
 	w.pauses[key]++
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(key)) // it never fails
 	d := rand.New(rand.NewPCG(w.plan.Seed^h.Sum64(), w.pauses[key]))
+	pause := time.Duration(200+d.IntN(3000)) * time.Microsecond
 	if d.IntN(30) == 0 {
-		return time.Duration(d.IntN(400)) * time.Millisecond
+		pause = time.Duration(d.IntN(400)) * time.Millisecond
 	}
-	return time.Duration(200+d.IntN(3000)) * time.Microsecond
+	if f := w.active(sim.Slow, id); f != nil {
+		pause += time.Duration(d.Int64N(int64(f.By/16) + 1))
+	}
+	return pause
 }
 
 func (w *world) chance(n uint64) uint64 {
