@@ -140,19 +140,27 @@ func (n *PeerNode) Letter() Letter {
 func (n *CoordinatorNode) StateName() string { return n.Coordinator.State.String() }
 
 // StateName returns the participant's own name of its state.
-func (n *ParticipantNode) StateName() string { return n.Participant.State.String() }
+func (n *ParticipantNode) StateName() string { return ended(n.Participant.State.String(), n.Participant.Outcome) }
 
 // StateName returns the coordinator's own name of its state.
 func (c *ThreePhaseCoordinator) StateName() string { return c.State.String() }
 
 // StateName returns the participant's own name of its state.
-func (n *ThreePhaseNode) StateName() string { return n.Participant.State.String() }
+func (n *ThreePhaseNode) StateName() string { return ended(n.Participant.State.String(), n.Participant.Outcome) }
 
 // StateName returns the peer's own name of its state.
-func (n *PeerNode) StateName() string { return n.Peer.State.String() }
+func (n *PeerNode) StateName() string { return ended(n.Peer.State.String(), n.Peer.Outcome) }
 
 // StateName returns the names of both parts' states, the coordinator's first.
 func (n *TwoPhaseSite) StateName() string { return n.Head.StateName() + " + " + n.Own.StateName() }
 
 // StateName returns the names of both parts' states, the coordinator's first.
 func (n *ThreePhaseSite) StateName() string { return n.Head.StateName() + " + " + n.Own.StateName() }
+
+// ended adds to the name of a state how the branch ended.
+func ended(state string, o Outcome) string {
+	if o == Unfinished {
+		return state
+	}
+	return state + ": " + o.String()
+}
