@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -271,6 +272,96 @@ func TestQuorumsAreValidated(t *testing.T) {
 	for n := 1; n <= 8; n++ {
 		if err := commit.Majority(n).Validate(n); err != nil {
 			t.Errorf("majorities of %d: %v", n, err)
+		}
+	}
+}
+
+// TestRulesOneAndTwoBearOneFailure is the lecture's theorem (three-phase-commit.txt, "3-Phase Protocol
+// Theorem"): failure and timeout transitions suffice for a single site failure. It takes for granted
+// that a transition, with its record and all its messages, is one act, and that a site times out only
+// on one that has failed. The checker grants neither, and finds how it breaks without them.
+func TestRulesOneAndTwoBearOneFailure(t *testing.T) {
+	ended := map[string]int{}
+	schedules(t, func(s *schedule) {
+		nodes, err := commit.ThreePhase{Participants: 1 + s.rnd.IntN(4), Options: commit.Options{Unilateral: true}}.Nodes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.begin(nodes)
+		victim, moment, back := s.rnd.IntN(len(nodes)), s.rnd.IntN(8*len(nodes)), s.rnd.IntN(8*len(nodes))
+		for now := range 200 {
+			if now == moment {
+				s.crash(victim)
+			}
+			if now == moment+back && s.machines[victim] == nil {
+				s.restart(victim)
+			}
+			if n := len(s.inFlight); n > 0 {
+				s.deliver(s.rnd.IntN(n), whole)
+			} else {
+				s.timeOutOn(victim)
+			}
+			s.judge()
+		}
+		s.heal()
+		end := "aborted"
+		if spec.AllCommit().Holds(s) {
+			end = "committed"
+		}
+		if victim == 0 {
+			end += " without the coordinator"
+		}
+		ended[end]++
+	})
+	if len(ended) < 4 {
+		t.Errorf("%v: the draw is lopsided", ended)
+	}
+}
+
+// timeOutOn lets a timer run out at a node that waits for the victim, which is down: a participant waits
+// for the coordinator, and the coordinator for all.
+func (s *schedule) timeOutOn(victim int) {
+	waiting := slices.DeleteFunc(s.armed(), func(a alarm) bool { return a.node != 0 && victim != 0 })
+	if s.machines[victim] == nil && len(waiting) > 0 {
+		a := waiting[s.rnd.IntN(len(waiting))]
+		s.expire(a.node, a.timer, whole)
+	}
+}
+
+// TestThreePhasesCostMore: "3PC involves a higher message overhead" (failures-in-two-phase-commit.txt).
+// A commit without faults takes two messages and two forced writes more of each participant, since each
+// also keeps the decision, and one more of the coordinator.
+func TestThreePhasesCostMore(t *testing.T) {
+	cost := func(nodes []protocol.Node, err error) (messages, forced int) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newSites(nodes, make([]int, len(nodes)))
+		w.log = func(format string, _ ...any) {
+			switch {
+			case strings.HasPrefix(format, "  send"):
+				messages++
+			case strings.HasPrefix(format, "  force"):
+				forced++
+			}
+		}
+		for i := range w.nodes {
+			w.step(i, protocol.Start{}, whole)
+		}
+		w.run()
+		if !spec.AllCommit().Holds(w) {
+			t.Fatal("the run does not commit")
+		}
+		return messages, forced
+	}
+	for n := 2; n <= 4; n++ {
+		m2, f2 := cost(commit.TwoPhase{Participants: n}.Nodes())
+		m3, f3 := cost(commit.ThreePhase{Participants: n}.Nodes())
+		if m2 != 4*n || m3 != 6*n {
+			t.Errorf("%d participants: %d messages in two phases and %d in three, want %d and %d", n, m2, m3, 4*n, 6*n)
+		}
+		if f3-f2 != 2*n+1 {
+			t.Errorf("%d participants: %d records in two phases and %d in three, want %d more", n, f2, f3, 2*n+1)
 		}
 	}
 }
