@@ -111,15 +111,28 @@ func (a *applier) load(id commit.TransactionID) (*stored, error) {
 
 // remember keeps what is stored of an unfinished transaction at hand, for it is soon to be finished.
 func (a *applier) remember(id commit.TransactionID, s *stored) {
+	x := a.x
+	if was, ok := x.unfinished[id]; ok {
+		x.unfinishedBytes -= was.footprint()
+		delete(x.unfinished, id)
+	}
 	if s == nil || s.known == nil || s.status != decision.Unfinished {
-		delete(a.x.unfinished, id)
 		return
 	}
-	if len(a.x.unfinished) >= recentSize {
-		clear(a.x.unfinished)
+	n := s.footprint()
+	if len(x.unfinished) >= recentSize || x.unfinishedBytes+n > maxUnfinishedBytes {
+		clear(x.unfinished)
+		x.unfinishedBytes = 0
 	}
-	a.x.unfinished[id] = s
+	x.unfinished[id] = s
+	x.unfinishedBytes += n
 }
+
+// maxUnfinishedBytes bounds the memory of the unfinished entries at hand; the others are in the index.
+const maxUnfinishedBytes = 16 << 20
+
+// footprint is the memory that s takes, roughly: its bytes, and the same again decoded.
+func (s *stored) footprint() int { return 2*(len(s.id)+len(s.raw)) + 256 }
 
 func (a *applier) change(c *change, seq uint64, at int64) error {
 	var was *stored

@@ -68,8 +68,10 @@ type index struct {
 	applied uint64 // the sequence number of the last record applied
 	done    int    // how many Done entries there are
 	oldest  uint64 // no Done entry has a smaller done number
-	// unfinished holds some of the unfinished entries, as they are stored.
-	unfinished map[commit.TransactionID]*stored
+	// unfinished holds some of the unfinished entries, as they are stored, and unfinishedBytes is the
+	// memory that they take.
+	unfinished      map[commit.TransactionID]*stored
+	unfinishedBytes int
 }
 
 // engineLog receives the engine's messages. Its Fatalf must not end the process.

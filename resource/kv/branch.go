@@ -254,15 +254,24 @@ func (t *Tx) Rollback(ctx context.Context) (commit.Outcome, error) {
 }
 
 // CommitOnePhase commits the branch without a vote, in one forced write. A broken branch is
-// rolled back. If ctx ends, or the store stops, while the disk is being forced, the answer is
-// Hazard with an error; Resource.Commit with the branch's id tells later what happened.
+// rolled back. If ctx ends, or the store stops, while the disk is being forced, or while a call that
+// is at work in the branch does not return, the answer is Hazard with an error; Rollback, or
+// Resource.Commit with the branch's id, tells later what happened.
 func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
 	const op = "commit in one phase"
 	// When ctx ends before the write begins, the branch is rolled back: that has a sure answer,
 	// and nothing long to wait for.
 	stop := context.AfterFunc(ctx, func() { t.condemn(ctx.Err()) })
 	defer stop()
-	release, err := t.call(context.WithoutCancel(ctx), op)
+	turn, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	// A call at work that waits for a lock ends when the branch is doomed. One that waits for the disk
+	// may not, and nobody waits for that long.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(onePhaseGrace, cancel) })()
+	release, err := t.call(turn, op)
+	if err != nil && turn.Err() != nil {
+		err = ended(ctx, op)
+	}
 	if err != nil {
 		return commit.Hazard, err
 	}
@@ -294,6 +303,10 @@ func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
 	}
 	return outcome, err
 }
+
+// onePhaseGrace is for how long CommitOnePhase waits, when its context has ended, for a call that is
+// at work in the branch: to roll back has a sure answer.
+const onePhaseGrace = 500 * time.Millisecond
 
 // conclude finishes the branch, commits it or rolls it back, and puts its outcome on record, all in
 // one write. A branch that is finished already keeps its outcome.

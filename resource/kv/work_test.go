@@ -460,3 +460,25 @@ func TestStoreIsLikeAMap(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){"step": m.step, "end": m.end, "crash": m.crash})
 	})
 }
+
+// A call that is at work in the branch and does not return keeps a one-phase commit no longer than its
+// context allows, and a little; what became of the branch is told later.
+func TestOnePhaseBesideACallThatHangs(t *testing.T) {
+	r := open(t, "store", Config{FS: vfs.NewMem()})
+	tx := begin(t, r, "one")
+	put(t, tx, "k", "v")
+	tx.turn <- struct{}{} // the call
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	got, err := tx.CommitOnePhase(ctx)
+	if got != commit.Hazard || !errors.Is(err, context.Canceled) {
+		t.Errorf("one phase: %v, %v; want hazard, and why", got, err)
+	}
+	<-tx.turn
+	if got, err := tx.Rollback(t.Context()); got != commit.RolledBack || err != nil {
+		t.Errorf("rollback: %v, %v", got, err)
+	}
+	if _, ok, err := r.Peek([]byte("k")); ok || err != nil {
+		t.Errorf("the branch is rolled back, and its key is there: %v, %v", ok, err)
+	}
+}
