@@ -65,7 +65,11 @@ type Config struct {
 	// Defaults to slog.Default().
 	Logger *slog.Logger
 
-	// Clock runs the protocol's timers. Defaults to engine.SystemClock.
+	// Clock runs the timers: the machines' (the wait for votes, the pauses before a branch is tried
+	// again) and the end of transactions that are open for too long. It governs nothing else. The
+	// bounds of single calls (PrepareTimeout, FinishTimeout), FinishWait, the pauses between scans,
+	// between attempts to write the log and between Run's retries are the system's, and so is the time
+	// of day that is recorded. Defaults to engine.SystemClock.
 	Clock engine.Clock
 
 	// Observer is told of every step of every machine. Defaults to none.

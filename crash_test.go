@@ -72,7 +72,7 @@ func (h *house) changeAll(ctx context.Context, value string) (id string, err err
 
 // TestStopAtEveryPoint stops the manager dead at every point of the protocol in turn, opens
 // everything again, and finds the change everywhere or nowhere, and what was reported true.
-// (cmd/assent and crashmatrix do the same to processes, with SIGKILL.)
+// (internal/crashtest and cmd/assent do the same to processes, with SIGKILL.)
 func TestStopAtEveryPoint(t *testing.T) {
 	scout := &observer{}
 	h := newHouse(t, func(c *assent.Config) { c.Observer = scout })

@@ -179,9 +179,7 @@ func TestJoinBesideAPanic(t *testing.T) {
 		_, err := tx.Join(context.Background(), s)
 		waited <- err
 	})
-	for !h.joining(tx, "b") { // the second waits, or will find the panic's error gone
-	}
-	s.begin = nil // for a second that comes late
+	s.begin = nil // for a second that comes when the first is gone
 	close(let)
 	if err := <-waited; err != nil && !strings.Contains(err.Error(), "panicked") {
 		t.Errorf("the second join: %v", err)
@@ -190,12 +188,6 @@ func TestJoinBesideAPanic(t *testing.T) {
 	if err := tx.Rollback(context.Background()); err != nil {
 		t.Error(err)
 	}
-}
-
-// joining reports whether the transaction tells of a branch in the resource.
-func (h *house) joining(tx *assent.Tx, name string) bool {
-	info, err := h.m.Transaction(context.Background(), tx.ID())
-	return err == nil && len(info.Branches) == 1 && info.Branches[0].Resource == name
 }
 
 // A context that ends fails its own Join and no other.
@@ -303,8 +295,11 @@ func TestEndedIsNotOpen(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		info, err := h.m.Transaction(ctx, tx.ID())
+		if time.Now().After(deadline) {
+			t.Fatal("it is open for ever")
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -317,4 +312,27 @@ func TestEndedIsNotOpen(t *testing.T) {
 	}
 	close(let)
 	group.Wait()
+}
+
+// Work that ends its transaction itself is told the outcome there; Run only says that it has ended.
+func TestRunAfterItsOwnEnd(t *testing.T) {
+	h := newHouse(t, nil)
+	ctx := context.Background()
+	failed := errors.New("failed later")
+	for value, later := range map[string]error{"one": nil, "two": failed} {
+		var told error
+		err := h.m.Run(ctx, func(ctx context.Context, tx *assent.Tx) error {
+			if err := put(ctx, tx, h.stores["a"], "k", value); err != nil {
+				return err
+			}
+			told = tx.Commit(ctx)
+			return later
+		})
+		if told != nil || !errors.Is(err, assent.ErrNotOpen) || errors.Is(err, assent.ErrAborted) || later != nil && !errors.Is(err, later) {
+			t.Errorf("commit: %v; run: %v", told, err)
+		}
+		if got := h.get("a", "k"); got != value {
+			t.Errorf("the store holds %q; want %q", got, value)
+		}
+	}
 }

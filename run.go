@@ -45,7 +45,9 @@ func Retry(n int) Option { return func(o *options) { o.retries = n } }
 
 // Run begins a transaction, calls work, and commits if work returns nil. It rolls back when work
 // returns an error, which the returned *AbortedError then wraps, or panics, which goes on. The
-// context given to work ends with the transaction's timeout. Errors are those of Commit.
+// context given to work ends with the transaction's timeout. Errors are those of Commit. Work must
+// leave the end of tx to Run: where it has called tx.Commit or tx.Rollback itself, that call told the
+// outcome, and Run returns ErrNotOpen, whatever the outcome was.
 func (m *Manager) Run(ctx context.Context, work func(ctx context.Context, tx *Tx) error, given ...Option) error {
 	o := m.options(given)
 	for try := 0; ; try++ {
