@@ -53,6 +53,8 @@ type block struct {
 const (
 	blockWords  = 4096
 	headerWords = 3
+	// takeAtOnce is how many states are looked up together, so that their slots are fetched together.
+	takeAtOnce = 64
 )
 
 func (b *block) add(s state) {
@@ -127,6 +129,9 @@ func (x *explorer) search(ctx context.Context) (all levels, depth int, complete 
 	seekers := make([]*seeker, x.limits.Workers)
 	for i := range seekers {
 		seekers[i] = x.newSeeker()
+		if x.visit == nil && len(x.claims.Steps) == 0 && x.watch == nil && x.symmetry == nil { // else each counts
+			seekers[i].recent = new(recent)
+		}
 	}
 	level, err := x.first(seekers[0])
 	for err == nil && len(level) > 0 {
@@ -274,15 +279,19 @@ func (k *seeker) expand(b *block) error {
 	x := k.x
 	x.visited.mu.RLock()
 	defer x.visited.mu.RUnlock()
+	arrive := k.arrive
 	for place := 0; place < len(b.words); {
 		k.from, place = b.at(place)
 		k.order = 0
-		if err := k.successors(k.from, k.arrive); err != nil {
+		if err := k.successors(k.from, arrive); err != nil {
 			return err
 		}
-		k.takeIn()
-		x.watch.next()
+		if k.reached.states >= takeAtOnce || x.watch != nil { // it wants to know from which state each is reached
+			k.takeIn()
+			x.watch.next()
+		}
 	}
+	k.takeIn()
 	x.expanded.Add(int64(b.states))
 	x.settle(k)
 	return nil
@@ -317,13 +326,22 @@ func (k *seeker) arrive(a action, s state) {
 			return
 		}
 	}
+	if k.recent != nil {
+		h := fingerprint(s.sum)
+		if k.recent.has(h) {
+			k.left++
+			return
+		}
+		k.recent.add(h)
+	}
 	k.reached.add(s)
 }
 
 // takeIn takes in the states that were reached, in their order.
 func (k *seeker) takeIn() {
 	x := k.x
-	k.moved += k.reached.states
+	k.moved += k.reached.states + k.left
+	k.left = 0
 	if k.room < k.reached.states {
 		x.visited.mu.RUnlock()
 		k.room += x.visited.room(k.reached.states)

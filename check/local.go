@@ -33,11 +33,24 @@ type local struct {
 
 	ended atomic.Uint32 // see explorer.ended
 
+	// moot has a bit for each message that is known to mean nothing here, by its number; those of
+	// high numbers have none. For inputs and expiries see explorer.inputsOf.
+	moot             [mootWords]atomic.Uint32
+	inputs, expiries atomic.Pointer[[]act]
+
 	// What follows, filled in when it is first asked for: mu is held while a machine is stepped.
 	// own is by ^trigger; got is by the message's slot, and longer the more messages there are.
 	mu  sync.Mutex
 	own []atomic.Pointer[result]
 	got atomic.Pointer[[]atomic.Pointer[result]]
+}
+
+const mootWords = 8
+
+// act is something that a node does without a message.
+type act struct {
+	t trigger
+	r *result
 }
 
 // message is a distinct message from one node to another.

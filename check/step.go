@@ -81,6 +81,9 @@ func (x *explorer) step(l *local, t trigger) (*result, error) {
 		l.own[^t].Store(r)
 		return r, nil
 	}
+	if word := t / 32; r.ignored && word < mootWords {
+		l.moot[word].Or(1 << (t % 32))
+	}
 	got := l.got.Load()
 	if got == nil || int(slot) >= len(*got) {
 		longer := make([]atomic.Pointer[result], slot+1+slot/2)
@@ -94,6 +97,37 @@ func (x *explorer) step(l *local, t trigger) (*result, error) {
 	}
 	(*got)[slot].Store(r)
 	return r, nil
+}
+
+// inputsOf returns what the inputs bring about in l, and timersOf what the timers do, without those that
+// mean nothing there.
+func (x *explorer) inputsOf(l *local) ([]act, error) {
+	if known := l.inputs.Load(); known != nil {
+		return *known, nil
+	}
+	return x.acts(l, &l.inputs, len(x.sys.Nodes[l.node].Inputs), inputTrigger)
+}
+
+func (x *explorer) timersOf(l *local) ([]act, error) {
+	if known := l.expiries.Load(); known != nil {
+		return *known, nil
+	}
+	return x.acts(l, &l.expiries, len(l.timers), timerTrigger)
+}
+
+func (x *explorer) acts(l *local, keep *atomic.Pointer[[]act], count int, t func(int) trigger) ([]act, error) {
+	var all []act
+	for i := range count {
+		r, err := x.step(l, t(i))
+		if err != nil {
+			return nil, err
+		}
+		if !r.ignored {
+			all = append(all, act{t(i), r})
+		}
+	}
+	keep.Store(&all)
+	return all, nil
 }
 
 func (x *explorer) compute(before *local, t trigger) (*result, error) {

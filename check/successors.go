@@ -29,6 +29,9 @@ type worker struct {
 	// faultless leaves out what a budget would have to allow.
 	faultless bool
 	emit      func(action, state)
+	// recent, if set, are the states that were found lately. They are not emitted, only counted.
+	recent *recent
+	left   int
 	// err is what went wrong in emit.
 	err error
 }
@@ -103,6 +106,11 @@ func (w *worker) deliveries(s state) (arriving bool, err error) {
 	n := len(w.at)
 	if w.x.forever {
 		for k, word := range s.tuple[n+1:] {
+			if !w.x.links && w.x.sys.Lie == nil {
+				moot := w.moot(k, word)
+				word &^= moot
+				arriving = arriving || moot != 0
+			}
 			for ; word != 0; word &= word - 1 {
 				arrives, err := w.deliverCopy(s, uint32(k<<5+bits.TrailingZeros32(word)))
 				if err != nil {
@@ -124,6 +132,17 @@ func (w *worker) deliveries(s state) (arriving bool, err error) {
 		}
 	}
 	return arriving, nil
+}
+
+// moot returns those messages of the kth word that mean nothing to their receivers, who are up.
+func (w *worker) moot(k int, word uint32) (moot uint32) {
+	if k >= mootWords {
+		return 0
+	}
+	for _, l := range w.at {
+		moot |= l.moot[k].Load()
+	}
+	return moot & word
 }
 
 // deliverCopy delivers a message that stays under way. While a link is cut it is held up. It reports
@@ -236,42 +255,52 @@ func (w *worker) own(s state, i int, quiet bool) error {
 	if !l.started {
 		return nil
 	}
-	for k := range w.x.sys.Nodes[i].Inputs {
-		if err := w.take(s, action{node: i, t: inputTrigger(k)}, 0, -1); err != nil {
-			return err
-		}
+	inputs, err := w.x.inputsOf(l)
+	if err != nil {
+		return err
+	}
+	for _, a := range inputs {
+		w.follow(s, action{node: i, t: a.t}, a.r, -1)
 	}
 	if w.x.sys.Model == Synchronous && !quiet {
 		return nil
 	}
-	for k := range l.timers {
-		if err := w.take(s, action{node: i, t: timerTrigger(k)}, 0, -1); err != nil {
-			return err
-		}
+	timers, err := w.x.timersOf(l)
+	for _, a := range timers {
+		w.follow(s, action{node: i, t: a.t}, a.r, -1)
 	}
-	return nil
+	return err
 }
 
-// take steps a node, wholly and, where the budget allows, up to a crash after the writes and some of
-// the sends. The message at place, if any, is used up.
+// take steps a node. The message at place, if any, is used up.
 func (w *worker) take(s state, a action, slot uint32, place int) error {
 	r, err := w.step(w.at[a.node], a.t, slot)
 	if err != nil {
 		return err
 	}
-	if r.ignored && place < 0 {
-		return nil
+	if !r.ignored || place >= 0 {
+		w.follow(s, a, r, place)
 	}
-	w.begin(s)
-	w.set(a.node, r)
-	if place >= 0 {
-		w.remove(place)
+	return nil
+}
+
+// follow makes what follows from a step: wholly and, where the budget allows, up to a crash after the
+// writes and some of the sends.
+func (w *worker) follow(s state, a action, r *result, place int) {
+	if w.recent != nil && len(r.sends) == 0 && w.recent.has(fingerprint(w.without(s, place)+r.delta)) {
+		w.left++
+	} else {
+		w.begin(s)
+		w.set(a.node, r)
+		if place >= 0 {
+			w.remove(place)
+		}
+		w.send(r.sends, ^uint64(0))
+		w.emit(a, w.now())
 	}
-	w.send(r.sends, ^uint64(0))
-	w.emit(a, w.now())
 	after, ok := w.spend(s, crash)
 	if !ok {
-		return nil
+		return
 	}
 	a.kind = cut
 	w.x.departures(len(r.sends), r.wrote, func(sent uint64) {
@@ -287,7 +316,6 @@ func (w *worker) take(s state, a action, slot uint32, place int) error {
 		w.send(r.sends, sent)
 		w.emit(a, w.now())
 	})
-	return nil
 }
 
 // departures calls yield with each set of sends, as bits, that may have left before a crash within
@@ -399,6 +427,14 @@ func (w *worker) add(number uint32) {
 		w.tuple[word] |= bit
 		w.sum += w.message(number).hash
 	}
+}
+
+// without returns the sum of s without the message at a place of the list, if there is one.
+func (w *worker) without(s state, place int) uint64 {
+	if place < 0 {
+		return s.sum
+	}
+	return s.sum - w.message(s.tuple[place]).hash
 }
 
 // remove takes away the message at a place of the list.

@@ -31,6 +31,19 @@ func fingerprint(sum uint64) uint64 {
 	return sum
 }
 
+// recent holds some of the fingerprints that one worker has added lately, each in the place of an earlier
+// one. Of the states that lead to the same state most are expanded soon after one another, so that
+// most duplicates are found here, and the table is not asked.
+type recent [1 << recentBits]uint64
+
+const recentBits = 12 // 32 KiB, which stay near the processor
+
+// has reports whether h is there.
+func (r *recent) has(h uint64) bool { return r[h>>(64-recentBits)] == h }
+
+// add puts h there.
+func (r *recent) add(h uint64) { r[h>>(64-recentBits)] = h }
+
 // room reserves slots for one worker, who must not hold mu: at least as many as are needed. It
 // returns how many.
 func (v *visited) room(needed int) int {
