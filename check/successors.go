@@ -237,7 +237,11 @@ func (w *worker) own(s state, i int, quiet bool) error {
 			w.setWorld(after)
 			w.set(i, r)
 			w.send(r.sends, ^uint64(0))
-			w.emit(action{node: i, t: triggerRestart}, w.now())
+			a := action{node: i, t: triggerRestart}
+			w.emit(a, w.now())
+			if twice, ok := w.x.spend(after, crash); ok {
+				w.cutShort(s, a, r, twice, -1)
+			}
 		}
 		return nil
 	}
@@ -298,15 +302,19 @@ func (w *worker) follow(s state, a action, r *result, place int) {
 		w.send(r.sends, ^uint64(0))
 		w.emit(a, w.now())
 	}
-	after, ok := w.spend(s, crash)
-	if !ok {
-		return
+	if after, ok := w.spend(s, crash); ok {
+		w.cutShort(s, a, r, after, place)
 	}
+}
+
+// cutShort crashes a node within a step: after its writes, and after some of its sends. The world is
+// then the one with that number.
+func (w *worker) cutShort(s state, a action, r *result, world uint32, place int) {
 	a.kind = cut
 	w.x.departures(len(r.sends), r.wrote, func(sent uint64) {
 		a.sent = sent
 		w.begin(s)
-		w.setWorld(after)
+		w.setWorld(world)
 		w.sum += w.local(r.crashed).hash - w.at[a.node].hash
 		w.tuple[a.node] = r.crashed
 		if place >= 0 {
