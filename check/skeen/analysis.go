@@ -76,7 +76,7 @@ type LocalState struct {
 	// Nonblocking says that neither condition is broken.
 	Nonblocking bool `json:"nonblocking"`
 	// Blocked is the shortest run with the fewest crashes after which a site that is up stays in
-	// this state for ever; nil where none was found.
+	// this state, whatever follows but another fault; nil where none was found.
 	Blocked *Blocked `json:"blocked,omitempty"`
 }
 

@@ -49,7 +49,8 @@ type Protocol struct {
 
 // Options bound an analysis.
 type Options struct {
-	// Crashes is the greatest number of crashes to try. Where it is 0 nothing is said of schedules.
+	// Crashes is the greatest number of crashes to try, at most one for each site. Where it is 0
+	// nothing is said of schedules.
 	Crashes int
 	// Limits are those of each run of the checker.
 	Limits check.Limits
@@ -70,6 +71,9 @@ func Analyse(ctx context.Context, p Protocol, o Options) (*Analysis, error) {
 	}
 	if len(p.Roles) > maxSites {
 		return nil, fmt.Errorf("%w: %d sites; at most %d are allowed", ErrProtocol, len(p.Roles), maxSites)
+	}
+	if o.Crashes < 0 || o.Crashes > len(p.Roles) {
+		return nil, fmt.Errorf("%w: %d crashes of %d sites", ErrProtocol, o.Crashes, len(p.Roles))
 	}
 	g, err := explore(ctx, p, o.Limits)
 	if err != nil {

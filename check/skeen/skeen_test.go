@@ -364,6 +364,9 @@ func TestOthersProtocols(t *testing.T) {
 	if _, err := TwoPhase(1, commit.Options{}); !errors.Is(err, ErrProtocol) {
 		t.Errorf("one participant: %v", err)
 	}
+	if _, err := Analyse(context.Background(), p, Options{Crashes: 3}); !errors.Is(err, ErrProtocol) {
+		t.Errorf("more crashes than sites: %v", err)
+	}
 	p.Roles = p.Roles[:1]
 	if _, err := Analyse(context.Background(), p, Options{}); !errors.Is(err, ErrProtocol) {
 		t.Errorf("a node without a role: %v", err)

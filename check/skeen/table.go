@@ -111,7 +111,7 @@ func (s LocalState) writeSchedule(b *strings.Builder, role string) {
 	if s.Blocked == nil {
 		return
 	}
-	fmt.Fprintf(b, "\nthe shortest schedule with %s after which a %s that is up stays in %s for ever\n", number(s.Blocked.Crashes), role, s.Letter)
+	fmt.Fprintf(b, "\nthe shortest schedule with %s after which a %s stays in %s, whatever follows\n", number(s.Blocked.Crashes), role, s.Letter)
 	for i, step := range s.Blocked.Steps {
 		fmt.Fprintf(b, "%3d. %s\n", i+1, step)
 	}

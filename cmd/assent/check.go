@@ -25,6 +25,7 @@ type checking struct {
 	asJSON    bool
 	trace     string // files for the shortest run that breaks something
 	chart     string
+	skeen     analysing
 }
 
 func (p *program) checkCommand() *cobra.Command {
@@ -46,7 +47,11 @@ AC1 to AC4 must hold; where one does not, the exit code is 7 and the shortest ru
 shown. AC5, that every participant which is up can come to its end while those that are down
 stay down, does not hold for two-phase commit once the coordinator may crash: the shortest way into
 the blocked state is shown. Three-phase commit never blocks there, and splits under partition. The
-shortest run can be drawn, and replayed in the simulator.`,
+shortest run can be drawn, and replayed in the simulator.
+
+With --skeen it shows instead what the other sites may be in beside each state, while nothing fails,
+which states are committable, whether the protocol is nonblocking by Skeen's theorem, and the
+shortest schedule of crashes for each state that blocks: as a table, as JSON, and as diagrams.`,
 		Example: `  assent check 2pc
   assent check 2pc --participants 3 --crashes 2 --restarts 2 --symmetry
   assent check 2pc --crashes 1 --restarts 0 --cooperative
@@ -54,9 +59,20 @@ shortest run can be drawn, and replayed in the simulator.`,
   assent check 3pc --crashes 2 --restarts 0
   assent check 3pc --partition --chart split.svg
   assent check 3pc --unilateral --trace - | assent chart - -o lesson.html
-  assent check q3pc --model sync --partition`,
+  assent check q3pc --model sync --partition
+  assent check 2pc --skeen --cooperative
+  assent check 3pc --skeen --crashes 2 -o 3pc.svg
+  assent check 3pc-peers --skeen --participants 3 --format dot --diagram global | dot -Tpdf -o global.pdf`,
 		Args: exactlyOne("protocol"),
-		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.skeen.refuse(cmd); err != nil {
+				return err
+			}
+			if c.skeen.wanted {
+				return c.analyse(cmd, args[0])
+			}
+			return c.run(cmd.Context(), args[0])
+		},
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&c.params.participants, "participants", 2, "`N` participants, 1 to 8; sites, where all are peers")
@@ -76,6 +92,7 @@ shortest run can be drawn, and replayed in the simulator.`,
 	flags.StringVar(&c.trace, "trace", "", "write the first of the shortest runs to this `file`, for assent chart and replay; - is standard output")
 	flags.StringVar(&c.chart, "chart", "", "draw it in this `file`: .svg or .html")
 	flags.BoolVar(&c.asJSON, "json", false, "print JSON")
+	c.skeen.register(cmd)
 	return cmd
 }
 
@@ -194,13 +211,16 @@ func (c *checking) explore(ctx context.Context, whole composition, faults check.
 		sys.Symmetric = whole.symmetric
 	}
 	progress := newBar(c.p.err)
-	r, err := check.Run(ctx, sys, claims, check.Limits{States: c.maxStates, Progress: func(p check.Progress) {
-		progress.show(float64(p.States-p.Frontier)/float64(max(p.States, 1)), fmt.Sprintf("%s states, %s to go on from, depth %d, %s a second, %d MiB",
-			thousands(p.States), thousands(p.Frontier), p.Depth, thousands(int(float64(p.States)/max(p.Elapsed.Seconds(), 1e-3))), p.Bytes>>20))
-	}})
+	r, err := check.Run(ctx, sys, claims, check.Limits{States: c.maxStates, Progress: progress.states})
 	progress.done()
 	if err != nil {
 		return r, misuse("assent check --help shows examples", "%v", err)
 	}
 	return r, nil
+}
+
+// states shows how far a search is.
+func (b *bar) states(p check.Progress) {
+	b.show(float64(p.States-p.Frontier)/float64(max(p.States, 1)), fmt.Sprintf("%s states, %s to go on from, depth %d, %s a second, %d MiB",
+		thousands(p.States), thousands(p.Frontier), p.Depth, thousands(int(float64(p.States)/max(p.Elapsed.Seconds(), 1e-3))), p.Bytes>>20))
 }
