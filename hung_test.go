@@ -72,7 +72,9 @@ func (s *slow) put(ctx context.Context, tx *assent.Tx, key, value string) error 
 // newSlowHouse is a house in which the store b is slow.
 func newSlowHouse(t *testing.T, s *slow, change func(*assent.Config)) *house {
 	return newHouse(t, func(c *assent.Config) {
-		s.Resource = c.Resources["b"].(*kv.Resource)
+		if s.Resource == nil { // the stores stay, and a call that hangs may read this
+			s.Resource = c.Resources["b"].(*kv.Resource)
+		}
 		c.Resources["b"] = s
 		if change != nil {
 			change(c)
@@ -90,7 +92,8 @@ var over = func() context.Context {
 func TestCloseLeavesAHungCallBehind(t *testing.T) {
 	asked, let := make(chan struct{}), make(chan struct{})
 	s := &slow{prepare: func(context.Context) error { close(asked); <-let; return nil }}
-	h := newSlowHouse(t, s, func(c *assent.Config) { c.FinishTimeout = 40 * time.Millisecond })
+	patience := 40 * time.Millisecond
+	h := newSlowHouse(t, s, func(c *assent.Config) { c.FinishTimeout = patience })
 	told := make(chan error, 1)
 	go func() {
 		told <- h.m.Run(context.Background(), func(ctx context.Context, tx *assent.Tx) error {
@@ -105,7 +108,7 @@ func TestCloseLeavesAHungCallBehind(t *testing.T) {
 		t.Errorf("run: %v; want in doubt", err)
 	}
 	close(let) // the branch is rolled back when the call has returned
-	s.prepare = nil
+	s.prepare, patience = nil, 0
 	h.manage()
 	h.settled()
 	for _, store := range []string{"a", "b"} {
