@@ -269,7 +269,9 @@ func (c *Coordinator) votedTooLate(from protocol.NodeID, v Voted, out *protocol.
 
 func (c *Coordinator) acknowledged(from protocol.NodeID, outcome Outcome, out *protocol.Effects) {
 	m := c.member(from)
-	if m == nil || m.Outcome != Unfinished || outcome == Unfinished {
+	// Who voted read-only has left, and may be made anew and blank by an old PREPARE: its word that
+	// nothing was committed contradicts no decision.
+	if m == nil || m.Vote == ReadOnly || m.Outcome != Unfinished || outcome == Unfinished {
 		return
 	}
 	switch c.State {
