@@ -140,13 +140,17 @@ func (n *PeerNode) Letter() Letter {
 func (n *CoordinatorNode) StateName() string { return n.Coordinator.State.String() }
 
 // StateName returns the participant's own name of its state.
-func (n *ParticipantNode) StateName() string { return ended(n.Participant.State.String(), n.Participant.Outcome) }
+func (n *ParticipantNode) StateName() string {
+	return ended(n.Participant.State.String(), n.Participant.Outcome)
+}
 
 // StateName returns the coordinator's own name of its state.
 func (c *ThreePhaseCoordinator) StateName() string { return c.State.String() }
 
 // StateName returns the participant's own name of its state.
-func (n *ThreePhaseNode) StateName() string { return ended(n.Participant.State.String(), n.Participant.Outcome) }
+func (n *ThreePhaseNode) StateName() string {
+	return ended(n.Participant.State.String(), n.Participant.Outcome)
+}
 
 // StateName returns the peer's own name of its state.
 func (n *PeerNode) StateName() string { return ended(n.Peer.State.String(), n.Peer.Outcome) }
