@@ -47,3 +47,34 @@ func TestCentralSites(t *testing.T) {
 		})
 	}
 }
+
+// TestNobodyWaitsForWhatIsKnown: who is blocked has asked all who are up, and none of them knows the
+// decision.
+func TestNobodyWaitsForWhatIsKnown(t *testing.T) {
+	ask := commit.Options{Cooperative: true}
+	yes := []commit.Vote{commit.Yes}
+	for name, n := range map[string]noder{
+		"decentralised":   commit.Decentralised{Sites: 3, Votes: yes},
+		"coordinator":     commit.TwoPhase{Participants: 2, Votes: yes, Options: ask},
+		"coordinator too": commit.Central{Sites: 3, Votes: yes, Options: ask},
+	} {
+		t.Run(name, func(t *testing.T) {
+			blocked := 0
+			explore(t, n, check.Synchronous, check.Faults{Crashes: 1}, check.Claims{Decided: spec.AC5().Decided,
+				Blocked: func(v spec.View, nodes []int) {
+					if len(nodes) > 0 {
+						blocked++
+					}
+					for i := range v.Nodes() {
+						site, up := v.Machine(i).(spec.Site)
+						if up && len(nodes) > 0 && site.Standing().Decision != commit.Undecided {
+							t.Errorf("%v are blocked, and %d knows: %+v", nodes, i, site.Standing())
+						}
+					}
+				}})
+			if blocked == 0 {
+				t.Error("nobody blocks")
+			}
+		})
+	}
+}

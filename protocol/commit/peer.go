@@ -27,12 +27,11 @@ type PeerSite struct {
 // commits when it knows that all have pre-committed.
 //
 // In two phases AC1 to AC4 hold under crashes, restarts, and lost, late, repeated and reordered
-// messages; a site that has voted yes blocks while a site is down whose vote nobody knows who is
-// up. In three phases nobody who stays up blocks, however many others crash, and AC1 to AC4 hold,
-// as long as timers never run out early and no message is lost: with a partition, or a timer that
-// runs out while an answer is on its way, AC1 does not hold. A site that has been down takes no
-// part in the termination protocol and only asks for the decision; so nobody decides after a
-// total failure.
+// messages; a site that has voted yes blocks while nobody who is up knows the votes of all. In three
+// phases nobody who stays up blocks, however many others crash, and AC1 to AC4 hold, as long as
+// timers never run out early and no message is lost: with a partition, or a timer that runs out
+// while an answer is on its way, AC1 does not hold. A site that has been down takes no part in the
+// termination protocol and only asks for the decision; so nobody decides after a total failure.
 type Peer struct {
 	ID   TransactionID
 	Self protocol.NodeID

@@ -23,13 +23,10 @@ func (p *Peer) expire(timer string, out *protocol.Effects) {
 	}
 }
 
-// inquire asks everybody for the decision or, in two phases, for a vote that is not known.
+// inquire asks everybody: for the decision or, in two phases, for a vote that is not known. Whose vote is
+// known is asked, too: it may know the vote of one that is down, and have decided.
 func (p *Peer) inquire(out *protocol.Effects) {
-	for _, s := range p.Sites {
-		if s.Node != p.Self && (!s.Yes || p.Phases == 3) {
-			out.Send(s.Node, Inquire{ID: p.ID})
-		}
-	}
+	p.tellAll(Inquire{ID: p.ID}, out)
 	p.armRetry(TerminateTimer, out)
 }
 
