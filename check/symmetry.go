@@ -141,10 +141,12 @@ func renameMap(v reflect.Value, f func(protocol.NodeID) protocol.NodeID) {
 	v.Set(renamed)
 }
 
-// sortByNode sorts a slice of node ids, or of structs by their first node id. Others it leaves.
+// sortByNode sorts a slice of node ids, or of structs by their first node id, and those that name the same
+// node by all that they say: to somebody who cannot tell nodes apart, many are the same. Others it leaves.
 func sortByNode(v reflect.Value) {
 	at := func(e reflect.Value) reflect.Value { return e }
-	if elem := v.Type().Elem(); elem != nodeID {
+	elem := v.Type().Elem()
+	if elem != nodeID {
 		field := -1
 		if elem.Kind() == reflect.Struct {
 			for i := range elem.NumField() {
@@ -161,7 +163,15 @@ func sortByNode(v reflect.Value) {
 	}
 	swap := reflect.Swapper(v.Interface())
 	for i := 1; i < v.Len(); i++ { // insertion: stable, and lists are short
-		for j := i; j > 0 && at(v.Index(j)).String() < at(v.Index(j-1)).String(); j-- {
+		for j := i; j > 0; j-- {
+			before, this := v.Index(j-1), v.Index(j)
+			order := cmp.Compare(at(this).String(), at(before).String())
+			if order == 0 && elem != nodeID {
+				order = cmp.Compare(text(this.Interface()), text(before.Interface()))
+			}
+			if order >= 0 {
+				break
+			}
 			swap(j, j-1)
 		}
 	}
