@@ -236,10 +236,12 @@ func (e *engine) close() error {
 		<-e.idle
 		done <- e.closeDB()
 	}()
+	closed := make(chan struct{})
+	defer close(closed)
 	var err error
 	select {
 	case err = <-done:
-	case <-e.abandoned():
+	case <-e.abandoned(closed):
 		e.log.Warn("the failed database was left behind open, cut off from its directory")
 	}
 	if e.failure() != nil {
@@ -248,13 +250,21 @@ func (e *engine) close() error {
 	return errors.Join(err, e.lock.Close())
 }
 
-// abandoned returns a channel that is closed some time after the engine has failed.
-func (e *engine) abandoned() <-chan struct{} {
+// abandoned returns a channel that is closed some time after the engine has failed, unless it is closed
+// before.
+func (e *engine) abandoned(closed <-chan struct{}) <-chan struct{} {
 	over := make(chan struct{})
 	go func() {
-		<-e.failed
-		time.Sleep(patience)
-		close(over)
+		select {
+		case <-e.failed:
+		case <-closed:
+			return
+		}
+		select {
+		case <-time.After(patience):
+			close(over)
+		case <-closed:
+		}
 	}()
 	return over
 }

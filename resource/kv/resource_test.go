@@ -5,7 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -108,6 +111,29 @@ func TestOpenTwice(t *testing.T) {
 	_, err := Open(dir, Config{})
 	if resource.CodeOf(err) != resource.Unavailable {
 		t.Fatalf("a second open: got error %v; want one with the code %q", err, resource.Unavailable)
+	}
+}
+
+// A store that is closed leaves no goroutine behind that waits for its failure.
+func TestCloseLeavesNothing(t *testing.T) {
+	const stores = 30
+	for range stores {
+		r, err := Open("store", Config{FS: vfs.NewCrashableMem()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := stores
+	for wait := 0; left > 0 && wait < 500; wait++ { // they end at once, but in their own time
+		stacks := make([]byte, 4<<20)
+		left = strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "(*engine).abandoned.func")
+		time.Sleep(time.Millisecond)
+	}
+	if left >= stores {
+		t.Errorf("%d goroutines wait for the failure of a store that is closed", left)
 	}
 }
 
