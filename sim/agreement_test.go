@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"assent/protocol"
+	"assent/protocol/commit"
 	"assent/protocol/detector"
 	"assent/protocol/election"
 	"assent/protocol/paxos"
@@ -60,6 +61,24 @@ func TestPaxosSeeds(t *testing.T) {
 		return !ok || p.State == paxos.ProposerIdle || p.State == paxos.ProposerDecided
 	}
 	seeds(t, s, 500, sim.Classes())
+}
+
+// TestPaxosCommitSeeds: AC1 to AC3 among all faults but lies, and an end after them for everybody.
+func TestPaxosCommitSeeds(t *testing.T) {
+	for name, c := range map[string]commit.PaxosCommit{
+		"co-located": {Participants: 3, F: 1, CoLocated: true},
+		"apart":      {Participants: 2, F: 2, Leaders: 3},
+		"F = 0":      {Participants: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nodes, err := c.Nodes()
+			s := system(t, "paxos-commit", nodes, err, commit.Types())
+			s.Always = []spec.Property{spec.AC1(), spec.AC2(), spec.AC3()}
+			s.Sometimes = []spec.Property{spec.AllCommit()}
+			s.Done = spec.ParticipantDone
+			seeds(t, s, 400, sim.Classes())
+		})
+	}
 }
 
 // TestElectionSeeds: after the faults all follow the highest node.

@@ -60,6 +60,7 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
   assent check 3pc --partition --chart split.svg
   assent check 3pc --unilateral --trace - | assent chart - -o lesson.html
   assent check q3pc --model sync --partition
+  assent check paxos --model sync --restarts 0
   assent check 2pc --skeen --cooperative
   assent check 3pc --skeen --crashes 2 -o 3pc.svg
   assent check 3pc-peers --skeen --participants 3 --format dot --diagram global | dot -Tpdf -o global.pdf`,
@@ -85,7 +86,7 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
 	flags.StringVar(&c.timing, "model", "", "async or sync (default: what the protocol is made for)")
 	flags.BoolVar(&c.params.cooperative, "cooperative", false, "2pc: participants in doubt ask one another")
 	flags.IntVar(&c.params.voteRetries, "vote-retries", 0, "the coordinator asks `N` times more for a vote")
-	flags.IntVar(&c.params.rounds, "rounds", 1, "q3pc: participants lead rounds up to number `N`")
+	flags.IntVar(&c.params.rounds, "rounds", 0, "q3pc, paxos: rounds up to number `N` (default: 1 and 3)")
 	flags.BoolVar(&c.params.unilateral, "unilateral", false, "3pc: no election; each follows its timeout transitions")
 	flags.BoolVar(&c.symmetry, "symmetry", false, "take states for one that differ only in which participant is which")
 	flags.IntVar(&c.maxStates, "max-states", 20_000_000, "stop after `N` states and say what is known; they take about 40 bytes each")
@@ -171,8 +172,11 @@ func (c *checking) parse(sys system) (err error) {
 	default:
 		return misuse("async and sync are the models", "there is no model %q", c.timing)
 	}
-	if sys.name != quorumName {
+	switch {
+	case sys.rounds == 0:
 		c.params.rounds = 0
+	case c.params.rounds == 0:
+		c.params.rounds = sys.rounds
 	}
 	if c.partition {
 		c.faults.Partitions, c.faults.Heals = 1, 1
@@ -196,7 +200,7 @@ func (c *checking) warnings(sys system) (texts []string) {
 	if c.params.unilateral && sys.name == "3pc" {
 		texts = append(texts, "without election a crash while PreCommit is being sent splits the participants")
 	}
-	if sys.name == quorumName {
+	if sys.rounds > 0 {
 		texts = append(texts, fmt.Sprintf("rounds end at number %d so that there are finitely many states; who blocks may only have run out of rounds", c.params.rounds))
 	}
 	return texts

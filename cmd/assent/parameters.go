@@ -18,7 +18,7 @@ type parameters struct {
 	voteRetries  int
 	steadfast    bool // participants do not give up by themselves
 	unilateral   bool // three-phase commit without election: each follows its timeout transitions
-	rounds       int  // the highest round that a participant of q3pc leads; 0 is no bound
+	rounds       int  // the highest round of q3pc and paxos; 0 is no bound
 }
 
 func (p parameters) options() commit.Options {

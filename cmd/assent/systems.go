@@ -15,6 +15,8 @@ type system struct {
 	// synchronous says that what is claimed holds only where no timer runs out early: nobody is
 	// taken to be down who is up, as under a partition, a loss or a late message.
 	synchronous bool
+	// rounds is where a search bounds its rounds unless it is told otherwise; 0 where there are none.
+	rounds int
 	// make makes the system's nodes, with what is claimed of them.
 	make func(parameters) (composition, error)
 }
@@ -36,17 +38,15 @@ type composition struct {
 	done func(node int, m protocol.Machine) bool
 }
 
-// quorumName names the one system that has rounds.
-const quorumName = "q3pc"
-
 // systems are all there are, in the order in which they are shown.
 func systems() []system {
 	return []system{
-		{"2pc", "two-phase commit with presumed abort, over a decision log of its own", false, makeTwoPhase},
-		{"2pc-peers", "two-phase commit without a coordinator: every site votes to every other", false, makePeers(2)},
-		{"3pc", "three-phase commit with an elected successor; not safe under partition", true, makeThreePhase},
-		{"3pc-peers", "three-phase commit without a coordinator; not safe under partition", true, makePeers(3)},
-		{quorumName, "three-phase commit by quorums, safe under partition", false, makeQuorum},
+		{name: "2pc", about: "two-phase commit with presumed abort, over a decision log of its own", make: makeTwoPhase},
+		{name: "2pc-peers", about: "two-phase commit without a coordinator: every site votes to every other", make: makePeers(2)},
+		{name: "3pc", about: "three-phase commit with an elected successor; not safe under partition", synchronous: true, make: makeThreePhase},
+		{name: "3pc-peers", about: "three-phase commit without a coordinator; not safe under partition", synchronous: true, make: makePeers(3)},
+		{name: "q3pc", about: "three-phase commit by quorums, safe under partition", rounds: 1, make: makeQuorum},
+		{name: "paxos", about: "Paxos Commit: three acceptors agree on every vote, any one may fail", rounds: 3, make: makePaxos},
 	}
 }
 
@@ -102,6 +102,13 @@ func makeThreePhase(p parameters) (composition, error) {
 
 func makeQuorum(p parameters) (composition, error) {
 	return compose(commit.QuorumThreePhase{Participants: p.participants, Votes: p.votes, Steadfast: p.steadfast, Options: p.options()})
+}
+
+// makePaxos puts three acceptors on the nodes of the first participants.
+func makePaxos(p parameters) (composition, error) {
+	c, err := compose(commit.PaxosCommit{Participants: p.participants, F: 1, CoLocated: true, Votes: p.votes, Steadfast: p.steadfast, Options: p.options()})
+	c.sometimes = []spec.Property{spec.AllCommit()} // there is no register in one place for the other
+	return c, err
 }
 
 // compose makes a system of atomic commitment, with what is claimed of all of them.

@@ -50,7 +50,7 @@ func TestSystemsAreMade(t *testing.T) {
 			}
 		}
 	}
-	want := map[string][][]int{"2pc": {{4}, {1, 2, 3}}, "2pc-peers": {{3}, {0, 1, 2}}, "3pc": {{4}}, "3pc-peers": {{3}}, "q3pc": {{4}}}
+	want := map[string][][]int{"2pc": {{4}, {1, 2, 3}}, "2pc-peers": {{3}, {0, 1, 2}}, "3pc": {{4}}, "3pc-peers": {{3}}, "q3pc": {{4}}, "paxos": {{3}}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

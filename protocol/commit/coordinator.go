@@ -86,8 +86,10 @@ type Coordinator struct {
 	State    CoordinatorState
 	Proposal Decision `cbor:",omitempty" json:",omitempty"`
 	Members  []Member
-	Attempt  int `cbor:",omitempty" json:",omitempty"`
-	Options  Options
+	// Why is the reason for which abort is proposed; it is set under Options.Contested only.
+	Why     *Concluded `cbor:",omitempty" json:",omitempty"`
+	Attempt int        `cbor:",omitempty" json:",omitempty"`
+	Options Options
 }
 
 // NewCoordinator returns the coordinator of the transaction id among the participants nodes.
@@ -206,7 +208,7 @@ func (c *Coordinator) count(from protocol.NodeID, v Voted, out *protocol.Effects
 	m.Vote, m.Evidence = v.Vote, v.Evidence
 	if v.Vote == No {
 		m.Outcome = RolledBack
-		c.abort(Concluded{Decision: Abort, Cause: VotedNo, By: from, Reason: v.Reason}, out)
+		c.giveUp(Concluded{Decision: Abort, Cause: VotedNo, By: from, Reason: v.Reason}, out)
 		return
 	}
 	c.tally(out)
@@ -314,7 +316,7 @@ func (c *Coordinator) expire(timer string, out *protocol.Effects) {
 			return
 		}
 		i := slices.IndexFunc(c.Members, func(m Member) bool { return m.Vote == NoVote })
-		c.abort(Concluded{Decision: Abort, Cause: NoAnswer, By: c.Members[i].Node}, out)
+		c.giveUp(Concluded{Decision: Abort, Cause: NoAnswer, By: c.Members[i].Node}, out)
 	case timer == ProposeTimer && c.State == CoordinatorProposing:
 		out.Emit(c.proposal())
 	case timer == ResendTimer && c.State == CoordinatorOnePhase:
@@ -335,7 +337,7 @@ func (c *Coordinator) input(value protocol.Value, out *protocol.Effects) {
 		}
 	case Cancel:
 		if c.State == CoordinatorIdle || c.State == CoordinatorVoting {
-			c.abort(Concluded{Decision: Abort, Cause: Cancelled, Reason: v.Reason}, out)
+			c.giveUp(Concluded{Decision: Abort, Cause: Cancelled, Reason: v.Reason}, out)
 		}
 	}
 }
@@ -353,13 +355,29 @@ func (c *Coordinator) decided(v Decided, out *protocol.Effects) {
 	}
 	out.Disarm(ProposeTimer)
 	if v.Decision == Abort {
-		c.abort(Concluded{Decision: Abort, Cause: cause}, out)
+		conclusion := Concluded{Decision: Abort, Cause: cause}
+		if c.Why != nil {
+			conclusion, c.Why = *c.Why, nil
+		}
+		c.abort(conclusion, out)
 		return
 	}
+	c.Why = nil
 	c.State, c.Attempt = CoordinatorCommitting, 0
 	out.Emit(Concluded{Decision: Commit, Cause: cause})
 	c.tell(out)
 	c.finishIfAllReported(out)
+}
+
+// giveUp aborts before commit was proposed.
+func (c *Coordinator) giveUp(conclusion Concluded, out *protocol.Effects) {
+	if !c.Options.Contested {
+		c.abort(conclusion, out)
+		return
+	}
+	c.Why = &conclusion
+	out.Disarm(VoteTimer)
+	c.propose(Abort, out)
 }
 
 // abort begins phase 2 with the decision abort. It writes nothing: a transaction without a

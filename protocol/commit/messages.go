@@ -14,6 +14,8 @@ type (
 		Peers []protocol.NodeID `cbor:",omitempty" json:",omitempty"`
 		// Quorums are given in three-phase commit by quorums only.
 		Quorums *Quorums `cbor:",omitempty" json:",omitempty"`
+		// Electorate is given in Paxos Commit only.
+		Electorate *Electorate `cbor:",omitempty" json:",omitempty"`
 	}
 
 	// OnePhase asks the only participant to commit without preparing. Coordinator → participant.
@@ -190,7 +192,7 @@ func (c *Cause) UnmarshalText(text []byte) error { return unmarshal(causeNames[:
 
 // Types returns the encodings of this package's states, messages, values and records.
 func Types() []protocol.Type {
-	return append(append(peerTypes(), threePhaseTypes()...), []protocol.Type{
+	return append(append(append(peerTypes(), threePhaseTypes()...), paxosTypes()...), []protocol.Type{
 		{Name: "commit.Coordinator", Zero: Coordinator{}},
 		{Name: "commit.Participant", Zero: Participant{}},
 		{Name: "commit.Prepare", Zero: Prepare{}},

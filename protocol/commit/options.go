@@ -32,6 +32,9 @@ type Options struct {
 	// Rounds is the highest round that a QuorumParticipant begins. It keeps the state space finite
 	// for the checker; a transaction may then stay in doubt. Defaults to 0: no bound.
 	Rounds int `cbor:",omitempty" json:",omitempty"`
+	// Contested says that others may have commit decided without this coordinator, as in Paxos Commit:
+	// it then has abort decided by the register, too, and presumes nothing.
+	Contested bool `cbor:",omitempty" json:",omitempty"`
 	// NoOnePhase makes a single participant go through both phases.
 	NoOnePhase bool `cbor:",omitempty" json:",omitempty"`
 }
