@@ -152,6 +152,17 @@ func TestThreePhaseCommitNeedsSynchrony(t *testing.T) {
 	splits(t, two, check.Asynchronous, check.Faults{}, 12)
 }
 
+// TestWhoIsSplitIsNotBlocked: where three-phase commit breaks AC1 it keeps AC5, while nobody crashes. A
+// network that splits, or is late, makes everybody decide, if not alike.
+func TestWhoIsSplitIsNotBlocked(t *testing.T) {
+	two := commit.ThreePhase{Participants: 2, Votes: []commit.Vote{commit.Yes}, Steadfast: true}
+	claims := check.Claims{Always: []spec.Property{spec.AC3()}, Sometimes: []spec.Property{spec.AllCommit()}, Decided: spec.AC5().Decided}
+	nothingBroken(t, explore(t, two, check.Synchronous, check.Faults{Partitions: 1, Heals: 1}, claims))
+	if soaking() {
+		nothingBroken(t, explore(t, two, check.Asynchronous, check.Faults{Duplicates: check.Unlimited}, claims))
+	}
+}
+
 // splits checks that AC1 is broken, by a shortest run of so many steps.
 func splits(t *testing.T, n noder, model check.Model, faults check.Faults, steps int) {
 	t.Helper()
