@@ -40,7 +40,7 @@ type item struct {
 
 // layOut arranges a diagram in layers (Sugiyama, Tagawa and Toda 1981): ranks by the longest way from
 // the start, bends where an edge passes a layer, an order within each layer by the mean of the
-// neighbours, and then places. It is deterministic.
+// neighbours and then by crossings, and then places. It is deterministic.
 func layOut(d Diagram) *layout {
 	ranks := d.ranks()
 	labelled := slices.ContainsFunc(d.edges, func(e edge) bool { return len(e.labels) > 0 })
@@ -85,8 +85,7 @@ func layOut(d Diagram) *layout {
 		join(last, nodes[e.to])
 		l.ways = append(l.ways, append(way, &nodes[e.to].box))
 	}
-	order(layers)
-	l.place(layers)
+	l.place(best(layers))
 	return l
 }
 
@@ -117,18 +116,53 @@ func (d Diagram) ranks() []int {
 	return ranks
 }
 
-// order sorts each layer by the mean place of the neighbours in the layer before, downwards and
-// upwards in turn.
-func order(layers [][]*item) {
-	number := func(layer []*item) {
-		for i, it := range layer {
-			it.x = float64(i) - float64(len(layer)-1)/2
+// best orders the layers from the order of the diagram and from the contrary one, downwards first and
+// upwards first, and returns the first of these with the fewest crossings.
+func best(layers [][]*item) (chosen [][]*item) {
+	fewest := -1
+	for try := range 4 {
+		var tried [][]*item
+		for _, layer := range layers {
+			layer = slices.Clone(layer)
+			if try&1 != 0 {
+				slices.Reverse(layer)
+			}
+			tried = append(tried, layer)
+		}
+		order(tried, try>>1)
+		uncross(tried)
+		crossed := 0
+		for _, layer := range tried {
+			for k, a := range layer {
+				for _, b := range layer[k+1:] {
+					crossed += crossings(a, b)
+				}
+			}
+		}
+		if fewest < 0 || crossed < fewest {
+			chosen, fewest = tried, crossed
 		}
 	}
-	for _, layer := range layers {
-		number(layer)
+	for _, layer := range chosen {
+		spaceOut(layer)
 	}
-	for sweep := range 12 {
+	return chosen
+}
+
+// spaceOut spaces out the items of a layer evenly.
+func spaceOut(layer []*item) {
+	for i, it := range layer {
+		it.x = float64(i) - float64(len(layer)-1)/2
+	}
+}
+
+// order sorts each layer by the mean place of the neighbours in the layer before, downwards and
+// upwards in turn; first is 0 to begin downwards, and 1 upwards.
+func order(layers [][]*item, first int) {
+	for _, layer := range layers {
+		spaceOut(layer)
+	}
+	for sweep := first; sweep < first+12; sweep++ {
 		for i := range layers {
 			step := 1
 			if sweep%2 == 1 {
@@ -138,9 +172,38 @@ func order(layers [][]*item) {
 				it.key = it.mean(func(other *item) bool { return (other.rank-it.rank)*step < 0 })
 			}
 			slices.SortStableFunc(layers[i], func(a, b *item) int { return cmp.Compare(a.key, b.key) })
-			number(layers[i])
+			spaceOut(layers[i])
 		}
 	}
+}
+
+// uncross lets neighbours in a layer change places where fewer edges cross then, until none want to.
+func uncross(layers [][]*item) {
+	for changed, left := true, 50; changed && left > 0; left-- {
+		changed = false
+		for _, layer := range layers {
+			for i := 1; i < len(layer); i++ {
+				a, b := layer[i-1], layer[i]
+				if crossings(b, a) < crossings(a, b) {
+					layer[i-1], layer[i] = b, a
+					a.x, b.x = b.x, a.x
+					changed = true
+				}
+			}
+		}
+	}
+}
+
+// crossings counts those between the edges of a and those of b, when a stands left of b.
+func crossings(a, b *item) (n int) {
+	for _, p := range a.near {
+		for _, q := range b.near {
+			if p.rank == q.rank && p.x > q.x {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // mean is the mean place of those neighbours that count, or the own one.
