@@ -50,8 +50,8 @@ has, and how many of each. While the faults last, what is claimed must hold afte
 they are healed, everything must come to its end.
 
 --faults names the classes a seed may draw from, or none:
-  ` + strings.Join(classNames(append(sim.Classes(), sim.Lying)), ", ") + `
-A class may be aimed at a node: crash@c, lie@c. Drawn by default is what the protocol promises to
+  ` + listClasses() + `
+A class may be aimed at a node: crash@p1, lie@c. Drawn by default is what the protocol promises to
 bear: no lie; and for 3pc and 3pc-peers nothing that makes a node that is up seem down, such as a
 partition. Name it to see what follows.
 
@@ -82,12 +82,14 @@ is known.`,
 	return cmd
 }
 
-func classNames(classes []sim.Class) []string {
-	names := make([]string, len(classes))
-	for i, c := range classes {
-		names[i] = c.String()
+// listClasses shows the classes of faults for the help, half of them on a line.
+func listClasses() string {
+	var names []string
+	for _, c := range append(sim.Classes(), sim.Lying) {
+		names = append(names, c.String())
 	}
-	return names
+	half := (len(names) + 1) / 2
+	return strings.Join(names[:half], ", ") + ",\n  " + strings.Join(names[half:], ", ")
 }
 
 func (c *simulating) run(cmd *cobra.Command, name string) error {
