@@ -67,6 +67,7 @@ func (l lesson) hopeless(i int) bool {
 // describes, those and no others; with crashes of any nodes and within their steps, under loss,
 // duplication and reordering without limit.
 func TestBlockedAsTheLessonSays(t *testing.T) {
+	beside(t)
 	for name, c := range map[string]struct {
 		model twoPhaseCommit
 		says  func(lesson, int) bool

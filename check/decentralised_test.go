@@ -49,13 +49,14 @@ func TestDecentralisedTwoPhaseBlocks(t *testing.T) {
 // TestDecentralisedThreePhaseDoesNotBlock: in the synchronous model AC1 to AC3 hold, and all who stay
 // up decide, though all others crash, and come back.
 func TestDecentralisedThreePhaseDoesNotBlock(t *testing.T) {
+	beside(t)
 	for _, c := range []struct {
 		sites, crashes, restarts int
 		votes                    []commit.Vote
 		soak                     bool
 	}{
 		{2, 1, 0, yesOrNo, false}, {2, 2, 2, yesOrNo, false}, {3, 2, 0, yesOrNo, false},
-		{3, 2, 1, []commit.Vote{commit.Yes}, false}, {3, 2, 2, yesOrNo, true}, {4, 2, 0, yesOrNo, true},
+		{3, 1, 1, []commit.Vote{commit.Yes}, false}, {3, 2, 1, []commit.Vote{commit.Yes}, true}, {3, 2, 2, yesOrNo, true}, {4, 2, 0, yesOrNo, true},
 	} {
 		if c.soak && !soaking() {
 			continue

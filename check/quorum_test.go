@@ -16,6 +16,7 @@ import (
 // reordering without limit, which covers every partition: what is cut off is not delivered yet. Both
 // ends are reached without the coordinator.
 func TestQuorumThreePhaseIsSafe(t *testing.T) {
+	beside(t)
 	two := func(q commit.Quorums, rounds int, votes ...commit.Vote) commit.QuorumThreePhase {
 		return commit.QuorumThreePhase{Participants: 2, Quorums: q, Votes: votes, Steadfast: true, Options: commit.Options{Rounds: rounds}}
 	}
@@ -51,6 +52,7 @@ func TestQuorumThreePhaseIsSafe(t *testing.T) {
 
 // TestQuorumThreePhaseUnderPartition: the network splits and heals, in the synchronous model.
 func TestQuorumThreePhaseUnderPartition(t *testing.T) {
+	beside(t)
 	three := commit.QuorumThreePhase{Participants: 3, Votes: []commit.Vote{commit.Yes}, Steadfast: true, Options: commit.Options{Rounds: 1}}
 	if soaking() {
 		three.Options.Rounds = 3
@@ -109,6 +111,7 @@ func (n *voted) Standing() commit.Standing {
 // TestQuorumRounds: three sites that all have voted yes, and that lead rounds of their own beside
 // the coordinator's, under loss, duplication and delay without limit.
 func TestQuorumRounds(t *testing.T) {
+	beside(t)
 	one := []int{1, 1, 1}
 	for name, c := range map[string]struct {
 		commit.Quorums

@@ -138,6 +138,7 @@ func cooperativeState(v spec.View) twoPhaseState {
 // two of TwoPhase: with the last vote the coordinator decides at once, and cooperative participants
 // abort for the manager.
 func TestTwoPhaseCommitRefines(t *testing.T) {
+	beside(t)
 	ctx := context.Background()
 	top, err := check.BehaviourOf(ctx, commitment(t, rms), check.Limits{}, func(v spec.View) outward {
 		return outward(v.Machine(0).(*tcommit).RMs)

@@ -22,6 +22,7 @@ import (
 //	agrees participants=N [liar=ID]    to where AC1 or AC4 does not hold, in the synchronous model,
 //	                                   without a fault but for one lie: yes told as no, commit as abort
 func TestSchedules(t *testing.T) {
+	beside(t)
 	datadriven.RunTest(t, "testdata/schedules", func(t *testing.T, d *datadriven.TestData) string {
 		model := twoPhaseCommit{TwoPhase: commit.TwoPhase{Votes: []commit.Vote{commit.Yes}}}
 		model.Options.Cooperative = d.HasArg("cooperative")

@@ -26,6 +26,7 @@ func interchangeable(sys check.System) check.System {
 // aborted or has committed a resource manager looks in 6, 4 or 2 ways. Where it does not matter which
 // is which, it matters only how many look how. Of 1,745,408 states with eight, 1,461 are left.
 func TestSymmetryCounts(t *testing.T) {
+	beside(t)
 	choose := func(n, k int) int {
 		c := 1
 		for i := range k {
@@ -48,6 +49,7 @@ func TestSymmetryCounts(t *testing.T) {
 // TestSymmetryKeepsVerdicts: what holds, what does not, how far away it is and whether somebody blocks
 // comes out the same with fewer states, for two-phase commit as it runs.
 func TestSymmetryKeepsVerdicts(t *testing.T) {
+	beside(t)
 	never := func(name string, bad func(spec.View) bool) spec.Property {
 		return spec.Property{Name: name, Holds: func(v spec.View) bool { return !bad(v) }}
 	}

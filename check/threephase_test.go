@@ -38,6 +38,15 @@ func system(t *testing.T, n noder, model check.Model, faults check.Faults) check
 // soaking reports whether the long searches run, too.
 func soaking() bool { return os.Getenv("ASSENT_SOAK") != "" }
 
+// beside lets a test run beside others: one search leaves a processor idle between its levels. The long
+// searches have the memory to themselves.
+func beside(t *testing.T) {
+	t.Helper()
+	if !soaking() {
+		t.Parallel()
+	}
+}
+
 // soak leaves a test to make soak.
 func soak(t *testing.T) {
 	t.Helper()
@@ -63,6 +72,7 @@ func nothingBroken(t *testing.T, r check.Report) {
 // TestThreePhaseCommitDoesNotBlock: in the synchronous model, with crashes at every place, AC1 to
 // AC3 hold and no participant that is up is ever blocked (AC5), while one of the sites stays up.
 func TestThreePhaseCommitDoesNotBlock(t *testing.T) {
+	beside(t)
 	yes := []commit.Vote{commit.Yes}
 	crashes := func(n, restarts int) check.Faults { return check.Faults{Crashes: n, Restarts: restarts} }
 	for name, c := range map[string]struct {
@@ -132,6 +142,7 @@ func TestThreePhaseTotalFailure(t *testing.T) {
 
 // TestThreePhaseQuietRunCommits is AC4.
 func TestThreePhaseQuietRunCommits(t *testing.T) {
+	beside(t)
 	for n := 1; n <= 3; n++ {
 		for _, system := range []noder{
 			commit.ThreePhase{Participants: n, Steadfast: true},
@@ -147,6 +158,7 @@ func TestThreePhaseQuietRunCommits(t *testing.T) {
 // TestThreePhaseCommitNeedsSynchrony: a partition, or the want of a bound on delays, splits the
 // participants though nobody fails.
 func TestThreePhaseCommitNeedsSynchrony(t *testing.T) {
+	beside(t)
 	two := commit.ThreePhase{Participants: 2, Votes: []commit.Vote{commit.Yes}, Steadfast: true}
 	splits(t, two, check.Synchronous, check.Faults{Partitions: 1}, 15)
 	splits(t, two, check.Asynchronous, check.Faults{}, 12)
@@ -190,6 +202,7 @@ func split(t *testing.T, n noder, model check.Model, faults check.Faults) check.
 // messages, happens at once. It does not: a coordinator that fails after its record and before, or
 // between, its messages leaves participants in w that abort, while it, or one in p, commits.
 func TestFailureAndTimeoutTransitions(t *testing.T) {
+	beside(t)
 	rules := func(n int) commit.ThreePhase {
 		return commit.ThreePhase{Participants: n, Votes: []commit.Vote{commit.Yes}, Steadfast: true, Options: commit.Options{Unilateral: true}}
 	}

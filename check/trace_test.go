@@ -45,6 +45,7 @@ func hopes() []spec.Property {
 // TestTracesAreReplayed: every counterexample is a run that the simulator can follow, event for event,
 // and at whose end the claim does not hold there either.
 func TestTracesAreReplayed(t *testing.T) {
+	beside(t)
 	lies := func(from, _ protocol.NodeID, m protocol.Message) []protocol.Message {
 		if v, ok := m.(commit.Voted); ok && from == "p1" {
 			v.Vote = commit.No
@@ -73,7 +74,7 @@ func TestTracesAreReplayed(t *testing.T) {
 		"lies beside what stays true": {faults: check.Faults{Lies: 1, Crashes: 1, Restarts: 1, Duplicates: check.Unlimited}, lie: lies},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			beside(t)
 			model := twoPhaseCommit{TwoPhase: commit.TwoPhase{Participants: 2, Options: commit.Options{Cooperative: true}}, Faults: c.faults, Model: c.model}
 			if !soaking() {
 				model.Votes = []commit.Vote{commit.Yes} // the search for the ways takes most of the time
