@@ -99,23 +99,17 @@ func (x *explorer) step(l *local, t trigger) (*result, error) {
 	return r, nil
 }
 
-// inputsOf returns what the inputs bring about in l, and timersOf what the timers do, without those that
-// mean nothing there.
-func (x *explorer) inputsOf(l *local) ([]act, error) {
-	if known := l.inputs.Load(); known != nil {
-		return *known, nil
-	}
+// inputsOf finds out what the inputs bring about in l, and expiriesOf what the timers do, without those
+// that mean nothing there; l keeps it.
+func (x *explorer) inputsOf(l *local) (*[]act, error) {
 	return x.acts(l, &l.inputs, len(x.sys.Nodes[l.node].Inputs), inputTrigger)
 }
 
-func (x *explorer) timersOf(l *local) ([]act, error) {
-	if known := l.expiries.Load(); known != nil {
-		return *known, nil
-	}
+func (x *explorer) expiriesOf(l *local) (*[]act, error) {
 	return x.acts(l, &l.expiries, len(l.timers), timerTrigger)
 }
 
-func (x *explorer) acts(l *local, keep *atomic.Pointer[[]act], count int, t func(int) trigger) ([]act, error) {
+func (x *explorer) acts(l *local, keep *atomic.Pointer[[]act], count int, t func(int) trigger) (*[]act, error) {
 	var all []act
 	for i := range count {
 		r, err := x.step(l, t(i))
@@ -127,7 +121,7 @@ func (x *explorer) acts(l *local, keep *atomic.Pointer[[]act], count int, t func
 		}
 	}
 	keep.Store(&all)
-	return all, nil
+	return &all, nil
 }
 
 func (x *explorer) compute(before *local, t trigger) (*result, error) {

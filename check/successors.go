@@ -245,35 +245,54 @@ func (w *worker) own(s state, i int, quiet bool) error {
 		}
 		return nil
 	}
-	if after, ok := w.spend(s, crash); ok {
-		r, err := w.step(l, triggerCrash, 0)
-		if err != nil {
+	if w.x.budget[crash] != 0 {
+		if err := w.crash(s, i); err != nil {
 			return err
 		}
-		w.begin(s)
-		w.setWorld(after)
-		w.set(i, r)
-		w.purge()
-		w.emit(action{kind: crashed, node: i, t: triggerCrash}, w.now())
 	}
 	if !l.started {
 		return nil
 	}
-	inputs, err := w.x.inputsOf(l)
-	if err != nil {
-		return err
+	inputs, err := l.inputs.Load(), error(nil)
+	if inputs == nil {
+		if inputs, err = w.x.inputsOf(l); err != nil {
+			return err
+		}
 	}
-	for _, a := range inputs {
+	for _, a := range *inputs {
 		w.follow(s, action{node: i, t: a.t}, a.r, -1)
 	}
 	if w.x.sys.Model == Synchronous && !quiet {
 		return nil
 	}
-	timers, err := w.x.timersOf(l)
-	for _, a := range timers {
+	expiries := l.expiries.Load()
+	if expiries == nil {
+		if expiries, err = w.x.expiriesOf(l); err != nil {
+			return err
+		}
+	}
+	for _, a := range *expiries {
 		w.follow(s, action{node: i, t: a.t}, a.r, -1)
 	}
-	return err
+	return nil
+}
+
+// crash takes node i down between two steps, if that may be.
+func (w *worker) crash(s state, i int) error {
+	after, ok := w.spend(s, crash)
+	if !ok {
+		return nil
+	}
+	r, err := w.step(w.at[i], triggerCrash, 0)
+	if err != nil {
+		return err
+	}
+	w.begin(s)
+	w.setWorld(after)
+	w.set(i, r)
+	w.purge()
+	w.emit(action{kind: crashed, node: i, t: triggerCrash}, w.now())
+	return nil
 }
 
 // take steps a node. The message at place, if any, is used up.
@@ -301,6 +320,9 @@ func (w *worker) follow(s state, a action, r *result, place int) {
 		}
 		w.send(r.sends, ^uint64(0))
 		w.emit(a, w.now())
+	}
+	if w.x.budget[crash] == 0 {
+		return // it is asked for every successor
 	}
 	if after, ok := w.spend(s, crash); ok {
 		w.cutShort(s, a, r, after, place)

@@ -117,7 +117,7 @@ func Hunt(ctx context.Context, root, dir string, e Exhibit) (f Found, err error)
 // build builds the finder, with these flags, in the folder dir.
 func build(ctx context.Context, root, dir string, flags ...string) (finder string, err error) {
 	finder = filepath.Join(dir, "finder")
-	command := exec.CommandContext(ctx, "go", append(append([]string{"build", "-o", finder}, flags...), "./internal/museum/finder")...)
+	command := exec.CommandContext(ctx, "go", append(append([]string{"build", "-ldflags=-s -w", "-o", finder}, flags...), "./internal/museum/finder")...)
 	command.Dir = root
 	if out, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the finder: %w\n%s", err, out)
