@@ -189,6 +189,7 @@ func (t *coordination) decide(p commit.Propose) (then func()) {
 		t.c.crash(-1, kept(met))
 		return nil
 	case met != nil:
+		t.c.process.disk.ail(nil)
 		if err := t.c.log.Reopen(context.Background()); err != nil {
 			t.c.w.fail(err)
 		}

@@ -60,13 +60,13 @@ func newMedium(memory *vfs.MemFS, suffix string) *medium {
 
 func (d *medium) forced(path string) bool { return strings.HasSuffix(path, d.suffix) }
 
-// during makes forced writes fail in the way of f, unless it is nil, while call runs.
-func (d *medium) during(f *sim.Fault, call func()) {
+// ail makes forced writes fail in the way of f, or not any more where it is nil.
+func (d *medium) ail(f *sim.Fault) {
+	c := sim.Class(0)
 	if f != nil {
-		d.ailing.Store(uint32(f.Class))
-		defer d.ailing.Store(0)
+		c = f.Class
 	}
-	call()
+	d.ailing.Store(uint32(c))
 }
 
 // crashed returns the disk as it is found after a crash that keeps so many percent of what a failed

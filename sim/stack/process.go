@@ -89,6 +89,7 @@ func (p *process) crash(sent, percent int) {
 			p.w.fail(err)
 			return
 		}
+		p.disk.ail(nil)
 		p.role.close()
 		p.disk = after
 		p.w.line.After(p.w.outage(p.id), p.start)
@@ -126,14 +127,18 @@ func (p *process) work(scope string, call func() (then func())) {
 }
 
 // force runs a call that forces the disk, among whatever ails it, and reports the fault that it met. A
-// fault waits for a call that fails because of it.
+// fault waits for a call that fails because of it. From then on the disk ails until the process is down, or
+// the caller says otherwise: what the store's own goroutines try next must not depend on who is quicker.
 func (p *process) force(call func() error) (met *sim.Fault, err error) {
-	p.disk.during(p.ailment, func() { err = call() })
+	p.disk.ail(p.ailment)
+	err = call()
 	if p.ailment != nil && err != nil {
 		met, p.ailment = p.ailment, nil
 		p.w.fire(met.Class)
+		return met, err
 	}
-	return met, err
+	p.disk.ail(nil)
+	return nil, err
 }
 
 // send sends a message that is no machine's: loops tell of their own.
