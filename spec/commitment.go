@@ -44,12 +44,12 @@ func AC3() Property {
 	}}
 }
 
-// AC4 says that abort is not decided when all vote yes. It is claimed only of runs without a fault, in
-// which no timer runs out early.
+// AC4 says that abort is not decided when nobody votes no: a read-only vote stands in nobody's way. It is
+// claimed only of runs without a fault, in which no timer runs out early.
 func AC4() Property {
 	return Property{"AC4: if all voted yes and nothing failed, commit", func(v View) bool {
 		n := tally(v)
-		return n.yes < n.participants || n.sayAbort == 0 && n.rolledBack == 0
+		return n.willing < n.participants || n.sayAbort == 0 && n.rolledBack == 0
 	}}
 }
 
@@ -99,7 +99,8 @@ type count struct {
 	participants, committed, rolledBack int
 	sayCommit, sayAbort                 int // know the decision
 	unregistered                        int // keep a register, in which commit does not stand
-	yes, yesRolledBack                  int // would vote yes; of these, those rolled back
+	willing                             int // would vote yes or read-only
+	yesRolledBack                       int // would vote yes, and are rolled back
 	unwilling                           int // will vote no, or have yet to vote
 	waiting                             int // are no participants, and not done
 	down                                int // and show no participant
@@ -139,11 +140,11 @@ func (n *count) add(s commit.Standing) {
 	case commit.BranchRolledBack:
 		n.rolledBack++
 	}
-	if s.Vote == commit.Yes {
-		n.yes++
-		if s.Branch == commit.BranchRolledBack {
-			n.yesRolledBack++
-		}
+	if s.Vote == commit.Yes || s.Vote == commit.ReadOnly {
+		n.willing++
+	}
+	if s.Vote == commit.Yes && s.Branch == commit.BranchRolledBack {
+		n.yesRolledBack++
 	}
 	if s.Vote == commit.No || s.Branch == commit.BranchWorking {
 		n.unwilling++

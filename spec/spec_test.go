@@ -72,6 +72,7 @@ func TestProperties(t *testing.T) {
 		"against a no":           {view: view{committed, branch(commit.BranchLost, no, none)}, breaks: []string{"AC3"}},
 		"before a vote":          {view: view{teller(commit.Commit), branch(commit.BranchWorking, yes, none)}, breaks: []string{"AC3"}},
 		"abort for nothing":      {view: view{teller(commit.Abort), inDoubt, inDoubt}, breaks: []string{"AC4"}},
+		"abort for a read-only":  {view: view{teller(commit.Abort), inDoubt, branch(commit.BranchLost, commit.ReadOnly, none)}, breaks: []string{"AC4"}},
 		"abort for a no":         {view: view{teller(commit.Abort), rolledBack, branch(commit.BranchLost, no, commit.Abort)}},
 		"strangers are not read": {view: view{{machine: stranger{}}, committed}},
 	} {

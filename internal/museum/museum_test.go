@@ -74,7 +74,10 @@ func unmeasured(page string) string {
 
 // TestMachinesAreSound: in the machines as they are the same search finds nothing.
 func TestMachinesAreSound(t *testing.T) {
-	const seeds = 1000
+	seeds := 1000
+	if os.Getenv("ASSENT_SOAK") != "" {
+		seeds = mostSeeds
+	}
 	finder, err := build(t.Context(), root(t), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
