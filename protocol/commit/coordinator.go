@@ -127,7 +127,7 @@ func (c *Coordinator) start(out *protocol.Effects) {
 	if len(c.Members) == 1 && !c.Options.NoOnePhase {
 		c.State = CoordinatorOnePhase
 		out.Send(c.Members[0].Node, OnePhase{ID: c.ID})
-		c.armRetry(ResendTimer, out)
+		c.Options.retryAfter(ResendTimer, &c.Attempt, out)
 		return
 	}
 	c.State = CoordinatorVoting
@@ -201,7 +201,7 @@ func (c *Coordinator) voted(from protocol.NodeID, v Voted, out *protocol.Effects
 
 // count takes a vote in time. The first vote stands: there are no take-backs.
 func (c *Coordinator) count(from protocol.NodeID, v Voted, out *protocol.Effects) {
-	m := c.member(from)
+	m := memberOf(c.Members, from)
 	if m == nil || m.Vote != NoVote {
 		return
 	}
@@ -254,7 +254,7 @@ func (c *Coordinator) proposal() Propose {
 // votedTooLate takes a vote after abort was decided: who voted yes is told, who voted otherwise
 // has nothing left to undo.
 func (c *Coordinator) votedTooLate(from protocol.NodeID, v Voted, out *protocol.Effects) {
-	m := c.member(from)
+	m := memberOf(c.Members, from)
 	switch {
 	case v.Vote == Yes:
 		if m == nil {
@@ -270,7 +270,7 @@ func (c *Coordinator) votedTooLate(from protocol.NodeID, v Voted, out *protocol.
 }
 
 func (c *Coordinator) acknowledged(from protocol.NodeID, outcome Outcome, out *protocol.Effects) {
-	m := c.member(from)
+	m := memberOf(c.Members, from)
 	// Who voted read-only has left, and may be made anew and blank by an old PREPARE: its word that
 	// nothing was committed contradicts no decision.
 	if m == nil || m.Vote == ReadOnly || m.Outcome != Unfinished || outcome == Unfinished {
@@ -321,7 +321,7 @@ func (c *Coordinator) expire(timer string, out *protocol.Effects) {
 		out.Emit(c.proposal())
 	case timer == ResendTimer && c.State == CoordinatorOnePhase:
 		out.Send(c.Members[0].Node, OnePhase{ID: c.ID})
-		c.armRetry(ResendTimer, out)
+		c.Options.retryAfter(ResendTimer, &c.Attempt, out)
 	case timer == ResendTimer && (c.State == CoordinatorCommitting || c.State == CoordinatorAborting):
 		c.tell(out)
 	}
@@ -333,7 +333,7 @@ func (c *Coordinator) input(value protocol.Value, out *protocol.Effects) {
 		c.decided(v, out)
 	case ProposeFailed:
 		if c.State == CoordinatorProposing {
-			c.armRetry(ProposeTimer, out)
+			c.Options.retryAfter(ProposeTimer, &c.Attempt, out)
 		}
 	case Cancel:
 		if c.State == CoordinatorIdle || c.State == CoordinatorVoting {
@@ -397,7 +397,7 @@ func (c *Coordinator) tell(out *protocol.Effects) {
 			out.Send(m.Node, Finish{ID: c.ID, Decision: c.decision()})
 		}
 	}
-	c.armRetry(ResendTimer, out)
+	c.Options.retryAfter(ResendTimer, &c.Attempt, out)
 }
 
 func (c *Coordinator) finishIfAllReported(out *protocol.Effects) {
@@ -425,16 +425,11 @@ func (c *Coordinator) decision() Decision {
 	return Undecided
 }
 
-func (c *Coordinator) armRetry(timer string, out *protocol.Effects) {
-	pause, attempt := c.Options.pause(c.Attempt)
-	c.Attempt = attempt
-	out.Arm(timer, pause)
-}
-
-func (c *Coordinator) member(node protocol.NodeID) *Member {
-	for i := range c.Members {
-		if c.Members[i].Node == node {
-			return &c.Members[i]
+// memberOf returns the member of all that is at node, or nil.
+func memberOf(all []Member, node protocol.NodeID) *Member {
+	for i := range all {
+		if all[i].Node == node {
+			return &all[i]
 		}
 	}
 	return nil
@@ -442,7 +437,7 @@ func (c *Coordinator) member(node protocol.NodeID) *Member {
 
 // admit adds a participant that a coordinator made anew did not know of.
 func (c *Coordinator) admit(m Member) {
-	if known := c.member(m.Node); known != nil {
+	if known := memberOf(c.Members, m.Node); known != nil {
 		if known.Vote == NoVote {
 			known.Vote, known.Evidence = m.Vote, m.Evidence
 		}

@@ -3,6 +3,8 @@ package commit
 import (
 	"math/bits"
 	"time"
+
+	"assent/protocol"
 )
 
 // Options are the times and switches of both machines. They are part of the machines' state, so
@@ -74,4 +76,11 @@ func (o Options) pause(attempt int) (time.Duration, int) {
 		return most, doublings
 	}
 	return first << attempt, attempt + 1
+}
+
+// retryAfter arms the timer for the pause that follows attempt earlier ones, and counts this one.
+func (o Options) retryAfter(timer string, attempt *int, out *protocol.Effects) {
+	pause, next := o.pause(*attempt)
+	*attempt = next
+	out.Arm(timer, pause)
 }

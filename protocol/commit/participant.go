@@ -104,7 +104,7 @@ func (p *Participant) recover(records protocol.Records, out *protocol.Effects) {
 	case PreparedRecord:
 		p.State, p.Coordinator, p.Peers, p.Evidence = ParticipantPrepared, r.Coordinator, r.Peers, r.Evidence
 		p.vote(out)
-		p.armRetry(InquireTimer, out)
+		p.Options.retryAfter(InquireTimer, &p.Attempt, out)
 	case Tombstone:
 		p.State, p.Decision = ParticipantRollingBack, r.Decision
 		out.Emit(RollbackBranch{})
@@ -244,7 +244,7 @@ func (p *Participant) expire(timer string, out *protocol.Effects) {
 				out.Send(peer, Inquire{ID: p.ID})
 			}
 		}
-		p.armRetry(InquireTimer, out)
+		p.Options.retryAfter(InquireTimer, &p.Attempt, out)
 	case timer == BranchTimer && p.State == ParticipantCommitting:
 		out.Emit(CommitBranch{})
 	case timer == BranchTimer && p.State == ParticipantRollingBack:
@@ -265,7 +265,7 @@ func (p *Participant) input(value protocol.Value, out *protocol.Effects) {
 	case BranchFailed:
 		switch p.State {
 		case ParticipantCommitting, ParticipantRollingBack, ParticipantOnePhase:
-			p.armRetry(BranchTimer, out)
+			p.Options.retryAfter(BranchTimer, &p.Attempt, out)
 		}
 	case Abandon:
 		p.abandon(v.Reason, out)
@@ -282,7 +282,7 @@ func (p *Participant) prepared(v BranchPrepared, out *protocol.Effects) {
 		p.State, p.Evidence, p.Attempt = ParticipantPrepared, v.Evidence, 0
 		out.Put(BranchKey, PreparedRecord{ID: p.ID, Coordinator: p.Coordinator, Peers: p.Peers, Evidence: p.Evidence})
 		p.vote(out)
-		p.armRetry(InquireTimer, out)
+		p.Options.retryAfter(InquireTimer, &p.Attempt, out)
 	case ReadOnly:
 		p.State = ParticipantLeft
 		p.vote(out)
@@ -328,10 +328,4 @@ func (p *Participant) acknowledge(out *protocol.Effects) {
 		outcome = RolledBack
 	}
 	out.Send(p.Coordinator, Acknowledge{ID: p.ID, Outcome: outcome})
-}
-
-func (p *Participant) armRetry(timer string, out *protocol.Effects) {
-	pause, attempt := p.Options.pause(p.Attempt)
-	p.Attempt = attempt
-	out.Arm(timer, pause)
 }

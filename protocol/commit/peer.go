@@ -182,7 +182,7 @@ func (p *Peer) precommit(out *protocol.Effects) {
 	p.State = PeerPrecommitted
 	p.site(p.Self).Ready = true
 	out.Put(BranchKey, p.record())
-	p.armRetry(TerminateTimer, out)
+	p.Options.retryAfter(TerminateTimer, &p.Attempt, out)
 }
 
 func (p *Peer) record() PeerRecord {
@@ -266,7 +266,7 @@ func (p *Peer) input(value protocol.Value, out *protocol.Effects) {
 		}
 	case BranchFailed:
 		if p.State == PeerCommitting || p.State == PeerRollingBack {
-			p.armRetry(BranchTimer, out)
+			p.Options.retryAfter(BranchTimer, &p.Attempt, out)
 		}
 	case Abandon:
 		p.refuse(out)
@@ -286,7 +286,7 @@ func (p *Peer) prepared(v Vote, out *protocol.Effects) {
 	p.site(p.Self).Yes = true
 	out.Put(BranchKey, p.record())
 	p.tellAll(PeerVoted{ID: p.ID, Vote: Yes}, out)
-	p.armRetry(TerminateTimer, out)
+	p.Options.retryAfter(TerminateTimer, &p.Attempt, out)
 	p.advance(out)
 }
 
@@ -305,12 +305,6 @@ func (p *Peer) tellAll(m protocol.Message, out *protocol.Effects) {
 			out.Send(s.Node, m)
 		}
 	}
-}
-
-func (p *Peer) armRetry(timer string, out *protocol.Effects) {
-	pause, attempt := p.Options.pause(p.Attempt)
-	p.Attempt = attempt
-	out.Arm(timer, pause)
 }
 
 func (p *Peer) site(node protocol.NodeID) *PeerSite {

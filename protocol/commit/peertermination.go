@@ -27,7 +27,7 @@ func (p *Peer) expire(timer string, out *protocol.Effects) {
 // known is asked, too: it may know the vote of one that is down, and have decided.
 func (p *Peer) inquire(out *protocol.Effects) {
 	p.tellAll(Inquire{ID: p.ID}, out)
-	p.armRetry(TerminateTimer, out)
+	p.Options.retryAfter(TerminateTimer, &p.Attempt, out)
 }
 
 // terminate goes on to the next round.
@@ -74,14 +74,14 @@ func (p *Peer) begin(round PeerRound, before bool, out *protocol.Effects) bool {
 		return false
 	}
 	p.Round = round
-	p.armRetry(TerminateTimer, out)
+	p.Options.retryAfter(TerminateTimer, &p.Attempt, out)
 	return true
 }
 
 // rest leaves the matter to the backup until the timer runs out once more.
 func (p *Peer) rest(out *protocol.Effects) {
 	p.Round = RoundNone
-	p.armRetry(TerminateTimer, out)
+	p.Options.retryAfter(TerminateTimer, &p.Attempt, out)
 }
 
 // conclude decides, or has those who are behind pre-commit first.
@@ -105,7 +105,7 @@ func (p *Peer) conclude(out *protocol.Effects) {
 		p.finishAll(Commit, out)
 		return
 	}
-	p.armRetry(TerminateTimer, out)
+	p.Options.retryAfter(TerminateTimer, &p.Attempt, out)
 }
 
 // finishAll is the backup's decision.

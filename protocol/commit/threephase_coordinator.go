@@ -141,7 +141,7 @@ func (c *ThreePhaseCoordinator) inquire(out *protocol.Effects) {
 	for _, m := range c.Members {
 		out.Send(m.Node, Inquire{ID: c.ID})
 	}
-	c.armRetry(InquireTimer, out)
+	c.Options.retryAfter(InquireTimer, &c.Attempt, out)
 }
 
 func (c *ThreePhaseCoordinator) receive(from protocol.NodeID, message protocol.Message, out *protocol.Effects) {
@@ -174,7 +174,7 @@ func (c *ThreePhaseCoordinator) receive(from protocol.NodeID, message protocol.M
 }
 
 func (c *ThreePhaseCoordinator) voted(from protocol.NodeID, v Voted, out *protocol.Effects) {
-	m := c.member(from)
+	m := memberOf(c.Members, from)
 	switch {
 	case c.Decision != Undecided:
 		if v.Vote == Yes {
@@ -336,11 +336,11 @@ func (c *ThreePhaseCoordinator) tell(out *protocol.Effects) {
 			out.Send(m.Node, Finish{ID: c.ID, Decision: c.Decision})
 		}
 	}
-	c.armRetry(ResendTimer, out)
+	c.Options.retryAfter(ResendTimer, &c.Attempt, out)
 }
 
 func (c *ThreePhaseCoordinator) acknowledged(from protocol.NodeID, outcome Outcome, out *protocol.Effects) {
-	m := c.member(from)
+	m := memberOf(c.Members, from)
 	if m == nil || m.Outcome != Unfinished || outcome == Unfinished ||
 		c.State != CoordinatorCommitting && c.State != CoordinatorAborting {
 		return
@@ -364,19 +364,4 @@ func (c *ThreePhaseCoordinator) completeIfAllReported(out *protocol.Effects) {
 	if c.Decision == Commit {
 		c.State = CoordinatorCommitted
 	}
-}
-
-func (c *ThreePhaseCoordinator) armRetry(timer string, out *protocol.Effects) {
-	pause, attempt := c.Options.pause(c.Attempt)
-	c.Attempt = attempt
-	out.Arm(timer, pause)
-}
-
-func (c *ThreePhaseCoordinator) member(node protocol.NodeID) *Member {
-	for i := range c.Members {
-		if c.Members[i].Node == node {
-			return &c.Members[i]
-		}
-	}
-	return nil
 }

@@ -105,7 +105,7 @@ func (p *ThreePhaseParticipant) recover(records protocol.Records, out *protocol.
 func (p *ThreePhaseParticipant) inquire(out *protocol.Effects) {
 	p.Reports = nil
 	p.broadcast(Inquire{ID: p.ID}, out)
-	p.armRetry(WaitTimer, out)
+	p.Options.retryAfter(WaitTimer, &p.Attempt, out)
 }
 
 // transition follows Skeen's failure and timeout transitions, which need nobody else: from w to

@@ -236,7 +236,7 @@ func (s *Site) input(value protocol.Value, out *protocol.Effects) {
 		}
 	case BranchFailed:
 		if s.State == SiteCommitting || s.State == SiteRollingBack {
-			s.armRetry(BranchTimer, out)
+			s.Options.retryAfter(BranchTimer, &s.Attempt, out)
 		}
 	case Abandon:
 		s.refuse(v.Reason, out)
@@ -273,10 +273,4 @@ func (s *Site) retryBranch(out *protocol.Effects) {
 // who come later in the succession wait longer.
 func (s *Site) await(out *protocol.Effects) {
 	out.Arm(WaitTimer, s.Options.wait(s.rank()))
-}
-
-func (s *Site) armRetry(timer string, out *protocol.Effects) {
-	pause, attempt := s.Options.pause(s.Attempt)
-	s.Attempt = attempt
-	out.Arm(timer, pause)
 }
