@@ -226,9 +226,11 @@ func (t *transaction) Emit(value protocol.Value) {
 		t.m.spawn(func() { t.propose(v) })
 	case commit.Concluded:
 		t.mu.Lock()
-		t.conclusion, t.hasConcluded = v, true
+		if !t.hasConcluded { // else Close has said the same, while a caller was giving up
+			t.conclusion, t.hasConcluded = v, true
+			close(t.concluded)
+		}
 		t.mu.Unlock()
-		close(t.concluded)
 	case commit.Contradicted:
 		t.mu.Lock()
 		t.contradictions = append(t.contradictions, Contradiction{Resource: string(v.Node), Outcome: v.Outcome})
