@@ -202,7 +202,21 @@ func (f *Fault) cuts(from, to protocol.NodeID, now time.Duration) bool {
 	case OneWay:
 		return in && !out
 	case Flapping:
-		return in != out && (now-f.At)/max(f.By, 1)%2 == 0
+		return in != out && (now-f.At)/f.period()%2 == 0
 	}
 	return false
+}
+
+// period is how long flapping stays as it is.
+func (f *Fault) period() time.Duration { return max(f.By, time.Millisecond) }
+
+// valid reports whether the fault is within bounds. A Whim beyond its node's inputs has no effect, and
+// so has a fault of a node that the stack does not have.
+func (f *Fault) valid() bool {
+	most := 100
+	if f.Class == Drift {
+		most = mostSpeed
+	}
+	return Crash <= f.Class && f.Class <= Whim && within(f.At) && within(f.For) && within(f.By) &&
+		0 <= f.Rate && f.Rate <= most && (f.Class != Whim || f.Sends >= 0) && len(f.Side) <= maxNodes
 }

@@ -63,7 +63,7 @@ func (n *Network) Start() {
 		}
 		step := f.For
 		if f.Class == Flapping {
-			step = max(f.By, time.Millisecond)
+			step = f.period()
 		}
 		for at := f.At; at < f.At+f.For; at += max(step, time.Millisecond) {
 			n.Line.After(at-n.Line.Now(), n.recut)

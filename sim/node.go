@@ -126,7 +126,7 @@ func (l *life) AfterFunc(d time.Duration, f func()) (stop func()) {
 	for i := range l.n.w.plan.Faults {
 		g := &l.n.w.plan.Faults[i]
 		if g.Class == Drift && g.Node == l.n.decl.ID && g.active(l.n.w.line.Now()) {
-			d = d * 100 / time.Duration(max(g.Rate, 1))
+			d = min(d, mostTime) * 100 / time.Duration(max(g.Rate, 1))
 			l.n.w.fire(Drift)
 		}
 	}

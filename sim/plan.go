@@ -41,10 +41,14 @@ type Scale struct {
 
 // Draw makes a plan from the seed. Each seed draws first which of the classes it has at all, so that
 // faults are also seen alone and in odd company (swarm testing: Groce and others 2012), and then how
-// many of each, where, when and how bad.
+// many of each, where, when and how bad. Where there are no nodes, there are no faults. Draw checks
+// nothing: whoever runs the plan does.
 func (s Scale) Draw(seed uint64, classes []Class) Plan {
 	d := drawing{Rand: rand.New(rand.NewPCG(seed, 1)), Scale: s}
 	p := Plan{Seed: seed, Safety: s.Safety, Bound: s.Bound}
+	if len(s.Nodes) == 0 {
+		return p
+	}
 	for _, n := range s.Nodes {
 		p.Begin = append(p.Begin, d.begin(len(n.New)))
 	}
@@ -77,15 +81,17 @@ func (d drawing) begin(ways int) int {
 
 func (d drawing) node() protocol.Node { return d.Nodes[d.IntN(len(d.Nodes))] }
 
-// between draws a time, in milliseconds.
+// between draws a time, in milliseconds. Where most is less than least, as where the phase of safety is
+// short, it is least.
 func (d drawing) between(least, most time.Duration) time.Duration {
+	most = max(least, most)
 	return least + time.Duration(d.Int64N(int64((most-least)/time.Millisecond)+1))*time.Millisecond
 }
 
 // moment draws when a fault begins: where most happens, or anywhere.
 func (d drawing) moment() time.Duration {
 	if d.IntN(3) > 0 {
-		return d.between(0, d.Busy)
+		return d.between(0, min(d.Busy, d.Safety))
 	}
 	return d.between(0, d.Safety)
 }
@@ -111,7 +117,7 @@ func (d drawing) fault(c Class) (f Fault, ok bool) {
 			return f, false
 		}
 		f.Side = d.side()
-		f.By = d.between(d.Busy/3, d.Safety/10)
+		f.By = max(d.between(d.Busy/3, d.Safety/10), f.For/mostFlaps)
 	case DiskFull, TornWrite, Corruption:
 		f.Node, f.Rate = d.node().ID, 1+d.IntN(99)
 	case FailedSync:
@@ -204,31 +210,43 @@ func ReadPlan(h trace.Header) (p Plan, err error) {
 			return p, fmt.Errorf("parameter %s: %w", name, err)
 		}
 	}
-	return p, p.validate()
+	return p, p.Validate()
 }
 
-// The bounds of a plan that is read.
+// The bounds of a plan.
 const (
 	mostTime   = 24 * time.Hour
-	mostFaults = 1000
-	mostCuts   = 100_000 // by one flapping partition
+	mostFaults = 100
+	mostCuts   = 20_000 // by all flapping partitions together
+	// mostFlaps is how often one that is drawn comes and goes: three are drawn at most.
+	mostFlaps = 5_000
+	// mostSpeed is the greatest Rate of a Drift; that of the other classes is a share, of 100.
+	mostSpeed = 1000
 )
 
-// validate refuses a plan that would take for ever.
-func (p Plan) validate() error {
-	within := func(d time.Duration) bool { return 0 <= d && d <= mostTime }
+// Validate returns an ErrSystem if the plan is out of bounds: if it would take for ever, or has a fault
+// that cannot be. ReadPlan and every Run make the same check.
+func (p Plan) Validate() error {
 	if !within(p.Safety) || !within(p.Bound) || len(p.Faults) > mostFaults {
 		return fmt.Errorf("%w: phases of %v and %v, and %d faults; at most %v and %d are allowed",
 			ErrSystem, p.Safety, p.Bound, len(p.Faults), mostTime, mostFaults)
 	}
+	cuts := 0
 	for _, f := range p.Faults {
-		if !within(f.At) || !within(f.For) || !within(f.By) || f.Rate < 0 || f.Rate > 1000 ||
-			f.Class == Flapping && f.For/max(f.By, time.Millisecond) > mostCuts {
+		if !f.valid() {
 			return fmt.Errorf("%w: the fault %q is out of bounds", ErrSystem, f)
 		}
+		if f.Class == Flapping {
+			cuts += int(f.For / f.period())
+		}
+	}
+	if cuts > mostCuts {
+		return fmt.Errorf("%w: partitions come and go %d times; at most %d are allowed", ErrSystem, cuts, mostCuts)
 	}
 	return nil
 }
+
+func within(d time.Duration) bool { return 0 <= d && d <= mostTime }
 
 func numbers(list []int) string {
 	texts := make([]string, len(list))

@@ -22,7 +22,8 @@ import (
 
 // Subject is what can be simulated. Its methods may be called concurrently.
 type Subject interface {
-	// Draw makes a plan from the seed, with faults of the given classes.
+	// Draw makes a plan from the seed, with faults of the given classes. It never fails: Run refuses the
+	// plan of a subject that cannot be run.
 	Draw(seed uint64, classes []Class) Plan
 	// Run runs the plan and tells the observer, if there is one, of every event. It fails where the
 	// subject cannot be run; what breaks a claim is in the report.
@@ -148,6 +149,9 @@ func (s *System) Header(plan Plan) trace.Header {
 func (s *System) Types() *protocol.Codec { return s.Codec }
 
 func (s *System) validate(p Plan) error {
+	if err := p.Validate(); err != nil {
+		return err
+	}
 	if len(s.Nodes) == 0 || len(s.Nodes) > maxNodes || s.Codec == nil {
 		return fmt.Errorf("%w: %d nodes and the codec %v; 1 to %d nodes and a codec are needed",
 			ErrSystem, len(s.Nodes), s.Codec, maxNodes)

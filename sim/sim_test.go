@@ -132,6 +132,32 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// TestSeedsOfLittle draws for systems in which there is little time, or nobody: what cannot be run is
+// refused.
+func TestSeedsOfLittle(t *testing.T) {
+	for _, safety := range []time.Duration{1, 2 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 150 * time.Millisecond} {
+		s := twoPhase(t, 2, commit.Options{})
+		s.Safety = safety
+		if sum, err := sim.Seeds(t.Context(), s, 1, 30, sim.Classes(), 1, nil); err != nil || sum.Failures > 0 {
+			t.Errorf("with %v of safety: %d failures, %v", safety, sum.Failures, err)
+		}
+	}
+	long := twoPhase(t, 2, commit.Options{})
+	long.Safety = 48 * time.Hour
+	for name, s := range map[string]*sim.System{"no nodes": {}, "nodes without machines": {Nodes: make([]protocol.Node, 2)}, "two days": long} {
+		if _, err := sim.Seeds(t.Context(), s, 1, 30, sim.Classes(), 1, nil); !errors.Is(err, sim.ErrSystem) {
+			t.Errorf("%s: got %v; want ErrSystem", name, err)
+		}
+	}
+	day := twoPhase(t, 2, commit.Options{})
+	day.Safety = 24 * time.Hour
+	for seed := range uint64(100) {
+		if err := day.Draw(seed, []sim.Class{sim.Flapping}).Validate(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestSeedsEnded ends a search early and wants what is known by then.
 func TestSeedsEnded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -142,8 +168,9 @@ func TestSeedsEnded(t *testing.T) {
 	}
 }
 
-// TestPlanBounds refuses what would take for ever to run.
+// TestPlanBounds refuses what would take for ever to run, and faults that cannot be.
 func TestPlanBounds(t *testing.T) {
+	s := twoPhase(t, 1, commit.Options{})
 	for _, p := range []sim.Plan{
 		{Safety: -time.Second},
 		{Safety: 30 * time.Hour},
@@ -152,7 +179,15 @@ func TestPlanBounds(t *testing.T) {
 		{Faults: []sim.Fault{{Class: sim.Flapping, For: time.Hour, By: 1}}},
 		{Faults: []sim.Fault{{Class: sim.Loss, At: -1, For: time.Hour}}},
 		{Faults: []sim.Fault{{Class: sim.Drift, For: time.Hour, Rate: 1 << 40}}},
+		{Faults: []sim.Fault{{Class: sim.TornWrite, For: time.Hour, Rate: 900, Node: "p1"}}},
+		{Faults: []sim.Fault{{Class: sim.Loss, For: time.Hour, Rate: -1}}},
+		{Faults: []sim.Fault{{Class: sim.Whim, For: time.Hour, Sends: -1, Node: "p1"}}},
+		{Faults: slices.Repeat([]sim.Fault{{Class: sim.Loss, For: time.Hour}}, 101)},
+		{Faults: slices.Repeat([]sim.Fault{{Class: sim.Flapping, For: time.Hour, By: time.Second}}, 6)},
 	} {
+		if _, err := s.Run(p, nil); !errors.Is(err, sim.ErrSystem) {
+			t.Errorf("%v runs: %v", p, err)
+		}
 		var h trace.Header
 		p.Describe(&h)
 		if again, err := sim.ReadPlan(h); err == nil {

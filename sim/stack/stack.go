@@ -136,6 +136,9 @@ func (s *Stack) nodes() (ids []protocol.NodeID) {
 // Draw implements sim.Subject.
 func (s *Stack) Draw(seed uint64, classes []sim.Class) sim.Plan {
 	z := s.size()
+	if s.Validate() != nil {
+		return sim.Plan{Seed: seed, Safety: z.Safety, Bound: z.Bound} // Run says what is wrong
+	}
 	scale := sim.Scale{Busy: z.Safety / 4, Safety: z.Safety, Bound: z.Bound}
 	for _, id := range s.nodes() {
 		scale.Nodes = append(scale.Nodes, protocol.Node{ID: id})
@@ -192,7 +195,7 @@ func (s *Stack) Types() *protocol.Codec {
 
 // Run implements sim.Subject.
 func (s *Stack) Run(plan sim.Plan, observer trace.Observer) (sim.Report, error) {
-	if err := s.Validate(); err != nil {
+	if err := errors.Join(s.Validate(), plan.Validate()); err != nil {
 		return sim.Report{}, err
 	}
 	if plan.Safety < time.Second {

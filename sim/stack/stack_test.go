@@ -3,12 +3,14 @@ package stack_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -189,6 +191,23 @@ func TestHeader(t *testing.T) {
 	}
 	if d := cmp.Diff(text(t, s, plan), text(t, again, replan)); d != "" {
 		t.Error(d)
+	}
+}
+
+// What cannot be run is refused, by all who might run it.
+func TestRefuses(t *testing.T) {
+	s := &stack.Stack{}
+	plan := sim.Plan{Safety: time.Second, Faults: []sim.Fault{
+		{Class: sim.TornWrite, At: 500 * time.Millisecond, For: time.Second, Node: "s1", Rate: 900}}}
+	if _, _, err := stack.FromHeader(s.Header(plan)); !errors.Is(err, sim.ErrSystem) {
+		t.Errorf("a torn write that keeps 900 %%: %v", err)
+	}
+	if _, err := s.Run(plan, nil); !errors.Is(err, sim.ErrSystem) {
+		t.Errorf("a torn write that keeps 900 %%: %v", err)
+	}
+	none := &stack.Stack{Size: stack.Size{Coordinators: -2, Sites: 1}}
+	if _, err := sim.Seeds(t.Context(), none, 1, 20, sim.Classes(), 1, nil); !errors.Is(err, sim.ErrSystem) {
+		t.Errorf("less than no coordinators: %v", err)
 	}
 }
 
