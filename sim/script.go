@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"assent/protocol"
@@ -17,6 +19,7 @@ type script struct {
 	pending []Packet // on their way
 	history []Packet // all that were ever sent
 	timers  []scripted
+	cut     map[link]bool
 }
 
 // scripted is an armed timer.
@@ -33,8 +36,9 @@ var ErrScript = errors.New("the script cannot be followed")
 // Replay runs the choices among the events, in their order, and nothing else: messages arrive, timers
 // run out and nodes crash when the script says so. Of plan only Begin counts. Where events holds more
 // than choices, all else must come out the same. It stops with ErrScript at the first event for which
-// that is not so. A choice that no node could make, a message delivered that was never sent say, is
-// one.
+// that is not so. A choice that the world could not make is one: a message delivered that was never
+// sent, or over a link that is cut, an input that is not among the node's, records that are not on its
+// disk.
 func (s *System) Replay(plan Plan, events []trace.Event, observer trace.Observer) (Report, error) {
 	made := &recording{next: observer}
 	w, err := s.scripted(plan, made)
@@ -63,7 +67,7 @@ func (s *System) scripted(plan Plan, observer trace.Observer) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.script = &script{w: w}
+	w.script = &script{w: w, cut: map[link]bool{}}
 	return w, nil
 }
 
@@ -163,6 +167,9 @@ func (x *script) choose(choices []trace.Event) (used int, err error) {
 			w.tell(x.take(i, e))
 			break
 		}
+		if _, err := w.sys.Codec.Encode(e.Value); err != nil {
+			return 0, err
+		}
 		x.pending[i].Message = e.Value
 		w.tell(e)
 	case trace.Duplicate:
@@ -179,6 +186,10 @@ func (x *script) choose(choices []trace.Event) (used int, err error) {
 	case trace.Damage:
 		return 1, x.damage(n, e)
 	case trace.Cut, trace.Heal:
+		if w.byID[e.Peer] == nil {
+			return 0, fmt.Errorf("no node is named %q", e.Peer)
+		}
+		x.cut[link{e.Peer, e.Node}] = e.Kind == trace.Cut
 		w.tell(e)
 	default:
 		return 0, fmt.Errorf("an event of the kind %s is no choice", e.Kind)
@@ -233,8 +244,11 @@ func (x *script) delivery(n *node, e trace.Event) (do func(), err error) {
 		if n.life != nil || n.refused {
 			return nil, errors.New("the node is up, or its disk is damaged")
 		}
-		return n.revive, nil
+		return n.revive, x.recovers(n, ev)
 	case protocol.Receive:
+		if x.cut[link{ev.From, n.decl.ID}] {
+			return nil, fmt.Errorf("the link from %s is cut", ev.From)
+		}
 		e.Value = ev.Message
 		i, err := x.find(ev.From, n.decl.ID, e)
 		if err != nil {
@@ -252,9 +266,32 @@ func (x *script) delivery(n *node, e trace.Event) (do func(), err error) {
 		x.timers = slices.Delete(x.timers, i, i+1)
 		return t.fire, nil
 	case protocol.Input:
+		if !slices.ContainsFunc(n.decl.Inputs, func(v protocol.Value) bool { return x.equal(v, ev.Value) }) {
+			return nil, errors.New("the node has no such input")
+		}
 		return func() { n.life.loop.Deliver(ev) }, nil
 	}
 	return nil, fmt.Errorf("no node takes a %T", e.Value)
+}
+
+// recovers reports whether the node can read its disk, and finds there what the event says. A node
+// recovers from its disk in any case, so a script may leave the records out.
+func (x *script) recovers(n *node, ev protocol.Recover) error {
+	records, err := n.disk.read()
+	if err != nil || len(ev.Records) == 0 {
+		return err
+	}
+	if !maps.EqualFunc(records, ev.Records, func(a, b protocol.Record) bool { return x.equal(a, b) }) {
+		return errors.New("these records are not on the node's disk")
+	}
+	return nil
+}
+
+// equal compares values by their encoding.
+func (x *script) equal(a, b any) bool {
+	p, err1 := x.w.sys.Codec.Encode(a)
+	q, err2 := x.w.sys.Codec.Encode(b)
+	return err1 == nil && err2 == nil && bytes.Equal(p, q)
 }
 
 // find returns which packet on its way the event is about.
@@ -301,24 +338,23 @@ func (x *script) match(packets []Packet, from, to protocol.NodeID, e trace.Event
 // damage does to the node's disk what a Damage event says.
 func (x *script) damage(n *node, e trace.Event) error {
 	text, _ := e.Value.(string)
-	name, _, _ := strings.Cut(text, " ")
-	number := 0
-	if _, err := fmt.Sscanf(text, name+" %d", &number); err != nil && text != repaired {
-		return fmt.Errorf("no damage is called %q", text)
-	}
-	c, err := ParseClass(name)
+	name, value, _ := strings.Cut(text, " ")
+	c, _ := ParseClass(name)
+	number, err := strconv.Atoi(value)
 	switch {
 	case text == repaired:
 		n.disk.repair()
 		n.refused = false
-	case err != nil:
-		return err
+	case err != nil || number < 0:
+		return fmt.Errorf("no damage is called %q", text)
 	case c == Corruption:
-		if n.life != nil || !n.disk.corrupt(uint64(max(number, 0))) {
+		if n.life != nil || !n.disk.corrupt(uint64(number)) {
 			return errors.New("there is nothing to change, or the node is up")
 		}
+	case (c == DiskFull || c == FailedSync || c == TornWrite) && number <= 100:
+		n.disk.ail(&Fault{Class: c, Rate: number})
 	default:
-		n.disk.ail(&Fault{Class: c, Rate: min(max(number, 0), 100)})
+		return fmt.Errorf("no damage is called %q", text)
 	}
 	x.w.tell(e)
 	return nil

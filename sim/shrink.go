@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"assent/protocol"
 	"assent/trace"
 )
 
@@ -126,6 +127,12 @@ func (s *System) follow(plan Plan, choices []trace.Event, claim string) (made []
 	w, err := s.scripted(plan, &r)
 	if err != nil {
 		return nil, false, err
+	}
+	choices = slices.Clone(choices)
+	for i, e := range choices {
+		if _, ok := e.Value.(protocol.Recover); ok { // what is left out may have written the records
+			choices[i].Value = protocol.Recover{}
+		}
 	}
 	for i := 0; i < len(choices) && w.err == nil; {
 		used, cerr := w.script.choose(choices[i:])

@@ -307,11 +307,32 @@ func TestReplayRefuses(t *testing.T) {
 		"a node that is up made anew":   {start, {Node: "c", Kind: trace.Deliver, Value: protocol.Recover{}}},
 		"a node that is not there":      {{Node: "x", Kind: trace.Crash}},
 		"a damage of no kind":           {{Node: "c", Kind: trace.Damage, Value: "moths 3"}},
-		"something else in the trace":   {start, {Node: "c", Kind: trace.Stepped, Value: protocol.Start{}}},
+		"a damage that is no disk's":    {{Node: "c", Kind: trace.Damage, Value: "crash 50"}},
+		"a damage beyond all":           {{Node: "c", Kind: trace.Damage, Value: "torn 900"}},
+		"an input that is not one": {start, {Node: "c", Kind: trace.Deliver,
+			Value: protocol.Input{Value: commit.Finish{ID: "t", Decision: commit.Commit}}}},
+		"records out of nothing": {start, {Node: "c", Kind: trace.Crash}, {Node: "c", Kind: trace.Deliver,
+			Value: protocol.Recover{Records: protocol.Records{commit.BranchKey: commit.PreparedRecord{ID: "t"}}}}},
+		"a cut from nowhere": {{Node: "c", Kind: trace.Cut, Peer: "x"}},
+		"a message over a link that is cut": {start, {Node: "p1", Kind: trace.Cut, Peer: "c"},
+			{Node: "p1", Kind: trace.Deliver, Value: protocol.Receive{From: "c", Message: commit.Prepare{ID: "t"}}}},
+		"something else in the trace": {start, {Node: "c", Kind: trace.Stepped, Value: protocol.Start{}}},
 	} {
 		if _, err := s.Replay(sim.Plan{}, events, nil); !errors.Is(err, sim.ErrScript) {
 			t.Errorf("%s: got %v; want ErrScript", name, err)
 		}
+	}
+}
+
+// A message passes again once the link is healed.
+func TestReplayHeals(t *testing.T) {
+	s := twoPhase(t, 2, commit.Options{})
+	deliver := trace.Event{Node: "p1", Kind: trace.Deliver,
+		Value: protocol.Receive{From: "c", Message: commit.Prepare{ID: "t"}}}
+	_, err := s.Replay(sim.Plan{}, []trace.Event{{Node: "c", Kind: trace.Deliver, Value: protocol.Start{}},
+		{Node: "p1", Kind: trace.Cut, Peer: "c"}, {Node: "p1", Kind: trace.Heal, Peer: "c"}, deliver}, nil)
+	if err != nil {
+		t.Errorf("the message does not arrive: %v", err)
 	}
 }
 
