@@ -1,9 +1,12 @@
 package sim_test
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"assent/protocol"
 	"assent/protocol/commit"
@@ -15,7 +18,7 @@ import (
 	"assent/trace"
 )
 
-// seeds runs many seeds and wants none to fail and every class to be seen.
+// seeds runs many seeds and wants none to fail and every class to be seen. Every so many it runs twice.
 func seeds(t *testing.T, s *sim.System, last uint64, classes []sim.Class) sim.Summary {
 	t.Helper()
 	sum, err := sim.Seeds(t.Context(), s, 1, last, classes, 0, nil)
@@ -35,7 +38,43 @@ func seeds(t *testing.T, s *sim.System, last uint64, classes []sim.Class) sim.Su
 			t.Errorf("in no seed %s", p.Name)
 		}
 	}
+	const every = 20
+	for seed := uint64(1); seed <= last; seed += every {
+		twice(t, s, s.Draw(seed, classes))
+	}
 	return sum
+}
+
+// twice runs a plan twice and wants the same trace, byte for byte.
+func twice(t *testing.T, s *sim.System, plan sim.Plan) {
+	t.Helper()
+	first, _ := traced(t, s, plan)
+	second, _ := traced(t, s, plan)
+	if !bytes.Equal(first, second) {
+		t.Fatalf("seed %d gives two traces:\n%s", plan.Seed, cmp.Diff(string(first), string(second)))
+	}
+}
+
+// TestSameTraces runs each seed of the protocols twice that have no seeds of their own here.
+func TestSameTraces(t *testing.T) {
+	options := commit.Options{Cooperative: true}
+	for name, of := range map[string]interface {
+		Nodes() ([]protocol.Node, error)
+	}{
+		"3pc":        commit.ThreePhase{Participants: 3, Options: options},
+		"quorum 3pc": commit.QuorumThreePhase{Participants: 3, Options: options},
+		"2pc peers":  commit.Decentralised{Sites: 3, Phases: 2, Options: options},
+		"3pc peers":  commit.Decentralised{Sites: 3, Phases: 3, Options: options},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nodes, err := of.Nodes()
+			s := system(t, name, nodes, err, commit.Types())
+			s.Done = spec.ParticipantDone
+			for seed := range uint64(20) {
+				twice(t, s, s.Draw(seed, sim.Classes()))
+			}
+		})
+	}
 }
 
 func system(t *testing.T, name string, nodes []protocol.Node, err error, types []protocol.Type) *sim.System {
