@@ -144,7 +144,7 @@ func (a *Analysis) block(ctx context.Context, p Protocol, crashes int, limits ch
 		s := a.State(role, l)
 		return !l.Final() && (s == nil || s.Blocked == nil)
 	}
-	if any, err := run(open); any == nil || err != nil {
+	if found, err := run(open); found == nil || err != nil {
 		return err
 	}
 	for i := range a.Roles {

@@ -215,9 +215,9 @@ func (c *simulating) tell(ctx context.Context, s sim.Subject, sum sim.Summary) e
 	if sum.Failures > 0 {
 		out = c.p.err // standard output is the script's
 	}
-	real := max(sum.Elapsed.Seconds(), 1e-3)
+	elapsed := max(sum.Elapsed.Seconds(), 1e-3)
 	fmt.Fprintf(out, "%s seeds in %.1f s, %.0f a second; %v simulated; %s events, %s messages\n", thousands(sum.Seeds),
-		sum.Elapsed.Seconds(), float64(sum.Seeds)/real, sum.Simulated.Round(time.Second), thousands(int(sum.Events)), thousands(int(sum.Messages)))
+		sum.Elapsed.Seconds(), float64(sum.Seeds)/elapsed, sum.Simulated.Round(time.Second), thousands(int(sum.Events)), thousands(int(sum.Messages)))
 	var t table
 	if len(c.classes) > 0 {
 		t.add(plain("FAULT", "SEEDS", "WITH EFFECT")...)

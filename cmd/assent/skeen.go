@@ -142,9 +142,9 @@ func (c *checking) projected(name string) (p skeen.Protocol, err error) {
 	if c.skeen.colocated {
 		makers = map[string]func(int, commit.Options) (skeen.Protocol, error){"2pc": skeen.CentralTwoPhase, "3pc": skeen.CentralThreePhase}
 	}
-	switch make := makers[name]; {
-	case make != nil:
-		p, err = make(c.params.participants, c.params.options())
+	switch maker := makers[name]; {
+	case maker != nil:
+		p, err = maker(c.params.participants, c.params.options())
 	case c.skeen.colocated && strings.HasSuffix(name, "-peers"):
 		return p, misuse("leave --colocated out", "%s has no coordinator", name)
 	default:

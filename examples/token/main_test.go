@@ -60,11 +60,11 @@ func wrong() map[string][]protocol.Node {
 		"hasty":     func(s Site) protocol.Machine { return &hasty{s} },
 	}
 	rings := map[string][]protocol.Node{}
-	for name, make := range made {
+	for name, spoil := range made {
 		nodes := ring(2, ids...)
 		for i, n := range nodes {
 			fresh := n.New[0]
-			nodes[i].New = []func() protocol.Machine{func() protocol.Machine { return make(*fresh().(*Site)) }}
+			nodes[i].New = []func() protocol.Machine{func() protocol.Machine { return spoil(*fresh().(*Site)) }}
 		}
 		rings[name] = nodes
 	}
