@@ -7,7 +7,7 @@
 // about how fast live runs are: simulated time passes as the plan says.
 //
 // The faults and how to read a seed that fails are described in docs/simulator.md. Package stack below
-// this one simulates the whole of Assent, stores and decision log included.
+// this one simulates a deployment, stores and decision log included.
 package sim
 
 import (

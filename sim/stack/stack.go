@@ -1,12 +1,12 @@
-// Package stack simulates the whole of Assent from one seed: coordinators with their decision logs,
-// sites with their embedded stores, the machines of two-phase commit in the engine's loops, clients
-// that move money, and recovery after every crash.
+// Package stack simulates a deployment from one seed: coordinators with their decision logs, sites with
+// their embedded stores, the machines of two-phase commit in the engine's loops, clients that move
+// money, and recovery after every crash.
 //
-// It promises that the stores and logs are the production ones, on file systems in memory that lose
-// what was not forced, and that one plan makes one run, event for event. What it has of its own are
-// the hands that join machine, store and log, where package assent has others: here a branch and its
-// coordinator are on different nodes, and messages between them are lost. No call waits: a lock that
-// is held is refused.
+// It promises that the machines, loops, stores and logs are the production ones, on file systems in
+// memory that lose what was not forced, and that one plan makes one run, event for event. It does not
+// run package assent: the hands that join machine, store and log, the search for branches in doubt,
+// retiring and forgetting are its own, for here a branch and its coordinator are on different nodes,
+// and messages between them are lost. No call waits: a lock that is held is refused.
 package stack
 
 import (
