@@ -32,8 +32,10 @@ type Model uint8
 const (
 	// Asynchronous: an armed timer may run out at any moment.
 	Asynchronous Model = iota
-	// Synchronous: a timer runs out only when no message is on its way to a node that is up, for
-	// such a message could still disarm it. Suspicion is then never wrong.
+	// Synchronous: a timer runs out only when no message is on its way to any node that is up, and
+	// nobody has yet to start. This is stronger than that nothing could still disarm the timer: what
+	// follows in time from a message to somebody else is over, too. Suspicion is then never wrong.
+	// Faults.Duplicates must have a limit.
 	Synchronous
 )
 
@@ -48,7 +50,8 @@ type Faults struct {
 	// Losses is the greatest number of messages lost.
 	Losses int
 	// Duplicates is the greatest number of messages delivered once more. When it is Unlimited every
-	// message that was ever sent may arrive at any time, any number of times, or never.
+	// message that was ever sent may arrive at any time, any number of times, or never: in the
+	// asynchronous model alone, for in the other no timer would ever run out.
 	Duplicates int
 	// Partitions is the greatest number of times that the network splits in two: nothing gets
 	// through between the nodes of one side and those of the other. At most 10 nodes are allowed.
@@ -291,6 +294,8 @@ func (s System) validate() error {
 	switch {
 	case s.Faults.Partitions != 0 && len(s.Nodes) > maxSplit:
 		return fmt.Errorf("%w: partitions of %d nodes; at most %d are allowed", ErrSystem, len(s.Nodes), maxSplit)
+	case s.Model == Synchronous && s.Faults.Duplicates == Unlimited:
+		return fmt.Errorf("%w: in the synchronous model no timer would ever run out, for with duplicates without limit messages stay under way; bound Duplicates, or choose the asynchronous model", ErrSystem)
 	case s.Faults.Lies != 0 && s.Lie == nil:
 		return fmt.Errorf("%w: a budget of lies, and nobody lies", ErrSystem)
 	}

@@ -148,6 +148,7 @@ func TestSystemsAreChecked(t *testing.T) {
 	for want, model := range map[string]twoPhaseCommit{
 		"1 to 8 are allowed":      {TwoPhase: commit.TwoPhase{Participants: 9}},
 		"0 participants":          {},
+		"bound Duplicates":        {TwoPhase: commit.TwoPhase{Participants: 2}, Faults: check.Faults{Duplicates: check.Unlimited}, Model: check.Synchronous},
 		"a budget of 1000 faults": {TwoPhase: commit.TwoPhase{Participants: 2}, Faults: check.Faults{Crashes: 1000, Duplicates: check.Unlimited}},
 	} {
 		sys, err := model.system()

@@ -104,22 +104,18 @@ func (w *worker) successors(s state, emit func(action, state)) error {
 // is up.
 func (w *worker) deliveries(s state) (arriving bool, err error) {
 	n := len(w.at)
-	if w.x.forever {
+	if w.x.forever { // nobody asks then: validate refuses it in the synchronous model
 		for k, word := range s.tuple[n+1:] {
 			if !w.x.links && w.x.sys.Lie == nil {
-				moot := w.moot(k, word)
-				word &^= moot
-				arriving = arriving || moot != 0
+				word &^= w.moot(k, word)
 			}
 			for ; word != 0; word &= word - 1 {
-				arrives, err := w.deliverCopy(s, uint32(k<<5+bits.TrailingZeros32(word)))
-				if err != nil {
+				if err := w.deliverCopy(s, uint32(k<<5+bits.TrailingZeros32(word))); err != nil {
 					return false, err
 				}
-				arriving = arriving || arrives
 			}
 		}
-		return arriving, nil
+		return true, nil
 	}
 	for place := n + 1; place < len(s.tuple); place++ {
 		m := w.message(s.tuple[place])
@@ -145,20 +141,19 @@ func (w *worker) moot(k int, word uint32) (moot uint32) {
 	return moot & word
 }
 
-// deliverCopy delivers a message that stays under way. While a link is cut it is held up. It reports
-// whether the message may arrive.
-func (w *worker) deliverCopy(s state, number uint32) (bool, error) {
+// deliverCopy delivers a message that stays under way. While a link is cut it is held up.
+func (w *worker) deliverCopy(s state, number uint32) error {
 	m := w.message(number)
 	l := w.at[m.to]
 	if !l.up || w.x.links && w.x.worlds.get(s.tuple[len(w.at)]).severed(m.from, m.to) {
-		return false, nil
+		return nil
 	}
 	if l.started {
 		if err := w.take(s, action{node: m.to, t: trigger(number)}, m.slot, -1); err != nil {
-			return true, err
+			return err
 		}
 	}
-	return true, w.lie(s, number, -1)
+	return w.lie(s, number, -1)
 }
 
 // deliver is what can become of the message at a place.
@@ -418,25 +413,12 @@ func (w *worker) vanishes(m *message) bool {
 
 // purge takes away what vanishes.
 func (w *worker) purge() {
-	if w.x.sys.Model != Synchronous && (!w.x.links || w.x.forever) {
+	if w.x.forever || w.x.sys.Model != Synchronous && !w.x.links {
 		return
 	}
-	n := len(w.at) + 1
-	if !w.x.forever {
-		for place := len(w.tuple) - 1; place >= n; place-- {
-			if w.vanishes(w.message(w.tuple[place])) {
-				w.remove(place)
-			}
-		}
-		return
-	}
-	for k := range w.tuple[n:] {
-		for word := w.tuple[n+k]; word != 0; word &= word - 1 {
-			bit := bits.TrailingZeros32(word)
-			if m := w.message(uint32(k<<5 + bit)); w.vanishes(m) {
-				w.tuple[n+k] &^= 1 << bit
-				w.sum -= m.hash
-			}
+	for place := len(w.tuple) - 1; place > len(w.at); place-- {
+		if w.vanishes(w.message(w.tuple[place])) {
+			w.remove(place)
 		}
 	}
 }

@@ -206,12 +206,12 @@ func TestFailureAndTimeoutTransitions(t *testing.T) {
 	rules := func(n int) commit.ThreePhase {
 		return commit.ThreePhase{Participants: n, Votes: []commit.Vote{commit.Yes}, Steadfast: true, Options: commit.Options{Unilateral: true}}
 	}
+	r := explore(t, rules(1), check.Synchronous, check.Faults{Crashes: 1}, check.Claims{Always: safety(), Decided: spec.AC5().Decided})
+	nothingBroken(t, r) // one participant has nobody to disagree with while the coordinator is down
 	for _, model := range []check.Model{check.Synchronous, check.Asynchronous} {
-		r := explore(t, rules(1), check.Synchronous, check.Faults{Crashes: 1}, check.Claims{Always: safety(), Decided: spec.AC5().Decided})
-		nothingBroken(t, r) // one participant has nobody to disagree with while the coordinator is down
 		splits(t, rules(2), model, check.Faults{Crashes: 1}, 10)
 	}
-	r := explore(t, rules(1), check.Synchronous, check.Faults{Crashes: 1, Restarts: 1}, check.Claims{Always: []spec.Property{spec.AC2()}})
+	r = explore(t, rules(1), check.Synchronous, check.Faults{Crashes: 1, Restarts: 1}, check.Claims{Always: []spec.Property{spec.AC2()}})
 	if len(r.Broken) != 1 || len(r.Broken[0].Steps)-1 != 6 {
 		t.Errorf("the coordinator is not made anew into a decision of its own: %v", r.Broken)
 	}

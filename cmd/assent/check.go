@@ -69,6 +69,9 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
 			if err := c.skeen.refuse(cmd); err != nil {
 				return err
 			}
+			if err := c.refuseNegative(); err != nil {
+				return err
+			}
 			if c.skeen.wanted {
 				return c.analyse(cmd, args[0])
 			}
@@ -151,6 +154,22 @@ func (c *checking) report() io.Writer {
 		return c.p.err
 	}
 	return c.p.out
+}
+
+// refuseNegative says which number makes no sense.
+func (c *checking) refuseNegative() error {
+	if c.maxStates < 1 {
+		return misuse("leave it out, or say at least 1", "--max-states is %d", c.maxStates)
+	}
+	for _, n := range []struct {
+		flag  string
+		value int
+	}{{"crashes", c.faults.Crashes}, {"restarts", c.faults.Restarts}, {"losses", c.faults.Losses}, {"duplicates", c.faults.Duplicates}} {
+		if err := notNegative(n.flag, n.value); err != nil {
+			return err
+		}
+	}
+	return c.params.refuseNegative()
 }
 
 // parse makes the model from the flags.

@@ -25,6 +25,22 @@ func (p parameters) options() commit.Options {
 	return commit.Options{Cooperative: p.cooperative, VoteRetries: p.voteRetries, Unilateral: p.unilateral, Rounds: p.rounds}
 }
 
+// refuseNegative says which number makes no sense.
+func (p parameters) refuseNegative() error {
+	if err := notNegative("rounds", p.rounds); err != nil {
+		return err
+	}
+	return notNegative("vote-retries", p.voteRetries)
+}
+
+// notNegative refuses the value of a flag that counts something.
+func notNegative(flag string, n int) error {
+	if n >= 0 {
+		return nil
+	}
+	return misuse("say 0 or more", "--%s is %d", flag, n)
+}
+
 // text returns the parameters as they stand in the header of a trace: those that are not zero.
 func (p parameters) text() map[string]string {
 	m := map[string]string{"participants": strconv.Itoa(p.participants)}
@@ -54,6 +70,9 @@ func readParameters(m map[string]string) (p parameters, err error) {
 		if text, given := m[name]; given {
 			if *n, err = strconv.Atoi(text); err != nil {
 				return p, fmt.Errorf("parameter %s: %w", name, err)
+			}
+			if *n < 0 {
+				return p, fmt.Errorf("parameter %s is %d, less than 0", name, *n)
 			}
 		}
 	}

@@ -126,6 +126,9 @@ func (c *simulating) parse(cmd *cobra.Command, name string) (s sim.Subject, err 
 	if err := c.bounds(cmd.Flags().Changed("seed")); err != nil {
 		return nil, err
 	}
+	if err := c.params.refuseNegative(); err != nil {
+		return nil, err
+	}
 	if c.params.votes, err = parseVotes(c.votes); err != nil {
 		return nil, err
 	}
