@@ -23,7 +23,8 @@ type blocking struct {
 func (x *explorer) block(ctx context.Context, all levels, r *Report) (target uint64, err error) {
 	b := &blocking{x: x, all: all, every: uint32(1<<len(x.sys.Nodes) - 1), can: make([]uint32, len(x.visited.slots))}
 	r.Bytes += 4 * len(b.can)
-	if err = b.each(func(s state, slot int, _ *seeker) error {
+	x.enter(Blocking)
+	if err = b.each(ctx, func(s state, slot int, _ *seeker) error {
 		b.can[slot] = b.ends(s.tuple)
 		return nil
 	}); err != nil {
@@ -33,10 +34,9 @@ func (x *explorer) block(ctx context.Context, all levels, r *Report) (target uin
 		changed, err = b.pass(ctx)
 	}
 	if err != nil || ctx.Err() != nil {
-		r.Complete = false
 		return 0, err
 	}
-	return b.count(r), nil
+	return b.count(ctx, r), nil
 }
 
 // ends returns the nodes that are down or have come to their end.
@@ -67,9 +67,9 @@ func (x *explorer) ended(l *local) bool {
 // pass goes through all states once and reports whether anything changed.
 func (b *blocking) pass(ctx context.Context) (bool, error) {
 	var changed atomic.Bool
-	err := b.each(func(s state, slot int, k *seeker) error {
+	err := b.each(ctx, func(s state, slot int, k *seeker) error {
 		had := atomic.LoadUint32(&b.can[slot])
-		if had == b.every || ctx.Err() != nil {
+		if had == b.every {
 			return nil
 		}
 		can := had
@@ -97,8 +97,9 @@ func (b *blocking) pass(ctx context.Context) (bool, error) {
 	return changed.Load(), err
 }
 
-// each calls f with every state, the deepest first, in parallel.
-func (b *blocking) each(f func(s state, slot int, k *seeker) error) error {
+// each calls f with every state, the deepest first, in parallel. When ctx ends it leaves the rest out.
+func (b *blocking) each(ctx context.Context, f func(s state, slot int, k *seeker) error) error {
+	b.x.gone.Store(0)
 	for _, level := range slices.Backward(b.all) {
 		var group sync.WaitGroup
 		var taken atomic.Int64
@@ -106,7 +107,7 @@ func (b *blocking) each(f func(s state, slot int, k *seeker) error) error {
 			group.Go(func() {
 				k := b.x.newSeeker()
 				k.faultless = true
-				for i := int(taken.Add(1)) - 1; i < len(level); i = int(taken.Add(1)) - 1 {
+				for i := int(taken.Add(1)) - 1; i < len(level) && ctx.Err() == nil; i = int(taken.Add(1)) - 1 {
 					for place := 0; place < len(level[i].words); {
 						var s state
 						s, place = level[i].at(place)
@@ -115,21 +116,31 @@ func (b *blocking) each(f func(s state, slot int, k *seeker) error) error {
 							return
 						}
 					}
+					b.x.gone.Add(int64(level[i].states))
 				}
 			})
 		}
-		group.Wait()
+		done := make(chan struct{})
+		go func() {
+			group.Wait()
+			close(done)
+		}()
+		b.x.wait(done)
 	}
 	return b.x.firstErr
 }
 
 // count counts the blocked states and hands out all states. It returns the least fingerprint of the
-// shallowest that are blocked, or 0.
-func (b *blocking) count(r *Report) (target uint64) {
+// shallowest that are blocked, or 0. When ctx ends first nothing is known.
+func (b *blocking) count(ctx context.Context, r *Report) (target uint64) {
 	shown := State{x: b.x}
 	for _, level := range b.all {
 		first := target == 0
 		for _, block := range level {
+			if ctx.Err() != nil {
+				r.Blocking = 0
+				return 0
+			}
 			for place := 0; place < len(block.words); {
 				var s state
 				s, place = block.at(place)
@@ -148,6 +159,7 @@ func (b *blocking) count(r *Report) (target uint64) {
 			}
 		}
 	}
+	r.BlockingKnown = true
 	return target
 }
 

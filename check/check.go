@@ -147,22 +147,39 @@ type Claims struct {
 
 // Limits bound a run.
 type Limits struct {
-	// States is the number of distinct states at which the run stops, or soon after. Defaults to
-	// 100 million, which take about 1.5 GiB, and several times as much to look for blocking.
+	// States is the greatest number of distinct states: with one more the run stops, or soon
+	// after. The way to what such a run has found broken is sought among at most four times as
+	// many as it found. Defaults to 100 million, which take about 1.5 GiB, and several times as much to look for blocking.
 	States int
 	// Workers is the number of goroutines. Defaults to the number of processors.
 	Workers int
-	// Progress, if set, is called about once a second and at the end, by one goroutine.
+	// Progress, if set, is called about once a second, when a phase begins and at the end, by one
+	// goroutine.
 	Progress func(Progress)
 }
 
+// Phase is a part of a run.
+type Phase string
+
+// The phases, in their order. The last two are left out where there is nothing to do.
+const (
+	Searching Phase = "searching"            // for all states
+	Blocking  Phase = "looking for blocking" // among those found
+	Tracing   Phase = "finding the way"      // to what is broken
+)
+
 // Progress tells how far a run is.
 type Progress struct {
+	Phase Phase
+	// Share is how much of the phase is done, from 0 to 1; of Blocking it is one pass over the
+	// states, of which there are several.
+	Share    float64
 	States   int // distinct states found
 	Frontier int // states found and not yet expanded
 	Depth    int // steps from the beginning
 	Bytes    int // memory that the states take
-	Elapsed  time.Duration
+	// Elapsed is the time of the whole run, Searched that of Searching.
+	Elapsed, Searched time.Duration
 }
 
 // Step is one thing that happens in a counterexample.
@@ -173,7 +190,8 @@ type Step struct {
 	After []string
 }
 
-// Counterexample is a shortest run that breaks a claim. Among several it is always the same one.
+// Counterexample is a shortest run that breaks a claim. Among several it is always the same one. It
+// has no Steps where it is known that there is one and the run was stopped before it was found.
 type Counterexample struct {
 	Claim string
 	// Begin says which of its ways to begin each node takes, as a place in protocol.Node.New.
@@ -199,14 +217,17 @@ type Report struct {
 	// still to be expanded and, where blocking was looked for, all of them. Local states and
 	// messages are not counted: there are few.
 	Bytes int
-	// Complete says that no limit was hit and the context did not end.
+	// Complete says that every state was looked at: what is not Broken holds, and what is in Never
+	// is never so.
 	Complete bool
+	// BlockingKnown says that blocking was looked for to the end.
+	BlockingKnown bool
 	// Broken are the claims Always and Steps that do not hold, with a run that shows it, in the
 	// order of Claims. A Sometimes that never held is in Never.
 	Broken []Counterexample
 	Never  []string
 	// Blocking counts states in which a node that is up is blocked; Blocked is the shortest way to
-	// one. They are set only for a complete run with Claims.Decided.
+	// one. They are set only if BlockingKnown.
 	Blocking int
 	Blocked  *Counterexample
 	// Elapsed is the time of the whole run, and Searched that of the search without what follows:
@@ -219,7 +240,8 @@ var ErrSystem = errors.New("system cannot be checked")
 
 // Run explores sys. It returns an error on a system that makes no sense and when a machine does
 // what cannot be carried out: sends to nobody, or states that cannot be encoded. When ctx ends,
-// or a limit is hit, it returns what is known so far, and Complete is false.
+// or a limit is hit, it returns what is known so far: Complete and BlockingKnown say how much, and
+// there may be counterexamples without Steps.
 func Run(ctx context.Context, sys System, claims Claims, limits Limits) (Report, error) {
 	if err := sys.validate(); err != nil {
 		return Report{}, err
@@ -232,9 +254,10 @@ func (x *explorer) run(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	searched := x.endSearch()
 	r := Report{States: int(x.found.Load()), Transitions: int(x.transitions.Load()), Depth: depth,
 		Locals: x.locals.len(), Messages: x.messages.len(), Stepped: int(x.stepped.Load()),
-		Bytes: x.bytes(), Complete: complete, Searched: time.Since(x.begun)}
+		Bytes: x.bytes(), Complete: complete, Searched: searched}
 	for i := range x.held {
 		if !x.held[i].Load() {
 			r.Never = append(r.Never, x.claims.Sometimes[i].Name)
@@ -246,7 +269,7 @@ func (x *explorer) run(ctx context.Context) (Report, error) {
 			return r, err
 		}
 	}
-	err = x.counterexamples(&r, target)
+	err = x.counterexamples(ctx, &r, target)
 	r.Elapsed = time.Since(x.begun)
 	x.progress()
 	return r, err
@@ -254,12 +277,34 @@ func (x *explorer) run(ctx context.Context) (Report, error) {
 
 func (x *explorer) bytes() int { return x.visited.bytes() + int(x.memory.Load()) }
 
+// enter begins a phase.
+func (x *explorer) enter(p Phase) {
+	x.phase = p
+	x.gone.Store(0)
+	x.progress()
+}
+
+func (x *explorer) endSearch() time.Duration {
+	x.searched = time.Since(x.begun)
+	return x.searched
+}
+
 func (x *explorer) progress() {
-	if x.limits.Progress != nil {
-		found := int(x.found.Load())
-		x.limits.Progress(Progress{States: found, Frontier: max(0, found-int(x.expanded.Load())),
-			Depth: int(x.depth.Load()), Bytes: x.bytes(), Elapsed: time.Since(x.begun)})
+	if x.limits.Progress == nil {
+		return
 	}
+	found, expanded, elapsed := int(x.found.Load()), int(x.expanded.Load()), time.Since(x.begun)
+	p := Progress{Phase: x.phase, States: found, Frontier: max(0, found-expanded),
+		Depth: int(x.depth.Load()), Bytes: x.bytes(), Elapsed: elapsed, Searched: x.searched}
+	done := x.gone.Load()
+	if x.phase == Searching {
+		done = int64(expanded)
+		if p.Searched == 0 {
+			p.Searched = elapsed
+		}
+	}
+	p.Share = min(1, float64(done)/float64(max(1, found)))
+	x.limits.Progress(p)
 }
 
 const (

@@ -178,3 +178,39 @@ func TestLimitsStopARun(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// TestALimitOfAsManyStatesAsThereAre is none: the run is complete.
+func TestALimitOfAsManyStatesAsThereAre(t *testing.T) {
+	sys := twoPhase(t, 2)
+	all := complete(t, sys, check.Claims{})
+	for limit, want := range map[int]bool{all.States: true, all.States - 1: false} {
+		r, err := check.Run(t.Context(), sys, check.Claims{}, check.Limits{States: limit, Workers: 1})
+		if err != nil || r.Complete != want {
+			t.Errorf("limit %d of %d states: %+v, %v", limit, all.States, r, err)
+		}
+	}
+}
+
+// TestStoppedAfterTheSearch: whoever stops a run when all states are known learns what they show.
+func TestStoppedAfterTheSearch(t *testing.T) {
+	sys, err := twoPhaseCommit{TwoPhase: commit.TwoPhase{Participants: 2, Votes: yesOrNo}, Faults: check.Faults{Crashes: 1, Duplicates: check.Unlimited}}.system()
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := check.Claims{Always: append(safety(), hopes()[0]), Decided: spec.ParticipantDone}
+	for _, phase := range []check.Phase{check.Blocking, check.Tracing} {
+		ctx, cancel := context.WithCancel(t.Context())
+		r, err := check.Run(ctx, sys, claims, check.Limits{Progress: func(p check.Progress) {
+			if p.Phase == phase {
+				cancel()
+			}
+		}})
+		cancel()
+		if err != nil || !r.Complete || r.BlockingKnown != (phase == check.Tracing) {
+			t.Fatalf("%s: complete %v, blocking known %v, %v", phase, r.Complete, r.BlockingKnown, err)
+		}
+		if len(r.Broken) != 1 || len(r.Broken[0].Steps) != 0 || r.BlockingKnown != (r.Blocked != nil) || r.BlockingKnown != (r.Blocking > 0) {
+			t.Errorf("%s: %+v", phase, r)
+		}
+	}
+}

@@ -28,6 +28,10 @@ type explorer struct {
 	slots    []uint32 // by node: how many distinct messages go to it
 	visited  visited
 	begun    time.Time
+	searched time.Duration    // how long the search took, when it is over
+	tick     <-chan time.Time // when to tell of the progress; nil where nobody wants to know
+	phase    Phase
+	gone     atomic.Int64 // states gone through in this phase, after the search
 
 	stepped         atomic.Int64
 	found, expanded atomic.Int64 // states
@@ -96,9 +100,12 @@ func newExplorer(sys System, claims Claims, limits Limits) *explorer {
 	}
 	x := &explorer{sys: sys, claims: claims, limits: limits, budget: sys.Faults.budgets(),
 		forever: sys.Faults.Duplicates == Unlimited, slots: make([]uint32, len(sys.Nodes)),
-		begun:  time.Now(),
+		begun: time.Now(), phase: Searching,
 		always: make([]atomic.Bool, len(claims.Always)), steps: make([]atomic.Bool, len(claims.Steps)),
 		held: make([]atomic.Bool, len(claims.Sometimes))}
+	if limits.Progress != nil {
+		x.tick = time.Tick(time.Second)
+	}
 	x.links = x.budget[partition] != 0 || x.budget[cutting] != 0
 	x.keep = claims.Decided != nil
 	if x.forever {
@@ -153,10 +160,10 @@ func (x *explorer) search(ctx context.Context) (all levels, depth int, complete 
 		}
 		level = next
 	}
-	return all, depth, err == nil && ctx.Err() == nil && !x.full(), err
+	return all, depth, err == nil && x.expanded.Load() == x.found.Load(), err
 }
 
-func (x *explorer) full() bool { return x.found.Load() >= int64(x.limits.States) }
+func (x *explorer) full() bool { return x.found.Load() > int64(x.limits.States) }
 
 // first takes in the initial states.
 func (x *explorer) first(k *seeker) ([]*block, error) {
@@ -433,17 +440,11 @@ func (k *seeker) judgeStep(s state) {
 
 // wait tells of the progress until done.
 func (x *explorer) wait(done chan struct{}) {
-	if x.limits.Progress == nil {
-		<-done
-		return
-	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
 	for {
 		select {
 		case <-done:
 			return
-		case <-tick.C:
+		case <-x.tick:
 			x.progress()
 		}
 	}

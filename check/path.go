@@ -18,6 +18,9 @@ type place struct{ before, order uint32 }
 
 const none = math.MaxUint32
 
+// unseen is the place of what was not met.
+var unseen = place{none, none}
+
 // watch is what the second search looks for and what it keeps. The methods may be called on nil.
 type watch struct {
 	found         []place // every state, by number
@@ -29,7 +32,8 @@ type watch struct {
 }
 
 func newWatch(always, steps int, target uint64) *watch {
-	h := &watch{now: none, always: make([]place, always), steps: make([]place, steps), target: target, open: always + steps}
+	h := &watch{now: none, always: slices.Repeat([]place{unseen}, always), steps: slices.Repeat([]place{unseen}, steps),
+		target: target, reached: unseen, open: always + steps}
 	if target != 0 {
 		h.open++
 	}
@@ -89,8 +93,9 @@ type moved struct {
 }
 
 // counterexamples finds the ways to what the search has found broken, and to the state with the
-// fingerprint target, if that is not 0.
-func (x *explorer) counterexamples(r *Report, target uint64) error {
+// fingerprint target, if that is not 0. Where it is stopped, by ctx or by a limit, the ways that it has
+// not found are empty.
+func (x *explorer) counterexamples(ctx context.Context, r *Report, target uint64) error {
 	var claims Claims
 	for i := range x.always {
 		if x.always[i].Load() {
@@ -105,12 +110,24 @@ func (x *explorer) counterexamples(r *Report, target uint64) error {
 	if len(claims.Always)+len(claims.Steps) == 0 && target == 0 {
 		return nil
 	}
-	again := newExplorer(x.sys, claims, Limits{Workers: 1, States: math.MaxInt})
+	x.enter(Tracing)
+	limits := Limits{Workers: 1, States: math.MaxInt} // no more than there are
+	if !r.Complete {
+		limits.States = 4 * r.States // to the same depth there may be more than were seen, and in another order
+	}
+	if x.limits.Progress != nil {
+		limits.Progress = func(p Progress) {
+			x.gone.Store(int64(p.States))
+			x.progress()
+		}
+	}
+	again := newExplorer(x.sys, claims, limits)
 	again.watch = newWatch(len(claims.Always), len(claims.Steps), target)
-	if _, _, _, err := again.search(context.Background()); err != nil {
+	_, _, complete, err := again.search(ctx)
+	if err != nil {
 		return err
 	}
-	if !again.watch.satisfied() {
+	if complete && !again.watch.satisfied() {
 		return errors.New("what was found cannot be found again: is a machine not deterministic?")
 	}
 	for i, p := range claims.Always {
@@ -138,6 +155,9 @@ func (x *explorer) report(r *Report, claim string, p place) error {
 }
 
 func (x *explorer) counterexample(claim string, p place) (Counterexample, error) {
+	if p == unseen {
+		return Counterexample{Claim: claim}, nil
+	}
 	initial, begins, steps, err := x.walk(x.watch.way(p))
 	if err != nil {
 		return Counterexample{}, err

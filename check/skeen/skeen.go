@@ -135,7 +135,7 @@ func (a *Analysis) block(ctx context.Context, p Protocol, crashes int, limits ch
 			return nil, err
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case !r.Complete:
+		case !r.BlockingKnown:
 			return nil, fmt.Errorf("%w: %d are known with %d crashes", check.ErrLimit, r.States, crashes)
 		}
 		return r.Blocked, nil

@@ -123,10 +123,6 @@ func (c *checking) run(ctx context.Context, name string) error {
 	for _, text := range warnings {
 		fmt.Fprintf(c.p.err, "warning: %s\n", text)
 	}
-	r, err := c.explore(ctx, whole, c.faults, c.timing, check.Claims{Always: whole.always, Sometimes: whole.sometimes, Decided: whole.done})
-	if err != nil {
-		return err
-	}
 	steady := c.params
 	steady.steadfast = true
 	calm, err := sys.make(steady)
@@ -137,7 +133,13 @@ func (c *checking) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	// The quiet search is short, and comes first: whoever stops the long one still learns AC4.
+	r, err := c.explore(ctx, whole, c.faults, c.timing, check.Claims{Always: whole.always, Sometimes: whole.sometimes, Decided: whole.done})
+	if err != nil {
+		return err
+	}
 	v := summary(whole, r, q)
+	v.stopped = ctx.Err() != nil
 	v.Protocol, v.Model, v.Warnings = name, c.timing, warnings
 	if err := v.print(c.report(), c.asJSON, palette(c.p.out, c.p.getenv)); err != nil {
 		return err
@@ -244,6 +246,10 @@ func (c *checking) explore(ctx context.Context, whole composition, faults check.
 
 // states shows how far a search is.
 func (b *bar) states(p check.Progress) {
-	b.show(float64(p.States-p.Frontier)/float64(max(p.States, 1)), fmt.Sprintf("%s states, %s to go on from, depth %d, %s a second, %d MiB",
-		thousands(p.States), thousands(p.Frontier), p.Depth, thousands(int(float64(p.States)/max(p.Elapsed.Seconds(), 1e-3))), p.Bytes>>20))
+	if p.Phase != check.Searching {
+		b.show(p.Share, fmt.Sprintf("%s: %s states, %d MiB", p.Phase, thousands(p.States), p.Bytes>>20))
+		return
+	}
+	b.show(p.Share, fmt.Sprintf("%s states, %s to go on from, depth %d, %s a second, %d MiB",
+		thousands(p.States), thousands(p.Frontier), p.Depth, thousands(int(float64(p.States)/max(p.Searched.Seconds(), 1e-3))), p.Bytes>>20))
 }

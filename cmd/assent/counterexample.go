@@ -18,12 +18,14 @@ type shown struct {
 // they are printed, but for AC5, which comes last.
 func first(reports ...shown) (*check.Counterexample, parameters) {
 	for _, s := range reports {
-		if len(s.report.Broken) > 0 {
-			return &s.report.Broken[0], s.params
+		for i, c := range s.report.Broken {
+			if len(c.Steps) > 0 {
+				return &s.report.Broken[i], s.params
+			}
 		}
 	}
 	for _, s := range reports {
-		if s.report.Blocked != nil {
+		if s.report.Blocked != nil && len(s.report.Blocked.Steps) > 0 {
 			return s.report.Blocked, s.params
 		}
 	}
@@ -37,7 +39,7 @@ func (c *checking) files(sys system, whole composition, reports ...shown) error 
 	}
 	run, params := first(reports...)
 	if run == nil {
-		fmt.Fprintln(c.p.err, "note: nothing is broken, so there is no run to write")
+		fmt.Fprintln(c.p.err, "note: no run is known that breaks anything, so there is none to write")
 		return nil
 	}
 	// The header is the simulator's, so that a replay makes the system from it and begins as it did.

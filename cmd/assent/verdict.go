@@ -28,6 +28,8 @@ type verdict struct {
 	Messages      int     `json:"messages"`
 	Seconds       float64 `json:"seconds"`
 	BytesPerState float64 `json:"bytes_per_state"`
+
+	stopped bool // by Ctrl-C
 }
 
 // judgment is about one property.
@@ -50,7 +52,7 @@ type sighting struct {
 
 // summary puts the reports of the run with faults and of the quiet one together.
 func summary(whole composition, r, quiet check.Report) verdict {
-	v := verdict{Complete: r.Complete && quiet.Complete, Blocking: r.Blocking,
+	v := verdict{Complete: r.Complete && r.BlockingKnown && quiet.Complete, Blocking: r.Blocking,
 		States: r.States, Transitions: r.Transitions, Depth: r.Depth, LocalStates: r.Locals, Messages: r.Messages,
 		Seconds: r.Elapsed.Seconds(), BytesPerState: float64(r.Bytes) / float64(max(1, r.States))}
 	for _, p := range whole.always {
@@ -59,7 +61,7 @@ func summary(whole composition, r, quiet check.Report) verdict {
 	for _, p := range whole.quiet {
 		v.Properties = append(v.Properties, judge(p.Name, quiet))
 	}
-	ac5 := judgment{Name: "AC5: every participant that is up can come to its end", Known: r.Complete, Holds: r.Complete && r.Blocking == 0}
+	ac5 := judgment{Name: "AC5: every participant that is up can come to its end", Known: r.BlockingKnown, Holds: r.BlockingKnown && r.Blocking == 0}
 	if r.Blocked != nil {
 		ac5.Shortest = steps(*r.Blocked)
 	}
@@ -82,8 +84,10 @@ func judge(name string, r check.Report) judgment {
 
 func steps(c check.Counterexample) []string {
 	var all []string
-	for _, s := range c.Steps[1:] {
-		all = append(all, s.What)
+	for i, s := range c.Steps {
+		if i > 0 {
+			all = append(all, s.What)
+		}
 	}
 	return all
 }
@@ -95,6 +99,9 @@ func (v verdict) failure() error {
 		if j.Known && !j.Holds {
 			return &failure{text: "a property of safety does not hold: " + j.Name, exit: exitUnsound}
 		}
+	}
+	if !v.Complete && v.stopped {
+		return fail("let it run longer, or ask for fewer participants or faults", "the check was stopped, and is not complete")
 	}
 	if !v.Complete {
 		return fail("raise --max-states, or ask for fewer participants or faults", "the check is not complete")
@@ -123,6 +130,9 @@ func (v verdict) print(w io.Writer, asJSON bool, colours colours) error {
 		thousands(v.States), thousands(v.Transitions), v.Depth, v.LocalStates, v.Messages, v.Seconds, v.BytesPerState)
 	for _, j := range v.Properties {
 		if len(j.Shortest) == 0 {
+			if j.Known && !j.Holds {
+				fmt.Fprintf(&b, "\nit does not hold that %s; the check ended before the shortest run was found\n", strings.TrimPrefix(j.Name, j.Name[:5]))
+			}
 			continue
 		}
 		fmt.Fprintf(&b, "\nthe shortest run in which it does not hold that %s\n", strings.TrimPrefix(j.Name, j.Name[:5]))
