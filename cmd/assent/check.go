@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -66,10 +67,7 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
   assent check 3pc-peers --skeen --participants 3 --format dot --diagram global | dot -Tpdf -o global.pdf`,
 		Args: exactlyOne("protocol"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.skeen.refuse(cmd); err != nil {
-				return err
-			}
-			if err := c.refuseNegative(); err != nil {
+			if err := cmp.Or(c.skeen.refuse(cmd), c.refuseNegative()); err != nil {
 				return err
 			}
 			if c.skeen.wanted {
