@@ -53,6 +53,10 @@ const (
 	mostLatency  = 10 * time.Millisecond
 )
 
+// mostCopies bounds the copies of a packet, whatever the number of faults: each may be answered, and the
+// answers be repeated again.
+const mostCopies = 4
+
 // Start plans the cuts.
 func (n *Network) Start() {
 	n.links = map[link]*linkState{}
@@ -160,7 +164,7 @@ func (n *Network) forward(p Packet) {
 			}
 		case Duplication:
 			if c.percent(i, f.Rate) {
-				copies++
+				copies = min(copies+1, mostCopies)
 			}
 		}
 	}

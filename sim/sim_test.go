@@ -132,6 +132,24 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// However many faults there are, a message is not repeated without end.
+func TestCopiesAreBounded(t *testing.T) {
+	var log events
+	s := twoPhase(t, 2, commit.Options{})
+	plan := sim.Plan{Safety: time.Second, Bound: time.Minute,
+		Faults: slices.Repeat([]sim.Fault{{Class: sim.Duplication, For: time.Second, Rate: 100}}, 100)}
+	if _, err := s.Run(plan, &log); err != nil {
+		t.Fatal(err)
+	}
+	count := map[trace.Kind]int{}
+	for _, e := range log {
+		count[e.Kind]++
+	}
+	if count[trace.Duplicate] == 0 || count[trace.Duplicate] > 3*count[trace.Send] {
+		t.Errorf("%d messages have %d copies", count[trace.Send], count[trace.Duplicate])
+	}
+}
+
 // TestSeedsOfLittle draws for systems in which there is little time, or nobody: what cannot be run is
 // refused.
 func TestSeedsOfLittle(t *testing.T) {
