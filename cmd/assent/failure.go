@@ -102,7 +102,7 @@ func explainCall(err *connect.Error) *failure {
 	if err.Code() == connect.CodeNotFound {
 		f.exit = exitUnknown
 		if f.hint == "" {
-			f.hint = "not known is no outcome: what aborted before a decision leaves no record"
+			f.hint = "not known is no outcome: what aborted before a decision leaves no record, nor what committed in a single resource"
 		}
 	}
 	return f

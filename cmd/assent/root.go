@@ -42,12 +42,11 @@ Start a server with an embedded store, run a transaction in it, and look at it:
 
   $ assent serve &
   $ assent txn --put kv/alice=90 --put kv/bob=110
-  $ assent list
+  $ assent txn --get kv/alice --get kv/bob
 
 The exit codes are 0 for done or committed, 1 for an error, 2 for a command line that is not
 understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction that is not known,
-7 for a doctor's finding of failure, or a
-property that does not hold.`,
+7 for a doctor's finding of failure, or a property that check or sim has found not to hold.`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		Args:                       knownCommand,

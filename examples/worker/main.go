@@ -46,6 +46,9 @@ func run(ctx context.Context, out io.Writer, arguments []string) (err error) {
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
+	if *dsn == "" {
+		return errors.New("no queue is named: give -queue DSN, or set ASSENT_QUEUE")
+	}
 	log, err := disk.Open(filepath.Join(*dir, "decisions"), disk.Config{})
 	if err != nil {
 		return err
