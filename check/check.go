@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -82,8 +83,10 @@ type System struct {
 	// The claims must not tell them apart, and the machines must treat ids as opaque, wherever a
 	// protocol.NodeID stands in a state, message or record; the order of a list of ids, or of
 	// structs with an id, must mean nothing but the order of sends. As any order must then be
-	// possible, a crash within a step falls after any set of its sends. A group whose members
-	// begin differently is refused.
+	// possible, a crash within a step falls after any set of its sends, of which a step may then
+	// have 16 different ones. A group whose members begin differently is refused; so is a member's
+	// id, as a word, within the name of a timer, the key of a record or an input: these are not
+	// renamed. Inputs of members must be equal.
 	Symmetric [][]int
 }
 
@@ -359,6 +362,18 @@ func (s System) validateSymmetry() error {
 					ErrSystem, s.Symmetric, len(s.Nodes), maxSymmetric)
 			}
 			seen[i] = true
+			if !reflect.DeepEqual(s.Nodes[i].Inputs, s.Nodes[group[0]].Inputs) {
+				return fmt.Errorf("%w: %s and %s are not interchangeable: they have different inputs", ErrSystem, s.Nodes[i].ID, s.Nodes[group[0]].ID)
+			}
+		}
+	}
+	for _, node := range s.Nodes {
+		for i := range seen {
+			for _, input := range node.Inputs {
+				if id := s.Nodes[i].ID; mentions(fmt.Sprintf("%+v %s", input, text(input)), string(id)) {
+					return fmt.Errorf("%w: the input %+v of %s has the id of the interchangeable node %s in it, where it is not renamed", ErrSystem, input, node.ID, id)
+				}
+			}
 		}
 	}
 	return nil

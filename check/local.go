@@ -122,6 +122,9 @@ func (x *explorer) intern(s snapshot) (uint32, error) {
 		s.machine, s.timers = nil, nil
 	}
 	if x.symmetry != nil {
+		if err := x.symmetry.refuseNames(s); err != nil {
+			return 0, err
+		}
 		if err := x.symmetry.normalise(&s); err != nil {
 			return 0, err
 		}

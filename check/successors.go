@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"math/bits"
 	"slices"
 )
@@ -235,7 +236,7 @@ func (w *worker) own(s state, i int, quiet bool) error {
 			a := action{node: i, t: triggerRestart}
 			w.emit(a, w.now())
 			if twice, ok := w.x.spend(after, crash); ok {
-				w.cutShort(s, a, r, twice, -1)
+				return w.cutShort(s, a, r, twice, -1)
 			}
 		}
 		return nil
@@ -255,7 +256,9 @@ func (w *worker) own(s state, i int, quiet bool) error {
 		}
 	}
 	for _, a := range *inputs {
-		w.follow(s, action{node: i, t: a.t}, a.r, -1)
+		if err := w.follow(s, action{node: i, t: a.t}, a.r, -1); err != nil {
+			return err
+		}
 	}
 	if w.x.sys.Model == Synchronous && !quiet {
 		return nil
@@ -267,7 +270,9 @@ func (w *worker) own(s state, i int, quiet bool) error {
 		}
 	}
 	for _, a := range *expiries {
-		w.follow(s, action{node: i, t: a.t}, a.r, -1)
+		if err := w.follow(s, action{node: i, t: a.t}, a.r, -1); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -297,14 +302,14 @@ func (w *worker) take(s state, a action, slot uint32, place int) error {
 		return err
 	}
 	if !r.ignored || place >= 0 {
-		w.follow(s, a, r, place)
+		return w.follow(s, a, r, place)
 	}
 	return nil
 }
 
 // follow makes what follows from a step: wholly and, where the budget allows, up to a crash after the
 // writes and some of the sends.
-func (w *worker) follow(s state, a action, r *result, place int) {
+func (w *worker) follow(s state, a action, r *result, place int) error {
 	if w.recent != nil && len(r.sends) == 0 && w.recent.has(fingerprint(w.without(s, place)+r.delta)) {
 		w.left++
 	} else {
@@ -317,18 +322,19 @@ func (w *worker) follow(s state, a action, r *result, place int) {
 		w.emit(a, w.now())
 	}
 	if w.x.budget[crash] == 0 {
-		return // it is asked for every successor
+		return nil // it is asked for every successor
 	}
 	if after, ok := w.spend(s, crash); ok {
-		w.cutShort(s, a, r, after, place)
+		return w.cutShort(s, a, r, after, place)
 	}
+	return nil
 }
 
 // cutShort crashes a node within a step: after its writes, and after some of its sends. The world is
 // then the one with that number.
-func (w *worker) cutShort(s state, a action, r *result, world uint32, place int) {
+func (w *worker) cutShort(s state, a action, r *result, world uint32, place int) error {
 	a.kind = cut
-	w.x.departures(len(r.sends), r.wrote, func(sent uint64) {
+	return w.x.departures(r.sends, r.wrote, func(sent uint64) {
 		a.sent = sent
 		w.begin(s)
 		w.setWorld(world)
@@ -343,24 +349,62 @@ func (w *worker) cutShort(s state, a action, r *result, world uint32, place int)
 	})
 }
 
+// maxAnySends bounds the distinct messages of one step of which any set may leave: 2 to that power are tried.
+const maxAnySends = 16
+
 // departures calls yield with each set of sends, as bits, that may have left before a crash within
 // the step: the first few, or any where nodes are interchangeable, for the order in which a machine
 // turns to them would tell them apart. A step that wrote nothing leaves nothing behind without a
-// send, and one whose sends have all left has not crashed within.
-func (x *explorer) departures(sends int, wrote bool, yield func(sent uint64)) {
+// send, and one whose sends have all left has not crashed within. Of equal sends the first few
+// leave: which of them makes no difference.
+func (x *explorer) departures(sends []uint32, wrote bool, yield func(sent uint64)) error {
 	if wrote {
 		yield(0)
 	}
-	for k := 1; k < sends; k++ {
-		if x.symmetry == nil {
+	if x.symmetry == nil {
+		for k := 1; k < len(sends); k++ {
 			yield(1<<k - 1)
 		}
+		return nil
 	}
-	if x.symmetry == nil {
+	places := map[uint32][]int{}
+	distinct, sets := []uint32(nil), 1.0
+	for i, m := range sends {
+		if places[m] == nil {
+			distinct = append(distinct, m)
+		}
+		if places[m] = append(places[m], i); len(places[m]) == 1 || !x.forever {
+			sets *= float64(len(places[m])+1) / float64(len(places[m]))
+		}
+	}
+	if sets > 1<<maxAnySends+0.5 {
+		return fmt.Errorf("%w: a step sends %d messages, %d different ones; at most %d, or as many sets of them, are allowed where nodes are interchangeable and may crash",
+			ErrSystem, len(sends), len(distinct), maxAnySends)
+	}
+	var all []uint64
+	x.leave(distinct, places, 0, len(sends), func(sent uint64) { all = append(all, sent) })
+	slices.Sort(all)
+	for _, sent := range all {
+		yield(sent)
+	}
+	return nil
+}
+
+// leave calls yield with sent and each number of each of the rest, but not with none or all of the sends.
+func (x *explorer) leave(rest []uint32, places map[uint32][]int, sent uint64, all int, yield func(sent uint64)) {
+	if len(rest) == 0 {
+		if n := bits.OnesCount64(sent); n > 0 && n < all {
+			yield(sent)
+		}
 		return
 	}
-	for sent := uint64(1); sent+1 < 1<<sends; sent++ {
-		yield(sent)
+	x.leave(rest[1:], places, sent, all, yield)
+	for _, place := range places[rest[0]] {
+		sent |= 1 << place
+		x.leave(rest[1:], places, sent, all, yield)
+		if x.forever {
+			break // however many of them there are
+		}
 	}
 }
 

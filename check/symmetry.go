@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"assent/protocol"
 )
@@ -289,4 +292,47 @@ func (y *symmetry) order(looks []uint64) renaming {
 		from = to
 	}
 	return r
+}
+
+// refuseNames refuses names of timers and keys of records that tell interchangeable nodes apart: they are
+// not renamed.
+func (y *symmetry) refuseNames(s snapshot) error {
+	for _, timer := range s.timers {
+		if err := y.refuseName("timer", timer, s.node); err != nil {
+			return err
+		}
+	}
+	for key := range s.records {
+		if err := y.refuseName("key of a record", key, s.node); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (y *symmetry) refuseName(what, name string, node int) error {
+	for id := range y.places {
+		if mentions(name, string(id)) {
+			return fmt.Errorf("%w: the %s %q of %s has the id of the interchangeable node %s in it, where it is not renamed; leave out the symmetry, or the id",
+				ErrSystem, what, name, y.x.sys.Nodes[node].ID, id)
+		}
+	}
+	return nil
+}
+
+// mentions reports whether id stands in text as a word.
+func mentions(text, id string) bool {
+	letter := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
+	for at := 0; ; at++ {
+		i := strings.Index(text[at:], id)
+		if i < 0 {
+			return false
+		}
+		at += i
+		before, _ := utf8.DecodeLastRuneInString(text[:at])
+		after, _ := utf8.DecodeRuneInString(text[at+len(id):])
+		if !letter(before) && !letter(after) {
+			return true
+		}
+	}
 }

@@ -152,3 +152,67 @@ func TestSymmetryIsRefused(t *testing.T) {
 		t.Errorf("a resource manager that begins otherwise: %v", err)
 	}
 }
+
+// talker does what its node's id must not be in, when it starts.
+type talker struct {
+	Timer, Key string
+	Sends      int
+	Same       bool
+}
+
+type word struct{ N int }
+
+func (k *talker) Step(ev protocol.Event, out *protocol.Effects) {
+	if _, ok := ev.(protocol.Start); !ok {
+		return
+	}
+	if k.Timer != "" {
+		out.Timers = append(out.Timers, protocol.Timer{Name: k.Timer, After: 1})
+	}
+	if k.Key != "" {
+		out.Writes = append(out.Writes, protocol.Write{Key: k.Key, Record: word{}})
+	}
+	for i := range k.Sends {
+		if k.Same {
+			i = 0
+		}
+		out.Sends = append(out.Sends, protocol.Send{To: "c", Message: word{i}})
+	}
+}
+
+// TestSymmetryRefusesWhatIsNotRenamed: ids in timers, keys and inputs; and more sets of sends than can be
+// gone through. Equal sends are no different ones.
+func TestSymmetryRefusesWhatIsNotRenamed(t *testing.T) {
+	codec, err := protocol.NewCodec(protocol.Type{Name: "talker", Zero: talker{}}, protocol.Type{Name: "word", Zero: word{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		talker
+		input protocol.Value
+		want  string
+	}{
+		"timer":     {talker: talker{Timer: "vote p1"}, want: "the timer \"vote p1\""},
+		"key":       {talker: talker{Key: "votes/p2"}, want: "the key of a record \"votes/p2\""},
+		"input":     {input: struct{ To protocol.NodeID }{"p1"}, want: "the input {To:p1}"},
+		"sends":     {talker: talker{Sends: 17}, want: "17 different ones"},
+		"no id":     {talker: talker{Timer: "vote p12", Key: "p", Sends: 2}},
+		"same sent": {talker: talker{Sends: 64, Same: true}},
+	} {
+		sys := check.System{Codec: codec, Symmetric: [][]int{{1, 2}}, Faults: check.Faults{Crashes: 1, Duplicates: check.Unlimited}}
+		for _, id := range []protocol.NodeID{"c", "p1", "p2"} {
+			m := c.talker
+			if id == "c" {
+				m = talker{}
+			}
+			sys.Nodes = append(sys.Nodes, protocol.Node{ID: id, New: []func() protocol.Machine{func() protocol.Machine { return &m }}})
+		}
+		if c.input != nil {
+			sys.Nodes[0].Inputs = []protocol.Value{c.input}
+		}
+		r, err := check.Run(t.Context(), sys, check.Claims{}, check.Limits{States: 1000})
+		if c.want == "" && (err != nil || !r.Complete) || c.want != "" && (!errors.Is(err, check.ErrSystem) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+}
