@@ -361,7 +361,7 @@ func (x *explorer) departures(sends []uint32, wrote bool, yield func(sent uint64
 	if wrote {
 		yield(0)
 	}
-	if x.symmetry == nil {
+	if x.symmetry == nil || len(sends) < 2 {
 		for k := 1; k < len(sends); k++ {
 			yield(1<<k - 1)
 		}
