@@ -47,9 +47,10 @@ func (r *recent) add(h uint64) { r[h>>(64-recentBits)] = h }
 // room reserves slots for one worker, who must not hold mu: at least as many as are needed. It
 // returns how many.
 func (v *visited) room(needed int) int {
-	needed = max(needed, roomAtOnce)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	// To lock it all workers must stop, so the more there is the more is taken at once.
+	needed = max(needed, roomAtOnce, len(v.slots)/32)
 	for 4*(v.reserved+needed) > 3*len(v.slots) {
 		v.grow()
 	}
