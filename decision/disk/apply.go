@@ -25,7 +25,7 @@ type change struct {
 func (c *change) parse() error {
 	switch c.kind {
 	case decideRecord:
-		e, err := decodeEntry(c.body)
+		e, err := decision.DecodeEntry(c.body)
 		if err != nil {
 			return err
 		}
@@ -34,7 +34,7 @@ func (c *change) parse() error {
 		}
 		c.status = e.Status()
 	case noteRecord:
-		n, err := decodeNote(c.body)
+		n, err := decision.DecodeNote(c.body)
 		if err != nil {
 			return err
 		}
@@ -185,7 +185,7 @@ func (a *applier) annotated(was *stored, n decision.Note) (*stored, error) {
 	if now.status = e.Status(); now.status != decision.Done {
 		now.done, now.doneAt = 0, 0
 	}
-	now.raw, err = encodeEntry(e)
+	now.raw, err = e.Encode()
 	return &now, err
 }
 

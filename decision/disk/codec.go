@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"assent/decision"
 	"assent/protocol/commit"
 )
@@ -18,54 +16,6 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errChecksum = errors.New("checksum does not match")
 
-// codec is the one encoding of entries and notes: CBOR, core deterministic (RFC 8949, 4.2.1).
-type codec struct {
-	enc cbor.EncMode
-	dec cbor.DecMode
-}
-
-var entryCodec = newCodec()
-
-func newCodec() codec {
-	opts := cbor.CoreDetEncOptions()
-	opts.Time = cbor.TimeRFC3339Nano // TimeUnix would drop the fraction of a second
-	enc, err := opts.EncMode()
-	if err != nil {
-		panic(err)
-	}
-	dec, err := cbor.DecOptions{
-		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
-		MaxNestedLevels:   8,
-		MaxArrayElements:  max(decision.MaxBranches, decision.MaxNotes),
-		MaxMapPairs:       16,
-		IndefLength:       cbor.IndefLengthForbidden,
-		TagsMd:            cbor.TagsForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-		UTF8:              cbor.UTF8RejectInvalid,
-	}.DecMode()
-	if err != nil {
-		panic(err)
-	}
-	return codec{enc, dec}
-}
-
-// normalize makes e what a reader of the log will see of it: times in UTC without a monotonic
-// part, empty lists and evidence nil. It copies what it changes.
-func normalize(e decision.Entry) decision.Entry {
-	e.Time = e.Time.Round(0).UTC()
-	e.Branches = append([]decision.Branch(nil), e.Branches...)
-	for i := range e.Branches {
-		if len(e.Branches[i].Evidence) == 0 {
-			e.Branches[i].Evidence = nil
-		}
-	}
-	e.Notes = append([]decision.Note(nil), e.Notes...)
-	for i := range e.Notes {
-		e.Notes[i] = normalizeNote(e.Notes[i])
-	}
-	return e
-}
-
 // clone returns a copy of a normalized entry that shares nothing with it.
 func clone(e decision.Entry) *decision.Entry {
 	e.Branches = append([]decision.Branch(nil), e.Branches...)
@@ -74,39 +24,6 @@ func clone(e decision.Entry) *decision.Entry {
 	}
 	e.Notes = append([]decision.Note(nil), e.Notes...)
 	return &e
-}
-
-func normalizeNote(n decision.Note) decision.Note {
-	n.Time = n.Time.Round(0).UTC()
-	n.Forced = false
-	return n
-}
-
-func encodeEntry(e decision.Entry) ([]byte, error) { return entryCodec.enc.Marshal(e) }
-
-// decodeEntry reads what encodeEntry made. It accepts nothing that Decide would refuse.
-func decodeEntry(data []byte) (decision.Entry, error) {
-	var e decision.Entry
-	if err := entryCodec.dec.Unmarshal(data, &e); err != nil {
-		return decision.Entry{}, fmt.Errorf("entry: %w", err)
-	}
-	if err := e.Check(); err != nil {
-		return decision.Entry{}, fmt.Errorf("entry: %w", err)
-	}
-	return normalize(e), nil
-}
-
-func encodeNote(n decision.Note) ([]byte, error) { return entryCodec.enc.Marshal(n) }
-
-func decodeNote(data []byte) (decision.Note, error) {
-	var n decision.Note
-	if err := entryCodec.dec.Unmarshal(data, &n); err != nil {
-		return decision.Note{}, fmt.Errorf("note: %w", err)
-	}
-	if err := n.Check(); err != nil {
-		return decision.Note{}, fmt.Errorf("note: %w", err)
-	}
-	return normalizeNote(n), nil
 }
 
 // stored is an entry in the index, with what its other index keys are derived from.
@@ -161,7 +78,7 @@ func (s *stored) entry() (decision.Entry, error) {
 	if s.known != nil {
 		return *s.known, nil
 	}
-	e, err := decodeEntry(s.raw)
+	e, err := decision.DecodeEntry(s.raw)
 	if err != nil {
 		return decision.Entry{}, err
 	}

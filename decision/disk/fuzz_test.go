@@ -34,11 +34,11 @@ func fullEntry() decision.Entry {
 // seeds returns something well-formed for every decoder.
 func seeds(t testing.TB) map[string][]byte {
 	t.Helper()
-	cborEntry, err := encodeEntry(fullEntry())
+	cborEntry, err := fullEntry().Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cborNote, err := encodeNote(fullEntry().Notes[0])
+	cborNote, err := fullEntry().Notes[0].Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,15 +90,15 @@ func write(t testing.TB, path, text string) {
 // Whatever an entry's decoder accepts is valid and survives another round.
 func FuzzEntry(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
-		e, err := decodeEntry(data)
+		e, err := decision.DecodeEntry(data)
 		if err != nil {
 			return
 		}
-		again, err := encodeEntry(e)
+		again, err := e.Encode()
 		if err != nil {
 			t.Fatalf("%+v cannot be encoded: %v", e, err)
 		}
-		back, err := decodeEntry(again)
+		back, err := decision.DecodeEntry(again)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +110,7 @@ func FuzzEntry(f *testing.F) {
 
 func FuzzNote(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if n, err := decodeNote(data); err == nil && n.Check() != nil {
+		if n, err := decision.DecodeNote(data); err == nil && n.Check() != nil {
 			t.Errorf("%+v is accepted", n)
 		}
 	})

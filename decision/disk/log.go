@@ -177,7 +177,7 @@ func (l *Log) Decide(ctx context.Context, e decision.Entry) (decision.Entry, err
 	if err := e.Check(); err != nil {
 		return decision.Entry{}, invalid(op, err)
 	}
-	e = normalize(e)
+	e = e.Normal()
 	r := &request{entry: e, forced: true, done: make(chan struct{}), seen: s.appliedGroup.Load()}
 	r.kind, r.id, r.status, r.change.entry = decideRecord, e.ID, e.Status(), clone(e)
 	found, err := s.idx.get(e.ID)
@@ -191,7 +191,7 @@ func (l *Log) Decide(ctx context.Context, e decision.Entry) (decision.Entry, err
 		}
 		return stands, nil
 	}
-	if r.body, err = encodeEntry(e); err != nil {
+	if r.body, err = e.Encode(); err != nil {
 		return decision.Entry{}, invalid(op, err)
 	}
 	if err := l.ask(ctx, op, s, r); err != nil {
@@ -239,8 +239,8 @@ func (l *Log) Annotate(ctx context.Context, id commit.TransactionID, n decision.
 		return invalid(op, err)
 	}
 	r := &request{forced: n.Forced, done: make(chan struct{})}
-	r.kind, r.id, r.note = noteRecord, id, normalizeNote(n)
-	if r.body, err = encodeNote(r.note); err != nil {
+	r.kind, r.id, r.note = noteRecord, id, n.Normal()
+	if r.body, err = r.note.Encode(); err != nil {
 		return invalid(op, err)
 	}
 	return l.ask(ctx, op, s, r)
