@@ -176,6 +176,39 @@ func TestLog(t *testing.T) {
 	}
 }
 
+func TestScale(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"scale", "--dir", dir, "--participants", "1,4", "--rounds", "1", "--transactions", "2", "--slow-sync", "1ms"}
+	out, err := run(t.Context(), append(args, "--json")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r scaleReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Lines) != 4 || r.Rounds != 1 || r.Incomplete {
+		t.Fatalf("results: %s", out)
+	}
+	// What is waited for one after the other: the store's sync alone; or the slowest vote, the decision
+	// and, unless the reply is early, the slowest commit.
+	for i, syncs := range []float64{1, 1, 3, 2} {
+		x := r.Lines[i]
+		if x.Participants != []int{1, 4}[i/2] || x.Way != scaleWays[i%2].name {
+			t.Errorf("result %d is of %s over %d participants", i, x.Way, x.Participants)
+		}
+		if x.Mean < 1000*syncs || x.P99 < x.P50 || x.OfFirst <= 0 || x.P99OfMean <= 0 {
+			t.Errorf("%s over %d participants: %+v", x.Way, x.Participants, x)
+		}
+	}
+	if out, err = run(t.Context(), args...); err != nil || !strings.Contains(out, "every sync takes 1ms longer") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left in the directory: %v, %v", left, err)
+	}
+}
+
 func TestWrongFlags(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"commit --concurrency 0", "--concurrency has 0 in it; it must be from 1 to 512"},
@@ -196,6 +229,11 @@ func TestWrongFlags(t *testing.T) {
 		{"log --rounds -1", "--rounds is -1"},
 		{"log --slow-sync 2s", "--slow-sync is 2s"},
 		{"log --rows 5", "unknown flag: --rows"},
+		{"scale --participants 0", "--participants has 0 in it; it must be from 1 to 500"},
+		{"scale --participants 501", "--participants has 501 in it"},
+		{"scale --transactions 0", "--transactions is 0; it must be from 1 to 10000"},
+		{"scale --rounds 1001", "--rounds is 1001"},
+		{"scale --slow-sync 2s", "--slow-sync is 2s"},
 	} {
 		out, err := run(t.Context(), strings.Fields(c.args)...)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

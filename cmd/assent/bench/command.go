@@ -20,7 +20,7 @@ func Command() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(commitCommand(), logCommand())
+	cmd.AddCommand(commitCommand(), logCommand(), scaleCommand())
 	return cmd
 }
 
