@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"sim", "check"},
 	{"engine"},   // the simulator runs machines in the live executor's own loop
 	{"decision"}, // a decision names branches and their evidence, so it stands on resource
-	{"resource", "spec"},
+	{"resource", "spec", "transport"},
 	{"trace"},
 	{"protocol/*"},
 	{"protocol"},
