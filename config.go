@@ -61,6 +61,13 @@ type Config struct {
 	// where only one manager at a time can have the log open.
 	OrphanGrace time.Duration
 
+	// Alive reports whether whoever began the transaction is believed to live, which is for a failure
+	// detector to say. The prepared branches of another manager's transaction are left alone while it
+	// does, until OrphanGrace, and are settled at once when it does not. It must not wait. It only
+	// spares live transactions from being aborted: consistency never depends on it. Defaults to none:
+	// then OrphanGrace alone counts.
+	Alive func(id commit.TransactionID) bool
+
 	// Logger gets what an operator should know: recoveries, heuristics, resources that fail.
 	// Defaults to slog.Default().
 	Logger *slog.Logger

@@ -52,12 +52,12 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	incarnation, err := ulid.New(ulid.Now(), rand.Reader)
+	incarnation, err := newIncarnation(cfg.Log)
 	if err != nil {
 		return nil, fmt.Errorf("assent: make an id: %w", err)
 	}
 	m := &Manager{
-		cfg: cfg, incarnation: incarnation.String(),
+		cfg: cfg, incarnation: incarnation,
 		names:  map[resource.Resource]string{},
 		scans:  map[string]*scan{},
 		active: map[commit.TransactionID]*transaction{},
@@ -82,6 +82,25 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		m.spawn(func() { m.scanForEver(s) })
 	}
 	return m, nil
+}
+
+// newIncarnation returns a name that no other manager has, which begins with the log's prefix where it
+// has one.
+func newIncarnation(log decision.Log) (string, error) {
+	id, err := ulid.New(ulid.Now(), rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	p, ok := log.(decision.Prefixer)
+	if !ok {
+		return id.String(), nil
+	}
+	prefix := p.Prefix()
+	if err := resource.CheckName(prefix); err != nil || len(prefix) > decision.MaxPrefix {
+		return "", fmt.Errorf("the log's prefix %.40q is not one of 1 to %d letters and digits", prefix, decision.MaxPrefix)
+	}
+	// 40 random bits tell it from the few other managers that have this very log open.
+	return prefix + id.String()[len(id.String())-8:], nil
 }
 
 // unfinished reads the entries whose branches must be finished before anything else is done, so

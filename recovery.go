@@ -171,12 +171,20 @@ func (m *Manager) orphans(ctx context.Context, s *scan) ([]resource.Prepared, Sc
 	}
 	var orphans []resource.Prepared
 	for _, p := range second {
-		young := p.Age < m.cfg.OrphanGrace && !m.mine(commit.TransactionID(p.ID.Transaction))
-		if candidates[p.ID] && !young {
+		if candidates[p.ID] && !m.spares(p) {
 			orphans = append(orphans, p)
 		}
 	}
 	return orphans, status, nil
+}
+
+// spares reports whether the branch is left to the manager that began its transaction, for now.
+func (m *Manager) spares(p resource.Prepared) bool {
+	id := commit.TransactionID(p.ID.Transaction)
+	if m.mine(id) || p.Age >= m.cfg.OrphanGrace {
+		return false
+	}
+	return m.cfg.Alive == nil || m.cfg.Alive(id)
 }
 
 // prepared lists s's branches of this log's owner.

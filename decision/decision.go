@@ -53,6 +53,17 @@ type Log interface {
 	Owner() string
 }
 
+// Prefixer is implemented by a Log that decides faster about the transactions whose ids begin with its
+// prefix. The prefix was never given before, to anybody: whoever makes ids through this value begins
+// them with it, and goes on with something of its own.
+type Prefixer interface {
+	// Prefix returns the prefix, of at most MaxPrefix letters and digits. It does not change.
+	Prefix() string
+}
+
+// MaxPrefix is the greatest length of a prefix in bytes.
+const MaxPrefix = 26
+
 // Entry is what a Log holds of one transaction.
 type Entry struct {
 	ID       commit.TransactionID `json:"id" cbor:"1,keyasint"`
