@@ -2,9 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -98,6 +101,50 @@ func TestPagesNameEverything(t *testing.T) {
 			if !regexp.MustCompile("[`.]" + key + "[`.\\[]").Match(operations) {
 				t.Errorf("docs/operations.md does not describe the key %s", key)
 			}
+		}
+	}
+}
+
+// TestOwnProtocolPage does what docs/your-own-protocol.md says: without its stable write the example's
+// checker test prints what the page shows, and the simulator's fails, too.
+func TestOwnProtocolPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/your-own-protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "    not so: ")
+	shown, _, ok := strings.Cut(rest, "\n\n")
+	if !ok {
+		t.Fatal("the page shows no counterexample")
+	}
+	file, err := filepath.Abs("../../examples/token/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after, ok := strings.Cut(string(source), `out.Put("seen", t)`)
+	if !ok {
+		t.Fatal("the example has no line with its stable write")
+	}
+	broken, overlay := filepath.Join(t.TempDir(), "main.go"), filepath.Join(t.TempDir(), "overlay.json")
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {file: broken}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(broken, []byte(before+after), 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	said, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "../../examples/token").CombinedOutput()
+	if err == nil {
+		t.Fatal("the tests of a ring that keeps nothing on record pass")
+	}
+	words := strings.Join(strings.Fields(string(said)), " ")
+	for _, want := range []string{"not so: " + strings.Join(strings.Fields(shown), " "), "FAIL: TestSeeds"} {
+		if !strings.Contains(words, want) {
+			t.Errorf("the tests of a ring that keeps nothing on record say\n%s\nand not\n%s", said, want)
 		}
 	}
 }

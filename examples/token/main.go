@@ -4,13 +4,10 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"log"
-	"net"
-	"os"
 	"time"
 
-	"assent/engine"
+	"assent/engine/loopback"
 	"assent/protocol"
 	"assent/spec"
 )
@@ -50,21 +47,24 @@ func (s *Site) Step(ev protocol.Event, out *protocol.Effects) {
 	out.Arm("go on", 20*time.Millisecond)
 }
 
-func (s *Site) holds() bool { return s.Holding }
-
-// types are what may be sent, kept and be a state. Their names are for ever.
-func types() []protocol.Type {
-	return []protocol.Type{{Name: "token", Zero: Token{}}, {Name: "site", Zero: Site{}}}
+// codec knows what may be sent, kept and be a state. The names are for ever.
+func codec() *protocol.Codec {
+	c, err := protocol.NewCodec(protocol.Type{Name: "token", Zero: Token{}}, protocol.Type{Name: "site", Zero: Site{}})
+	if err != nil {
+		panic(err) // the types cannot be encoded, whatever happens
+	}
+	return c
 }
 
-// ring makes the sites, of which the first begins with token 1. Each has its turn that many times.
-func ring(turns int, ids ...protocol.NodeID) (nodes []protocol.Node) {
+// ring makes the sites, of which the first begins with token 1, which goes round that many times.
+func ring(rounds int, ids ...protocol.NodeID) (nodes []protocol.Node) {
 	for i, id := range ids {
-		site := Site{Next: ids[(i+1)%len(ids)], Last: turns * len(ids)}
+		site := Site{Next: ids[(i+1)%len(ids)], Last: rounds * len(ids)}
 		if i == 0 {
 			site.Seen, site.Holding = 1, true
 		}
-		nodes = append(nodes, protocol.Node{ID: id, New: []func() protocol.Machine{func() protocol.Machine { s := site; return &s }}})
+		begin := func() protocol.Machine { s := site; return &s }
+		nodes = append(nodes, protocol.Node{ID: id, New: []func() protocol.Machine{begin}})
 	}
 	return nodes
 }
@@ -73,78 +73,24 @@ func ring(turns int, ids ...protocol.NodeID) (nodes []protocol.Node) {
 var exclusive = spec.Property{Name: "one site at most holds the token", Holds: func(v spec.View) bool {
 	held := 0
 	for i := range v.Nodes() {
-		if s, up := v.Machine(i).(interface{ holds() bool }); up && s.holds() {
+		if s, up := v.Machine(i).(*Site); up && s.Holding {
 			held++
 		}
 	}
 	return held <= 1
 }}
 
-// done reports whether a site among so many has had all its turns, as every one must in the end.
-func done(m protocol.Machine, sites int) bool {
-	s := m.(*Site)
-	return s.Seen > s.Last-sites && !s.Holding
-}
-
-// host runs one site: it is the hands of its machine, and gives it what arrives.
-type host struct {
-	*net.UDPConn
-	protocol.Node
-	codec *protocol.Codec
-	peers map[protocol.NodeID]*net.UDPAddr
-	held  chan<- string
-}
-
-// Force would write to a file; but here all sites end at once, and none of them comes back.
-func (h host) Force([]protocol.Write) error { return nil }
-func (h host) Emit(v protocol.Value)        { h.held <- fmt.Sprintf("%s holds %+v", h.ID, v) }
-func (h host) Send(to protocol.NodeID, m protocol.Message) {
-	if data, err := h.codec.Encode(m); err == nil {
-		_, _ = h.WriteToUDP(data, h.peers[to]) // else the message is lost, as any may be
-	}
-}
-
-func (h host) run() {
-	loop := engine.New(engine.Config{Node: h.ID, Machine: h.New[0](), Hands: h, Clock: engine.SystemClock{}})
-	defer loop.Stop()
-	loop.Deliver(protocol.Start{})
-	for data := make([]byte, 1<<10); ; {
-		n, _, err := h.ReadFromUDP(data)
-		if err != nil {
-			return // the socket is closed
-		}
-		if m, err := h.codec.Decode(data[:n]); err == nil {
-			loop.Deliver(protocol.Receive{Message: m}) // this machine does not ask from whom
-		}
-	}
-}
-
-func run(out io.Writer, turns int, ids ...protocol.NodeID) error {
-	codec, err := protocol.NewCodec(types()...)
-	if err != nil {
-		return err
-	}
-	peers, held, hosts := map[protocol.NodeID]*net.UDPAddr{}, make(chan string, turns*len(ids)), []host{}
-	for _, n := range ring(turns, ids...) {
-		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		peers[n.ID] = conn.LocalAddr().(*net.UDPAddr)
-		hosts = append(hosts, host{conn, n, codec, peers, held})
-	}
-	for _, h := range hosts {
-		go h.run()
-	}
-	for range turns*len(ids) - 1 { // the first site begins with the token
-		fmt.Fprintln(out, <-held)
-	}
-	return nil
-}
-
 func main() {
-	if err := run(os.Stdout, 3, "anna", "ben", "carl"); err != nil {
+	held := make(chan string)
+	network, err := loopback.Start(loopback.Config{Nodes: ring(2, "anna", "ben", "carl"), Codec: codec(),
+		Emit: func(at protocol.NodeID, v protocol.Value) { held <- fmt.Sprintf("%s holds %+v", at, v) }})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for range 5 { // of six turns, for the first is anna's from the start
+		fmt.Println(<-held)
+	}
+	if err := network.Close(); err != nil {
 		log.Fatal(err)
 	}
 }
