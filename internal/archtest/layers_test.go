@@ -13,6 +13,7 @@ var layers = [][]string{
 	{"cmd"},
 	{"console"},
 	{"api"},
+	{"cluster"},
 	{"."},
 	{"sim", "check"},
 	{"engine"},   // the simulator runs machines in the live executor's own loop

@@ -1,0 +1,140 @@
+package cluster
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"assent/decision"
+	"assent/protocol"
+	"assent/protocol/detector"
+	"assent/protocol/election"
+	"assent/protocol/quorum"
+	"assent/resource"
+	"assent/transport"
+)
+
+// Config says what a node is part of. Name, Self, Members and one of Log and Dir are required.
+type Config struct {
+	// Name is the cluster's name, the same at all nodes. It is the owner of the log, and thereby part of
+	// the names of prepared branches: no two clusters that reach the same database may share it.
+	Name string
+	// Self is this node, one of Members.
+	Self protocol.NodeID
+	// Members are all nodes, the same at all of them.
+	Members map[protocol.NodeID]Member
+
+	// Listener is where the other nodes come in. Defaults to one on Address, which defaults to this
+	// node's address in Members.
+	Listener net.Listener
+	Address  string
+	// TLS and AllowPlaintext are those of transport.Config.
+	TLS            *tls.Config
+	AllowPlaintext bool
+	// Software is the version of this program, for the others to see.
+	Software string
+
+	// Log is a decision log that all nodes share already: an etcd's or a database's. It is not closed.
+	// Where there is none, the nodes keep one among themselves, by Paxos.
+	Log decision.Log
+	// Dir is where this node keeps its part of the log that the nodes keep among themselves. It must
+	// not be another node's, nor a copy of it, nor be lost while the others remember it.
+	Dir string
+	// Retention and RetainCount are those of decision/paxos.
+	Retention   time.Duration
+	RetainCount int
+
+	// Detector are the failure detector's times. Default to a heartbeat every 200 ms, suspicion after
+	// some 0.8 s of silence in a steady network and later in an unsteady one.
+	Detector detector.Options
+	// Election are the election's times. Default to 300 ms for an answer, and a leader that says so
+	// every second.
+	Election election.Options
+	// Deference is for how long nodes that do not lead leave the transactions of a dead node to the
+	// leader. Defaults to 1 s.
+	Deference time.Duration
+	// Benefit is for how long a transaction that nobody is known to have begun is taken for that of a
+	// live node that has not been heard of yet. Defaults to 1 s.
+	Benefit time.Duration
+
+	// Logger hears of nodes that come and go. Defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+// Member is a node of the cluster, as the configuration has it.
+type Member struct {
+	// Address is where the other nodes reach it, as host:port.
+	Address string
+	// API is the URL at which clients reach it. It may be empty.
+	API string
+	// Votes is its weight in the log's quorums. Defaults to 1.
+	Votes int
+}
+
+func (c *Config) setDefaults() {
+	if c.Detector == (detector.Options{}) {
+		c.Detector = detector.Options{Tick: 100 * time.Millisecond, Beat: 2, Timeout: 12, Phi: 60}
+	}
+	if c.Election == (election.Options{}) {
+		c.Election = election.Options{Answer: 300 * time.Millisecond, Again: time.Second}
+	}
+	c.Deference = cmp.Or(c.Deference, time.Second)
+	c.Benefit = cmp.Or(c.Benefit, time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	members := maps.Clone(c.Members)
+	for node, m := range members {
+		m.Votes = cmp.Or(m.Votes, 1)
+		members[node] = m
+	}
+	c.Members = members
+	c.Address = cmp.Or(c.Address, c.Members[c.Self].Address)
+}
+
+func (c *Config) validate() error {
+	if err := transport.CheckName(c.Name); err != nil {
+		return fmt.Errorf("cluster: the cluster's name: %w", err)
+	}
+	if len(c.Name) > resource.MaxOwner {
+		return fmt.Errorf("cluster: the cluster's name %q has %d bytes; at most %d are allowed", c.Name, len(c.Name), resource.MaxOwner)
+	}
+	if _, ok := c.Members[c.Self]; !ok {
+		return fmt.Errorf("cluster: node %q is not among the members, which are %s", c.Self, words(c.nodes()))
+	}
+	for node, m := range c.Members {
+		if err := transport.CheckName(string(node)); err != nil {
+			return fmt.Errorf("cluster: the name of a node: %w", err)
+		}
+		if _, _, err := net.SplitHostPort(m.Address); err != nil {
+			return fmt.Errorf("cluster: the address of node %s: %w", node, err)
+		}
+	}
+	if c.Log == nil {
+		return errors.New("cluster: Config.Log is missing")
+	}
+	if err := c.system().Validate(); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
+}
+
+// nodes returns the members' names in their order, which is that of their ranks in elections.
+func (c *Config) nodes() []protocol.NodeID { return slices.Sorted(maps.Keys(c.Members)) }
+
+// system returns the members with their votes: both quorums are a majority.
+func (c *Config) system() quorum.System {
+	var s quorum.System
+	for _, node := range c.nodes() {
+		s.Members = append(s.Members, quorum.Member{Node: node, Votes: c.Members[node].Votes})
+	}
+	s.Write = s.Total()/2 + 1
+	s.Read = s.Write
+	return s
+}
