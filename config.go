@@ -68,6 +68,11 @@ type Config struct {
 	// then OrphanGrace alone counts.
 	Alive func(id commit.TransactionID) bool
 
+	// Elsewhere reports whether the resource of that name, which is not in Resources, is another
+	// manager's of the same log. The finishing of its branches is left to that manager. Defaults to
+	// none: then a resource that is not configured is waited for.
+	Elsewhere func(resource string) bool
+
 	// Logger gets what an operator should know: recoveries, heuristics, resources that fail.
 	// Defaults to slog.Default().
 	Logger *slog.Logger

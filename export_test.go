@@ -1,6 +1,9 @@
 package assent
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // WaitEnded waits until m's life has ended: from then on it begins no I/O.
 func WaitEnded(m *Manager) { <-m.life.Done() }
@@ -19,3 +22,6 @@ func HoldTransactions(m *Manager) (release func()) {
 		m.mu.Unlock()
 	}
 }
+
+// ScanLog scans m's log once, as a manager does now and again that is told who is alive.
+func ScanLog(ctx context.Context, m *Manager) error { return m.scanLog(ctx) }

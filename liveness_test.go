@@ -107,3 +107,104 @@ func TestAliveSparesTransactionsOfOthers(t *testing.T) {
 		t.Errorf("%+v, %v", i, err)
 	}
 }
+
+// diesDecided lets a transaction over all stores be decided and its manager die before anything is
+// finished, and returns its id. The next life's configuration is changed by next.
+func diesDecided(t *testing.T, next func(*assent.Config)) (*house, string) {
+	t.Helper()
+	scout := &observer{}
+	h := newHouse(t, func(c *assent.Config) {
+		c.Observer = scout
+		if scout.point != "" {
+			next(c)
+		}
+	})
+	stopped, release := make(chan struct{}), make(chan struct{})
+	var id string
+	scout.at("coordinator: deliver Decided(commit)", func(tx string) { id = tx; close(stopped); <-release })
+	result := make(chan struct{})
+	go func() {
+		defer close(result)
+		_, _ = h.changeAll(context.Background(), "v") // in doubt or committed, by chance
+	}()
+	<-stopped
+	h.die(release)
+	<-result
+	return h, id
+}
+
+// TestBranchesElsewhereAreLeft: who does not keep a resource finishes the others' branches, and leaves the
+// rest and the record of the end to the manager that does.
+func TestBranchesElsewhereAreLeft(t *testing.T) {
+	whole := false
+	h, id := diesDecided(t, func(c *assent.Config) {
+		if !whole {
+			delete(c.Resources, "c")
+			c.Elsewhere = func(name string) bool { return name == "c" }
+			c.Alive = func(commit.TransactionID) bool { return false }
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for h.get("a", "k") != "v" || h.get("b", "k") != "v" {
+		if err := h.m.Scan(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := assent.ScanLog(ctx, h.m); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.m.Quiesce(ctx); err != nil {
+		t.Errorf("what is another's is held on to: %v", err)
+	}
+	if left, err := h.stores["c"].Recover(ctx); err != nil || len(left) != 1 {
+		t.Errorf("c holds %v, %v", left, err)
+	}
+	if i, err := h.m.Transaction(ctx, id); err != nil || i.State != assent.StateCommitting {
+		t.Errorf("before c is finished: %+v, %v", i, err)
+	}
+	whole = true
+	h.reopen()
+	h.settled()
+	if got := h.get("c", "k"); got != "v" {
+		t.Errorf("c has %q", got)
+	}
+	if i, err := h.m.Transaction(ctx, id); err != nil || i.State != assent.StateCommitted {
+		t.Errorf("after: %+v, %v", i, err)
+	}
+}
+
+// TestLogScanEndsWhatTheDeadLeft: of a transaction whose branches are all finished, the log alone knows
+// that nobody has said so.
+func TestLogScanEndsWhatTheDeadLeft(t *testing.T) {
+	var mu sync.Mutex
+	alive := true
+	h, id := diesDecided(t, func(c *assent.Config) {
+		c.OrphanGrace = time.Hour
+		c.Alive = func(commit.TransactionID) bool { mu.Lock(); defer mu.Unlock(); return alive }
+	})
+	ctx := t.Context()
+	for name, s := range h.stores { // as another manager would
+		if outcome, err := s.Commit(ctx, resource.Prepared{ID: resource.ID{Owner: h.log.Owner(), Transaction: id, Branch: name}}); err != nil || outcome != commit.Committed {
+			t.Fatalf("%s: %v, %v", name, outcome, err)
+		}
+	}
+	if err := assent.ScanLog(ctx, h.m); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := h.m.Transaction(ctx, id); err != nil || i.State != assent.StateCommitting {
+		t.Errorf("while its manager lives: %+v, %v", i, err)
+	}
+	mu.Lock()
+	alive = false
+	mu.Unlock()
+	if err := assent.ScanLog(ctx, h.m); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.m.Quiesce(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := h.m.Transaction(ctx, id); err != nil || i.State != assent.StateCommitted {
+		t.Errorf("after: %+v, %v", i, err)
+	}
+}

@@ -81,6 +81,9 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	for _, s := range m.scans {
 		m.spawn(func() { m.scanForEver(s) })
 	}
+	if cfg.Alive != nil {
+		m.spawn(m.scanLogForEver)
+	}
 	return m, nil
 }
 
@@ -112,7 +115,7 @@ func (m *Manager) unfinished(ctx context.Context) ([]decision.Entry, error) {
 			if err != nil {
 				return nil, err
 			}
-			if !hasFinished(e) {
+			if !hasFinished(e) && !m.leaves(e) {
 				entries = append(entries, e)
 			}
 		}

@@ -40,6 +40,7 @@ type participant struct {
 	outcome  commit.Outcome
 	single   commit.Outcome // how a one-phase commit ended
 	onePhase bool           // it was asked to commit in one phase
+	left     bool           // another manager finishes it
 	err      error          // the last error of the branch
 	refusal  error          // why it voted no
 }
@@ -237,6 +238,10 @@ func (p *participant) finish(attempt func(context.Context) (commit.Outcome, erro
 	if err == nil {
 		return commit.BranchFinished{Outcome: outcome}
 	}
+	if p.isElsewhere() {
+		p.t.leave(p)
+		return commit.BranchFailed{}
+	}
 	if p.setError(err) && p.t.m.life.Err() == nil {
 		p.t.m.cfg.Logger.Warn("branch cannot be finished yet; trying again", "transaction", p.t.id, "resource", p.node, "error", err)
 	}
@@ -257,6 +262,11 @@ func (p *participant) holder() resource.Resource {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.resource
+}
+
+// isElsewhere reports whether the branch is another manager's to finish.
+func (p *participant) isElsewhere() bool {
+	return p.branch == nil && p.holder() == nil && p.t.m.elsewhere(string(p.node))
 }
 
 func (p *participant) commit(ctx context.Context) (commit.Outcome, error) {
@@ -342,6 +352,13 @@ func (p *participant) whyNot() error {
 		return p.refusal
 	}
 	return p.err
+}
+
+// settled reports whether this manager has nothing left to do with the branch.
+func (p *participant) settled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done || p.left
 }
 
 func (p *participant) isDone() bool {

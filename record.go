@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"assent/decision"
+	"assent/protocol"
 	"assent/protocol/commit"
 )
 
@@ -38,6 +39,33 @@ func (t *transaction) retireIfDone() {
 	}
 	if needsRecord {
 		t.m.spawn(func() { t.record(heuristic) })
+	}
+}
+
+// leave notes that the branch is another manager's to finish. When nothing but such branches is left, the
+// transaction is that manager's: nothing is recorded, and it is let go of here.
+func (t *transaction) leave(p *participant) {
+	p.mu.Lock()
+	p.left, p.state = true, "left to the node that keeps the resource"
+	p.mu.Unlock()
+	t.mu.Lock()
+	done := t.recovered && t.entry != nil && !t.retiring && !t.stopped
+	if done {
+		for _, b := range t.entry.Branches {
+			known := t.participants[protocol.NodeID(b.Resource)]
+			done = done && known != nil && known.settled()
+		}
+	}
+	for _, other := range t.participants {
+		done = done && other.settled()
+	}
+	if done {
+		t.retiring = true
+	}
+	t.mu.Unlock()
+	if done {
+		t.stop()
+		t.m.retire(t)
 	}
 }
 

@@ -2,8 +2,10 @@ package assent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -242,6 +244,57 @@ func (s *scan) count() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.Settled++
+}
+
+// elsewhere reports whether the resource is another manager's.
+func (m *Manager) elsewhere(name string) bool {
+	return m.cfg.Elsewhere != nil && m.scans[name] == nil && m.cfg.Elsewhere(name)
+}
+
+// leastLogScan is the least pause between two scans of the log, which finds what no branch shows any more.
+const leastLogScan = 5 * time.Second
+
+// scanLogForEver scans the log again and again until the manager's life ends.
+func (m *Manager) scanLogForEver() {
+	for m.pause(max(leastLogScan, m.cfg.ScanInterval) + rand.N(leastLogScan)) {
+		ctx, cancel := context.WithTimeout(m.life, m.cfg.FinishTimeout)
+		if err := m.scanLog(ctx); err != nil && m.life.Err() == nil {
+			m.cfg.Logger.Debug("the decision log cannot be scanned", "error", err)
+		}
+		cancel()
+	}
+}
+
+// scanLog finishes what managers that have died since have decided and not finished. Their branches are
+// found by the scans of the resources; this finds those transactions whose branches are all finished, and
+// nobody has said so.
+func (m *Manager) scanLog(ctx context.Context) error {
+	entries, err := m.unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if m.mine(e.ID) {
+			continue
+		}
+		now, err := m.cfg.Log.Lookup(ctx, e.ID) // it may have been finished meanwhile
+		switch {
+		case errors.Is(err, decision.ErrNotFound):
+		case err != nil:
+			return err
+		case !hasFinished(now):
+			m.resume(now)
+		}
+	}
+	return nil
+}
+
+// leaves reports whether the entry is another manager's to finish: it lives, or keeps one of the branches.
+func (m *Manager) leaves(e decision.Entry) bool {
+	if m.cfg.Alive != nil && m.cfg.Alive(e.ID) {
+		return true
+	}
+	return slices.ContainsFunc(e.Branches, func(b decision.Branch) bool { return m.elsewhere(b.Resource) })
 }
 
 // resume drives an entry of the log to its end.
