@@ -3,7 +3,8 @@
 //
 // The package promises that the first decision written for a transaction stands and that whoever
 // writes second is told what stands; package decisiontest puts an implementation to that test.
-// It contains no implementation: each has a package of its own below this one.
+// It contains no implementation: each has a package of its own below this one. What they have in common
+// is here: the encoding of entries, and Grouper, which lets calls share a round trip.
 package decision
 
 import (
