@@ -20,7 +20,7 @@ func Command() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(commitCommand(), logCommand(), scaleCommand())
+	cmd.AddCommand(commitCommand(), logCommand(), decideCommand(), scaleCommand())
 	return cmd
 }
 

@@ -55,11 +55,19 @@ func someDecisions() *logReport {
 	}}
 }
 
+func somePlaces() *decideReport {
+	return &decideReport{Machine: somewhere(), Rounds: 5, Seconds: 1, Missing: []string{"clay tablet: left out: no clay"}, advice: "\nmore is measured elsewhere\n", Lines: []decideRow{
+		{1, "floor", "floor: bare file", &figure{Throughput: 5000.4, OfFloor: 1, P50: 200, P99: 300, P50OfFloor: 1, P99OfFloor: 1}},
+		{1, "disk", "disk", &figure{Throughput: 2500.2, OfFloor: 0.5, P50: 400, P99: 900, P50OfFloor: 2, P99OfFloor: 3}},
+	}}
+}
+
 func TestReports(t *testing.T) {
 	for _, asJSON := range []bool{false, true} {
 		for name, print := range map[string]func(w *bytes.Buffer) error{
 			"commit": func(w *bytes.Buffer) error { return someCommits().print(w, asJSON, nil) },
 			"log":    func(w *bytes.Buffer) error { return someDecisions().print(w, asJSON, nil) },
+			"decide": func(w *bytes.Buffer) error { return somePlaces().print(w, asJSON, nil) },
 		} {
 			var b bytes.Buffer
 			if err := print(&b); err != nil {
