@@ -103,6 +103,9 @@ type BranchRecord struct{ State BranchState }
 type Branch struct {
 	State BranchState
 	Vote  Vote
+	// Outside says that the branch is a real one, beside the machine: what the participant wants of it
+	// is emitted, its answers are inputs, and State and Vote say nothing.
+	Outside bool `cbor:",omitempty" json:",omitempty"`
 }
 
 // Step takes Recover, or what a Participant emits as Input, and emits its answer.
@@ -168,6 +171,10 @@ func (n *ParticipantNode) Step(ev protocol.Event, out *protocol.Effects) {
 
 // stepOver gives ev to a participant, and carries what it and its branch say to each other.
 func stepOver(participant protocol.Machine, b *Branch, ev protocol.Event, out *protocol.Effects) {
+	if b.Outside {
+		participant.Step(ev, out)
+		return
+	}
 	var branch protocol.Effects
 	if _, ok := ev.(protocol.Recover); ok {
 		b.Step(ev, &branch)

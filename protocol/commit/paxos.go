@@ -308,8 +308,8 @@ func (a *VoteAcceptor) place(i paxos.Instance) int {
 	return slices.IndexFunc(a.Acceptors, func(x paxos.Acceptor[Cast]) bool { return x.Instance == i })
 }
 
-// step hands a message to its agreement. The owner of ballot 0 is not told, unless it leads: it takes no
-// part in counting.
+// step hands a message to its agreement. The owner of ballot 0 is told nothing of that ballot, unless it
+// is the coordinator: it takes no part in counting. In a higher ballot it is a leader like any other.
 func (a *VoteAcceptor) step(from protocol.NodeID, m protocol.Message, i paxos.Instance, out *protocol.Effects) {
 	at := a.place(i)
 	if at < 0 {
@@ -321,8 +321,21 @@ func (a *VoteAcceptor) step(from protocol.NodeID, m protocol.Message, i paxos.In
 		out.Put(acceptorKey(i), w.Record)
 	}
 	for _, s := range lower.Sends {
-		if x := a.Acceptors[at]; s.To != x.Owner || slices.Contains(x.Learners, s.To) {
+		if x := a.Acceptors[at]; s.To != x.Owner || slices.Contains(x.Learners, s.To) || roundOf(s.Message) > 0 {
 			out.Send(s.To, s.Message)
 		}
 	}
+}
+
+// roundOf returns the round of the ballot that an acceptor's message is about.
+func roundOf(message protocol.Message) uint64 {
+	switch m := message.(type) {
+	case paxos.Phase1b[Cast]:
+		return m.Ballot.Round
+	case paxos.Phase2b[Cast]:
+		return m.Ballot.Round
+	case paxos.Refused[Cast]:
+		return m.Ballot.Round
+	}
+	return 0
 }
