@@ -27,7 +27,7 @@ const (
 var cases = []breach{
 	{"layers", "downwards", map[string]string{
 		"assent.go":                  `package assent; import ("assent/engine"; "assent/decision/disk")`,
-		"engine/e.go":                `package engine; import ("assent/decision"; "assent/protocol/commit"; "assent/engine/wal")`,
+		"engine/e.go":                `package engine; import ("assent/resource"; "assent/protocol/commit"; "assent/engine/wal")`,
 		"decision/disk/d.go":         `package disk; import "assent/decision"`,
 		"decision/disk/d_test.go":    `package disk; import ("assent/decision/decisiontest"; "assent/internal/pg")`,
 		"decision/decision.go":       `package decision; import "assent/protocol/commit"`,
@@ -38,7 +38,7 @@ var cases = []breach{
 		"cmd/assent/main.go":         `package main; import ("assent/console"; "assent/internal/pg"; "assent")`,
 		"examples/bank/main.go":      `package main; import ("assent"; "assent/resource/kv")`,
 	}, nil},
-	{"layers", "upwards", one("decision/d.go", `package decision; import "assent/engine"`), []string{"only downwards"}},
+	{"layers", "upwards", one("resource/d.go", `package resource; import "assent/engine"`), []string{"only downwards"}},
 	{"layers", "upwards from the kernel", one("protocol/p.go", `package protocol; import "assent/protocol/commit"`), []string{"only downwards"}},
 	{"layers", "upwards in a test of the package itself", one("trace/t_test.go", `package trace; import "assent/sim"`), []string{"only downwards"}},
 	{"layers", "siblings", map[string]string{

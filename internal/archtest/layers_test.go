@@ -16,9 +16,9 @@ var layers = [][]string{
 	{"cluster"},
 	{"."},
 	{"sim", "check"},
-	{"engine"},   // the simulator runs machines in the live executor's own loop
 	{"decision"}, // a decision names branches and their evidence, so it stands on resource
-	{"resource", "spec", "transport"},
+	{"engine"},   // the simulator, and a decision log of several nodes, run machines in the live executor
+	{"resource", "spec", "transport", "internal/journal"},
 	{"trace"},
 	{"protocol/*"},
 	{"protocol"},
@@ -30,6 +30,9 @@ var contracts = []string{"decision", "resource"}
 
 // room returns the room that the folder dir belongs to.
 func room(dir string) string {
+	if dir == "internal/journal" {
+		return dir // it is part of the program, not a helper
+	}
 	top, below, _ := strings.Cut(dir, "/")
 	if top == "protocol" && below != "" {
 		return "protocol/*"
