@@ -25,10 +25,15 @@ type Learner[V any] struct {
 	Value    V
 }
 
-// Step takes Phase2b as a message. Anything else has no effect.
+// Step takes Phase2b and Chosen as messages. Anything else has no effect.
 func (l *Learner[V]) Step(ev protocol.Event, out *protocol.Effects) {
 	r, ok := ev.(protocol.Receive)
 	if !ok || l.Decided {
+		return
+	}
+	if m, ok := r.Message.(Chosen[V]); ok && m.Instance == l.Instance {
+		l.Decided, l.Value, l.Accepted = true, m.Value, nil
+		out.Emit(Decided[V]{Value: m.Value})
 		return
 	}
 	m, ok := r.Message.(Phase2b[V])

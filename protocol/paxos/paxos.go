@@ -83,6 +83,13 @@ type (
 		Ballot   Ballot
 		Promised Ballot
 	}
+
+	// Chosen says what is decided, by somebody who knows it. It makes ballots needless. Anybody who
+	// has learned → proposer and learners.
+	Chosen[V any] struct {
+		Instance Instance
+		Value    V
+	}
 )
 
 // Propose is what a proposer takes as input: a value that may be decided.
@@ -142,6 +149,7 @@ func Types[V any](name string) []protocol.Type {
 		{Name: "paxos.Phase2a" + name, Zero: Phase2a[V]{}},
 		{Name: "paxos.Phase2b" + name, Zero: Phase2b[V]{}},
 		{Name: "paxos.Refused" + name, Zero: Refused[V]{}},
+		{Name: "paxos.Chosen" + name, Zero: Chosen[V]{}},
 		{Name: "paxos.Propose" + name, Zero: Propose[V]{}},
 		{Name: "paxos.Decided" + name, Zero: Decided[V]{}},
 		{Name: "paxos.AcceptorRecord" + name, Zero: AcceptorRecord[V]{}},

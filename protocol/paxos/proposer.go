@@ -197,6 +197,10 @@ func (p *Proposer[V]) receive(from protocol.NodeID, message protocol.Message, ou
 		if m.Instance == p.Instance {
 			p.refused(from, m, out)
 		}
+	case Chosen[V]:
+		if m.Instance == p.Instance && p.State != ProposerIdle && p.State != ProposerDecided {
+			p.decide(m.Value, out)
+		}
 	}
 }
 
