@@ -1,0 +1,330 @@
+package paxos
+
+import (
+	"time"
+
+	"assent/decision"
+	"assent/protocol"
+	"assent/protocol/commit"
+)
+
+// Members tell each other what they know to be decided, noted and forgotten, each to each: first a
+// summary of every change, then whatever the other lacks. What a member has acknowledged is stable
+// there. So those that were away catch up, and an entry can be dropped when all hold it.
+
+// feed is what one peer is still to be told. It is guarded by the store's mu.
+type feed struct {
+	queue []*instance
+	// sent is what was told and is not acknowledged, number names it, and at is when it was sent.
+	sent   []feedItem
+	number uint64
+	at     time.Time
+}
+
+type feedItem struct {
+	in      *instance
+	version uint64
+}
+
+const (
+	feedBytes = 128 << 10
+	feedRetry = time.Second
+)
+
+// summary is what a feed tells of a transaction.
+type summary struct {
+	id        commit.TransactionID
+	chosen    bool
+	done      bool
+	stamp     uint64 // of the value that is decided
+	forgotten uint64
+	notes     int
+	last      uint64 // the stamps of the notes, put together
+}
+
+func (in *instance) summary() summary {
+	s := summary{id: in.ID, chosen: in.Chosen, done: in.status == decision.Done, stamp: in.Value.Stamp,
+		forgotten: in.Forgotten, notes: len(in.Notes)}
+	for _, n := range in.Notes {
+		s.last ^= n.Stamp * 0x9e3779b97f4a7c15
+	}
+	return s
+}
+
+func appendSummary(b []byte, s summary) []byte {
+	b = appendBool(appendBool(appendText(appendArray(b, 7), s.id), s.chosen), s.done)
+	return appendUint(appendUint(appendUint(appendUint(b, s.stamp), s.forgotten), uint64(s.notes)), s.last)
+}
+
+func (r *reader) summary() summary {
+	r.array(7)
+	s := summary{id: r.id(), chosen: r.bool(), done: r.bool()}
+	s.stamp = r.uint()
+	s.forgotten = r.uint()
+	s.notes = int(r.most(maxHeldNotes))
+	s.last = r.uint()
+	return s
+}
+
+// changed takes note that in knows something new, from the node from. The caller holds s.mu.
+func (s *store) changed(in *instance, from protocol.NodeID) {
+	status, err := in.Replica.status()
+	if err != nil {
+		s.log.cfg.Logger.Error("an entry cannot be read", "transaction", in.ID, "cause", err)
+		status = decision.Damaged
+	}
+	s.setStatus(in, status)
+	in.version++
+	owed := ^uint64(0)
+	if p := s.log.peers.of(from); p != nil {
+		owed &^= p.bit // it knows; what it does not know it asks for when it is told of another change
+	}
+	s.owe(in, owed)
+}
+
+// owe lets the peers whose bits are set in mask be told of in. The caller holds s.mu.
+func (s *store) owe(in *instance, mask uint64) {
+	in.owed = 0
+	if !in.Chosen && in.Forgotten == 0 {
+		return
+	}
+	for i := range s.feeds {
+		bit := s.log.peers[i].bit
+		if mask&bit == 0 {
+			continue
+		}
+		in.owed |= bit
+		if in.queued&bit == 0 {
+			in.queued |= bit
+			s.feeds[i].queue = append(s.feeds[i].queue, in)
+		}
+	}
+}
+
+// setStatus files in under its status. The caller holds s.mu, or nobody else knows s.
+func (s *store) setStatus(in *instance, status decision.Status) {
+	if !in.Chosen && in.Forgotten > 0 && in.Acceptor.Accepted.IsZero() {
+		status = decision.Done // a grave is kept for a while, as what is done is
+	}
+	was := in.status
+	in.status = status
+	switch {
+	case status == decision.Done && was != decision.Done:
+		s.settled++
+		in.since = s.log.now()
+		s.done = append(s.done, doneItem{in, in.since})
+	case status != decision.Done && was == decision.Done:
+		s.settled--
+	}
+}
+
+// measure counts the bytes of in. The caller holds s.mu, or nobody else knows s.
+func (s *store) measure(in *instance) {
+	n := int64(2*len(in.ID) + 96 + len(in.Value.Entry) + len(in.Acceptor.Value.Entry))
+	for _, note := range in.Notes {
+		n += int64(len(note.Note) + 32)
+	}
+	s.bytes += n - in.bytes
+	in.bytes = n
+}
+
+// tell sends each peer that has acknowledged the last it was told a summary of what has changed
+// since. What it tells is stable. The caller is the working goroutine.
+func (s *store) tell() {
+	if !s.mayVote() {
+		return
+	}
+	now := s.log.cfg.Clock()
+	for i := range s.feeds {
+		if b := s.nextFeed(i, now); b != nil {
+			s.log.cfg.Network.Send(s.log.peers[i].node, b)
+		}
+	}
+}
+
+// nextFeed returns what peer number i is to be told now, or nil.
+func (s *store) nextFeed(i int, now time.Time) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, bit := &s.feeds[i], s.log.peers[i].bit
+	var list []byte
+	if len(f.sent) > 0 {
+		if now.Sub(f.at) < feedRetry && !now.Before(f.at) {
+			return nil
+		}
+	} else {
+		n := 0
+		for n < len(f.queue) && len(f.sent) < maxItems && len(list) < feedBytes {
+			in := f.queue[n]
+			n++
+			in.queued &^= bit
+			if !in.dropped && in.owed&bit != 0 {
+				f.sent = append(f.sent, feedItem{in, in.version})
+				list = appendSummary(list, in.summary())
+			}
+		}
+		f.queue = f.queue[n:]
+		f.number = s.log.stamps.next()
+		if len(f.sent) == 0 {
+			f.queue = nil
+			return nil
+		}
+	}
+	if list == nil { // once more
+		for _, item := range f.sent {
+			list = appendSummary(list, item.in.summary())
+		}
+	}
+	f.at = now
+	b := appendUint(append(appendArray(s.log.payload(), 3), byte(kindFeed)), f.number)
+	return append(appendArray(b, len(f.sent)), list...)
+}
+
+// acknowledged takes note that a peer holds, stable, all that it was told under that number.
+func (s *store) acknowledged(p *peer, number uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &s.feeds[p.index]
+	if f.number != number {
+		return
+	}
+	for _, item := range f.sent {
+		if item.in.version == item.version {
+			item.in.owed &^= p.bit
+		}
+	}
+	f.sent = nil
+	if len(f.queue) > 0 {
+		s.batch.Then(s.tell)
+	}
+}
+
+// told takes what a peer has told under that number, and asks for what is missing here.
+func (s *store) told(p *peer, number uint64, list []summary) {
+	missing := s.compare(p, list)
+	if len(missing) == 0 {
+		s.acknowledge(p, number)
+		return
+	}
+	b := appendUint(append(appendArray(s.log.payload(), 3), byte(kindFetch)), number)
+	b = appendArray(b, len(missing))
+	for _, id := range missing {
+		b = appendText(b, id)
+	}
+	s.log.cfg.Network.Send(p.node, b)
+}
+
+// acknowledge says so when all that was delivered before is stable.
+func (s *store) acknowledge(p *peer, number uint64) {
+	s.batch.Then(func() {
+		if s.rest(); s.failure() == nil {
+			s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.log.payload(), 2), byte(kindFeedAck)), number))
+		}
+	})
+}
+
+// compare returns the transactions of which the peer knows more than is known here. It delivers what
+// follows from the summary alone.
+func (s *store) compare(p *peer, list []summary) (missing []commit.TransactionID) {
+	type lesson struct {
+		id commit.TransactionID
+		Learn
+	}
+	var lessons []lesson
+	s.mu.Lock()
+	for _, there := range list {
+		in, ok := s.table[there.id]
+		var here summary
+		if ok {
+			here = in.summary()
+		}
+		l := Learn{}
+		if there.forgotten > here.forgotten {
+			l.Forgotten = there.forgotten
+		}
+		switch {
+		case !there.chosen || here.chosen && here.stamp == there.stamp && (here.notes > there.notes || here.notes == there.notes && here.last == there.last):
+		case there.stamp <= here.forgotten, !ok && there.done && there.stamp <= s.horizon:
+		case ok && there.notes == 0 && !in.Chosen && in.Acceptor.Value.Stamp == there.stamp:
+			l.Chosen, l.Value = true, in.Acceptor.Value
+		default:
+			missing = append(missing, there.id)
+		}
+		if l.Chosen || l.Forgotten > 0 {
+			lessons = append(lessons, lesson{there.id, l})
+		}
+	}
+	s.mu.Unlock()
+	for _, l := range lessons {
+		s.deliver(l.id, p.node, l.Learn)
+	}
+	return missing
+}
+
+// fetched sends a peer what it has asked for.
+func (s *store) fetched(p *peer, number uint64, ids []commit.TransactionID) {
+	s.batch.Then(func() {
+		var states []held
+		size := 0
+		flush := func(last bool) {
+			b := appendBool(appendUint(append(appendArray(s.log.payload(), 4), byte(kindStates)), number), last)
+			b = appendArray(b, len(states))
+			for _, h := range states {
+				b = appendHeld(b, h)
+			}
+			s.log.cfg.Network.Send(p.node, b)
+			states, size = nil, 0
+		}
+		for _, id := range ids {
+			if h, ok := s.look(id); ok {
+				states = append(states, h)
+				size += len(h.value.Entry) + 128*len(h.notes) + 128
+			}
+			if size > maxPayload/2 {
+				flush(false)
+			}
+		}
+		flush(true)
+	})
+}
+
+// learn takes what a peer, or several, know of a transaction.
+func (s *store) learn(h held, from protocol.NodeID) {
+	if h.chosen || h.forgotten > 0 {
+		s.deliver(h.id, from, Learn{Chosen: h.chosen, Value: h.value, Notes: h.notes, Forgotten: h.forgotten})
+	}
+}
+
+// retire drops what was Done long ago, or is too much, and held by everybody. The caller is the working
+// goroutine.
+func (s *store) retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.log.now()
+	for n := 0; len(s.done) > 0 && n < maxItems; n++ {
+		in := s.done[0].in
+		if in.dropped || in.status != decision.Done || in.since != s.done[0].since {
+			s.done = s.done[1:] // it stands further on, if it is Done again
+			continue
+		}
+		if s.settled <= s.log.cfg.RetainCount && now-in.since < s.log.cfg.Retention.Milliseconds() {
+			return
+		}
+		if in.owed != 0 {
+			return // somebody does not hold it yet
+		}
+		s.done = s.done[1:]
+		s.drop(in)
+	}
+}
+
+// drop removes in. The caller is the working goroutine and holds s.mu.
+func (s *store) drop(in *instance) {
+	in.dropped = true
+	delete(s.table, in.ID)
+	s.settled--
+	s.bytes -= in.bytes
+	s.horizon = max(s.horizon, in.Value.Stamp)
+	s.group = appendDropped(s.group, in.ID)
+	s.count++
+}

@@ -1,0 +1,142 @@
+package paxos
+
+import (
+	"time"
+
+	"assent/decision"
+	"assent/protocol"
+	"assent/protocol/commit"
+)
+
+// receive takes a payload from another member. What cannot be understood is left out: it is as if it
+// were lost.
+func (l *Log) receive(from protocol.NodeID, payload []byte) {
+	p := l.peers.of(from)
+	if p == nil {
+		return
+	}
+	r := &reader{data: payload}
+	e := r.envelope()
+	if r.err != nil || e.owner != l.cfg.Owner {
+		l.strange(p, e, r.err)
+		return
+	}
+	if is := p.incarnation.Load(); is == nil || *is != e.incarnation {
+		p.incarnation.Store(&e.incarnation)
+	}
+	p.heard.Store(int64(time.Since(l.opened)) + 1)
+	l.stamps.heard(e.stamp)
+	for len(r.data) > 0 {
+		items := r.list(16)
+		k := kind(r.most(255))
+		if k >= kindPhase1a && k <= kindVoid {
+			l.protocolMessage(p, e.incarnation, r, k, items)
+		} else {
+			l.otherMessage(p, r, k)
+		}
+		if r.err != nil {
+			l.strange(p, e, r.err)
+			return
+		}
+	}
+}
+
+// strange tells, now and then, of payloads that are not of this cluster.
+func (l *Log) strange(p *peer, e envelope, err error) {
+	if n := p.strange.Add(1); n&(n-1) == 0 { // 1, 2, 4, 8 …
+		l.cfg.Logger.Warn("a payload cannot be used", "member", p.node, "owner", e.owner, "count", n, "cause", err)
+	}
+}
+
+// protocolMessage takes a message of the protocol to the acceptor or the proposer that it is for.
+func (l *Log) protocolMessage(p *peer, incarnation protocol.NodeID, r *reader, k kind, items int) {
+	id, m := r.message(k, items)
+	if r.err != nil {
+		return
+	}
+	switch m.(type) {
+	case phase1a, phase2a:
+		if s := l.serving(); s != nil && s.mayVote() && decision.CheckID(id) == nil {
+			s.deliver(id, incarnation, m)
+		}
+	default:
+		l.answered(p.node, id, m)
+	}
+}
+
+// otherMessage takes a message of the members among themselves.
+func (l *Log) otherMessage(p *peer, r *reader, k kind) {
+	s := l.serving()
+	switch k {
+	case kindHello:
+		if h := r.hello(); r.err == nil {
+			l.greeted(p, h)
+		}
+		return
+	case kindWelcome:
+		storage, known := r.text(maxName), r.text(maxName)
+		if r.err == nil && s != nil {
+			s.welcomed(p, storage, known)
+		}
+		return
+	case kindAnswer, kindDone, kindPage:
+		l.replied(p, r, k)
+		return
+	}
+	number := r.uint()
+	act := l.request(p, r, k, number)
+	if r.err == nil && s != nil && s.mayVote() {
+		act(s)
+	}
+}
+
+// request reads a message that asks something of this member's storage.
+func (l *Log) request(p *peer, r *reader, k kind, number uint64) func(*store) {
+	switch k {
+	case kindQuery:
+		id := r.id()
+		return func(s *store) { s.answer(p, number, id) }
+	case kindNote:
+		id, forced, n := r.id(), r.bool(), r.note()
+		return func(s *store) { s.annotated(p, number, id, Annotate{Note: n, Forced: forced}) }
+	case kindForget:
+		id, stamp := r.id(), r.uint()
+		return func(s *store) { s.forgotten(p, number, id, stamp) }
+	case kindPageQuery:
+		q := r.pageQuery()
+		return func(s *store) { s.answerPage(p, number, q) }
+	case kindFeed:
+		var list []summary
+		for range r.list(maxItems) {
+			list = append(list, r.summary())
+		}
+		return func(s *store) { s.told(p, number, list) }
+	case kindFetch:
+		var ids []commit.TransactionID
+		for range r.list(maxItems) {
+			ids = append(ids, r.id())
+		}
+		return func(s *store) { s.fetched(p, number, ids) }
+	case kindStates:
+		last := r.bool()
+		var states []held
+		for range r.list(maxItems) {
+			states = append(states, r.held())
+		}
+		return func(s *store) { s.taught(p, number, last, states) }
+	case kindFeedAck:
+		return func(s *store) { s.acknowledged(p, number) }
+	}
+	r.fail()
+	return nil
+}
+
+// taught takes what was missing here.
+func (s *store) taught(p *peer, number uint64, last bool, states []held) {
+	for _, h := range states {
+		s.learn(h, p.node)
+	}
+	if last {
+		s.acknowledge(p, number)
+	}
+}

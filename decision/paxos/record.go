@@ -1,0 +1,138 @@
+package paxos
+
+import (
+	"fmt"
+
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/protocol/paxos"
+)
+
+// recordKind says what a record in the journal is. Numbers are for ever.
+type recordKind byte
+
+const (
+	recordAccepted       recordKind = iota + 1 // what the acceptor has promised and accepted
+	recordChosenAccepted                       // what was accepted last is decided
+	recordChosen                               // a value is decided
+	recordNote                                 // a note was added
+	recordForgotten                            // the transaction was forgotten
+	recordDropped                              // nothing is held of the transaction any more
+	recordState                                // all that is held, in place of all records before
+	recordMember                               // the storage of another member
+	recordAdmitted                             // this storage may vote
+	recordBegin                                // the first segment that is needed
+)
+
+// appendWrite appends the record of what a replica writes. Hard says that it must be stable before
+// anything follows from it; the others tell of what others know, too, and are stable soon after.
+func appendWrite(b []byte, id commit.TransactionID, w protocol.Write) (record []byte, hard bool) {
+	switch v := w.Record.(type) {
+	case acceptorRecord:
+		b = appendText(append(appendArray(b, 9), byte(recordAccepted)), id)
+		return appendValue(appendBallot(appendBallot(b, v.Promised), v.Accepted), v.Value), true
+	case ChosenRecord:
+		if v.Accepted {
+			return appendText(append(appendArray(b, 2), byte(recordChosenAccepted)), id), false
+		}
+		return appendValue(appendText(append(appendArray(b, 5), byte(recordChosen)), id), v.Value), false
+	case NoteRecord:
+		b = appendText(append(appendArray(b, 3), byte(recordNote)), id)
+		return appendNote(b, v.Note), v.Forced
+	case ForgottenRecord:
+		b = appendText(append(appendArray(b, 3), byte(recordForgotten)), id)
+		return appendUint(b, v.Stamp), true
+	}
+	panic(fmt.Sprintf("a %T is not a record of a replica", w.Record))
+}
+
+func appendDropped(b []byte, id commit.TransactionID) []byte {
+	return appendText(append(appendArray(b, 2), byte(recordDropped)), id)
+}
+
+// appendState appends the record of all that r holds.
+func appendState(b []byte, r *Replica) []byte {
+	b = appendHeld(append(appendArray(b, 6), byte(recordState)), r.held())
+	return appendBallot(appendBallot(b, r.Acceptor.Promised), r.Acceptor.Accepted)
+}
+
+func appendMember(b []byte, node protocol.NodeID, storage string) []byte {
+	return appendText(appendText(append(appendArray(b, 3), byte(recordMember)), node), storage)
+}
+
+func appendAdmitted(b []byte) []byte { return append(appendArray(b, 1), byte(recordAdmitted)) }
+
+func appendBegin(b []byte, first uint64) []byte {
+	return appendUint(append(appendArray(b, 2), byte(recordBegin)), first)
+}
+
+// record is one record as it is read back.
+type record struct {
+	kind   recordKind
+	id     commit.TransactionID
+	change protocol.Record // what Replica.restore takes, for a change of a replica
+	state  *Replica        // of a recordState
+	node   protocol.NodeID
+	text   string // a member's storage
+	first  uint64
+}
+
+// record takes one record off r.
+func (r *reader) record() (rec record) {
+	items := r.list(16)
+	rec.kind = recordKind(r.most(255))
+	want := 0
+	switch rec.kind {
+	case recordAccepted:
+		rec.id = r.id()
+		a := acceptorRecord{Promised: r.ballot()}
+		a.Accepted = r.ballot()
+		a.Value = r.value()
+		rec.change, want = a, 9
+	case recordChosenAccepted:
+		rec.id, rec.change, want = r.id(), ChosenRecord{Accepted: true}, 2
+	case recordChosen:
+		rec.id = r.id()
+		rec.change, want = ChosenRecord{Value: r.value()}, 5
+	case recordNote:
+		rec.id = r.id()
+		rec.change, want = NoteRecord{Note: r.note()}, 3
+	case recordForgotten:
+		rec.id = r.id()
+		rec.change, want = ForgottenRecord{Stamp: r.uint()}, 3
+	case recordDropped:
+		rec.id, want = r.id(), 2
+	case recordState:
+		rec.state, want = r.state(), 6
+		rec.id = rec.state.ID
+	case recordMember:
+		rec.node = r.node()
+		rec.text, want = r.text(maxName), 3
+	case recordAdmitted:
+		want = 1
+	case recordBegin:
+		rec.first, want = r.uint(), 2
+	default:
+		r.fail()
+	}
+	if items != want {
+		r.fail()
+	}
+	return rec
+}
+
+// state reads what appendState made, behind its kind.
+func (r *reader) state() *Replica {
+	h := r.held()
+	replica := newReplica(h.id)
+	replica.Notes, replica.Forgotten = h.notes, h.forgotten
+	promised, accepted := r.ballot(), r.ballot()
+	if h.chosen {
+		replica.Chosen, replica.Value = true, h.value
+		return replica
+	}
+	replica.Acceptor.Step(protocol.Recover{Records: protocol.Records{
+		paxos.AcceptorKey: acceptorRecord{Promised: promised, Accepted: accepted, Value: h.value},
+	}}, &protocol.Effects{})
+	return replica
+}

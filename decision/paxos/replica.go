@@ -1,0 +1,221 @@
+package paxos
+
+import (
+	"fmt"
+	"slices"
+
+	"assent/decision"
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/protocol/paxos"
+)
+
+// Short names of the protocol's messages about decisions.
+type (
+	phase1a = paxos.Phase1a[Value]
+	phase1b = paxos.Phase1b[Value]
+	phase2a = paxos.Phase2a[Value]
+	phase2b = paxos.Phase2b[Value]
+	refused = paxos.Refused[Value]
+	chosen  = paxos.Chosen[Value]
+)
+
+// Void tells a proposer that its value is older than the forgetting of the transaction.
+type Void struct {
+	Instance  paxos.Instance
+	Forgotten uint64
+}
+
+// What a Replica is told besides the protocol's messages.
+type (
+	// Learn says what is known elsewhere: the decision, notes, that the transaction was forgotten.
+	Learn struct {
+		Chosen    bool
+		Value     Value
+		Notes     []Note
+		Forgotten uint64
+	}
+	// Annotate adds a note. Forced asks for it to be stable before anything follows.
+	Annotate struct {
+		Note   Note
+		Forced bool
+	}
+)
+
+// The stable records of a Replica, besides the acceptor's.
+type (
+	// ChosenRecord says that Value is decided or, where Accepted is set, that the value is which the
+	// acceptor has accepted last.
+	ChosenRecord struct {
+		Accepted bool
+		Value    Value
+	}
+	// NoteRecord adds a note.
+	NoteRecord struct {
+		Note   Note
+		Forced bool
+	}
+	// ForgottenRecord voids all records before it.
+	ForgottenRecord struct{ Stamp uint64 }
+)
+
+// acceptorRecord is the acceptor's record.
+type acceptorRecord = paxos.AcceptorRecord[Value]
+
+// Replica is what a member holds of one transaction: its acceptor until the decision is known, then
+// the decision, and the notes. It is a machine; its acceptor is one of protocol/paxos.
+type Replica struct {
+	ID       commit.TransactionID
+	Acceptor paxos.Acceptor[Value]
+	// Chosen says that Value is decided. The acceptor is needed no more, then.
+	Chosen bool `cbor:",omitempty"`
+	Value  Value
+	// Notes are sorted, each once.
+	Notes []Note `cbor:",omitempty"`
+	// Forgotten voids proposals and notes with that stamp or an earlier one.
+	Forgotten uint64 `cbor:",omitempty"`
+}
+
+// newReplica returns a replica that knows nothing.
+func newReplica(id commit.TransactionID) *Replica {
+	r := &Replica{ID: id}
+	r.blank()
+	return r
+}
+
+// blank makes the acceptor anew.
+func (r *Replica) blank() {
+	r.Acceptor = paxos.Acceptor[Value]{Instance: paxos.Instance(r.ID), Owner: owner(r.ID)}
+	r.Chosen, r.Value, r.Notes = false, Value{}, nil
+}
+
+// forget drops everything but the promise, which may have been given for what comes after.
+func (r *Replica) forget() {
+	promised := r.Acceptor.Promised
+	r.blank()
+	r.Acceptor.Promised = promised
+}
+
+// Step takes the messages of an acceptor, and Learn and Annotate as messages.
+func (r *Replica) Step(ev protocol.Event, out *protocol.Effects) {
+	e, ok := ev.(protocol.Receive)
+	if !ok {
+		return
+	}
+	switch m := e.Message.(type) {
+	case Learn:
+		r.learn(m, out)
+	case Annotate:
+		r.annotate(m.Note, m.Forced, out)
+	case phase1a:
+		r.vote(e, out)
+	case phase2a:
+		if m.Value.Stamp <= r.Forgotten {
+			out.Send(e.From, Void{Instance: m.Instance, Forgotten: r.Forgotten})
+			return
+		}
+		r.vote(e, out)
+	}
+}
+
+// vote gives the message to the acceptor, unless the decision is known.
+func (r *Replica) vote(ev protocol.Receive, out *protocol.Effects) {
+	if r.Chosen {
+		out.Send(ev.From, chosen{Instance: r.Acceptor.Instance, Value: r.Value})
+		return
+	}
+	r.Acceptor.Step(ev, out)
+}
+
+func (r *Replica) learn(l Learn, out *protocol.Effects) {
+	if l.Forgotten > r.Forgotten {
+		r.Forgotten = l.Forgotten
+		if r.Value.Stamp <= l.Forgotten && r.Acceptor.Value.Stamp <= l.Forgotten {
+			r.forget()
+			out.Put("forgotten", ForgottenRecord{Stamp: l.Forgotten})
+		}
+	}
+	// Two values can only be decided where the first was forgotten between; the later one counts.
+	if l.Chosen && l.Value.Stamp > r.Forgotten && (!r.Chosen || l.Value.Stamp > r.Value.Stamp) {
+		record := ChosenRecord{Accepted: true}
+		if r.Acceptor.Value.Stamp == l.Value.Stamp {
+			l.Value = r.Acceptor.Value // the same, and in memory already
+		} else {
+			record = ChosenRecord{Value: l.Value}
+		}
+		notes := r.Notes
+		r.blank()
+		r.Chosen, r.Value, r.Notes = true, l.Value, notes
+		out.Put("chosen", record)
+	}
+	for _, n := range l.Notes {
+		r.annotate(n, false, out)
+	}
+}
+
+func (r *Replica) annotate(n Note, forced bool, out *protocol.Effects) {
+	if n.Stamp <= r.Forgotten {
+		return
+	}
+	i, found := slices.BinarySearchFunc(r.Notes, n, compareNotes)
+	if !found {
+		r.Notes = slices.Insert(slices.Clip(r.Notes), i, n) // whoever holds the old ones keeps them
+	}
+	if !found || forced {
+		out.Put(fmt.Sprintf("note %d %s", n.Stamp, n.Node), NoteRecord{Note: n, Forced: forced})
+	}
+}
+
+// restore takes back a record that was stable before a crash. Records come in the order in which
+// they were written.
+func (r *Replica) restore(record protocol.Record) {
+	switch v := record.(type) {
+	case acceptorRecord:
+		if !r.Chosen {
+			r.Acceptor.Step(protocol.Recover{Records: protocol.Records{paxos.AcceptorKey: v}}, &protocol.Effects{})
+		}
+	case ChosenRecord:
+		value := v.Value
+		if v.Accepted {
+			value = r.Acceptor.Value
+		}
+		notes := r.Notes
+		r.blank()
+		r.Chosen, r.Value, r.Notes = true, value, notes
+	case NoteRecord:
+		r.Notes = withNotes(r.Notes, []Note{v.Note})
+	case ForgottenRecord:
+		r.Forgotten = max(r.Forgotten, v.Stamp)
+		r.forget()
+	}
+}
+
+// held returns what r holds. It shares the notes, which are not changed in place.
+func (r *Replica) held() held {
+	h := held{id: r.ID, chosen: r.Chosen, value: r.Value, notes: r.Notes, forgotten: r.Forgotten}
+	if !r.Chosen {
+		h.value = r.Acceptor.Value
+	}
+	return h
+}
+
+// status returns the entry's status, or 0 where nothing is known to be decided.
+func (r *Replica) status() (decision.Status, error) {
+	if !r.Chosen || len(r.Notes) == 0 {
+		return r.Value.Status, nil
+	}
+	if r.Value.Status != decision.Unfinished {
+		h := r.held()
+		e, err := h.entry()
+		return e.Status(), err
+	}
+	var e decision.Entry
+	for _, n := range r.Notes {
+		note, err := decision.DecodeNote(n.Note)
+		if err != nil {
+			return 0, err
+		}
+		e.Notes = append(e.Notes, note)
+	}
+	return e.Status(), nil
+}
