@@ -15,7 +15,7 @@ var layers = [][]string{
 	{"api"},
 	{"cluster"},
 	{"."},
-	{"sim", "check"},
+	{"sim", "check", "site"},
 	{"decision"}, // a decision names branches and their evidence, so it stands on resource
 	{"engine"},   // the simulator, and a decision log of several nodes, run machines in the live executor
 	{"resource", "spec", "transport", "internal/journal"},

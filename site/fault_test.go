@@ -1,0 +1,212 @@
+package site
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/trace"
+)
+
+// trap does something when a machine is about to do something for the first time.
+type trap struct {
+	once   sync.Once
+	when   func(trace.Event) bool
+	spring func()
+}
+
+func (x *trap) Observe(e trace.Event) {
+	if x.when(e) {
+		x.once.Do(x.spring)
+	}
+}
+
+// silence cuts all that id says from now on.
+func (w *world) silence(id protocol.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, other := range w.nodes {
+		w.cut[[2]protocol.NodeID{id, other}] = true
+	}
+}
+
+func (w *world) heal() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.cut)
+	w.loss = 0
+}
+
+// lastWord is when the coordinator n1 is about to tell what it knows from the votes: the decision, or in
+// three phases that all have voted yes.
+func lastWord(e trace.Event) bool {
+	if e.Kind != trace.Send || nodeOf(e.Node) != "n1" || nodeOf(e.Peer) == "n1" {
+		return false
+	}
+	switch e.Value.(type) {
+	case commit.Finish, commit.PreCommit:
+		return true
+	}
+	return false
+}
+
+// doubt runs a transaction of all sites whose coordinator n1 is never heard of again once all have voted.
+func doubt(t *testing.T, p Protocol) (*world, Transaction) {
+	t.Helper()
+	w := newWorld(t, 3, 1)
+	silenced := make(chan struct{})
+	w.observer = &trap{when: lastWord, spring: func() { w.silence("n1"); close(silenced) }}
+	w.all()
+	tx := w.begin("n1", p)
+	if err := w.put(tx, "key", w.nodes...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_, _ = w.host("n1").Commit(ctx, tx, w.nodes, true)
+	}()
+	<-silenced
+	cancel()
+	<-over
+	w.crash("n1")
+	return w, tx
+}
+
+// TestCoordinatorGoneForGood: what is told of the protocols is what happens. In two-phase commit the
+// others stay in doubt until the coordinator is back; in the others they finish without it.
+func TestCoordinatorGoneForGood(t *testing.T) {
+	for _, p := range []Protocol{ThreePhase, QuorumThreePhase, PaxosCommit} {
+		w, tx := doubt(t, p)
+		w.settled("n2", "n3")
+		if two, three := w.holds("n2", "key", tx), w.holds("n3", "key", tx); two != three {
+			t.Errorf("%s: n2 has committed: %v; n3: %v", p, two, three)
+		}
+		w.heal()
+		w.up("n1")
+		w.settled("n1")
+		if one, two := w.holds("n1", "key", tx), w.holds("n2", "key", tx); one != two {
+			t.Errorf("%s: n1, when it is back, has committed: %v; n2: %v", p, one, two)
+		}
+	}
+	w, tx := doubt(t, TwoPhase)
+	time.Sleep(300 * time.Millisecond) // many times the pauses after which they ask one another
+	if !w.inDoubt("n2") || !w.inDoubt("n3") {
+		t.Error("2pc: somebody decided without the coordinator")
+	}
+	if all := w.host("n2").List(); len(all) != 1 || !all[0].InDoubt || all[0].Decision != commit.Undecided || all[0].Role != "participant" {
+		t.Errorf("2pc: n2 says %+v", all)
+	}
+	w.heal()
+	w.up("n1")
+	w.settled(w.nodes...)
+	if all := w.host("n2").List(); len(all) != 1 || all[0].InDoubt || all[0].Decision != commit.Commit || !all[0].Done {
+		t.Errorf("2pc: in the end n2 says %+v", all)
+	}
+	for _, id := range w.nodes {
+		if !w.holds(id, "key", tx) {
+			t.Errorf("2pc: the decision was commit, and %s has not committed", id)
+		}
+	}
+}
+
+// TestMinorityWaits: a site that is cut off from a majority stays in doubt, and the others go on; in the
+// protocols that are safe in any network.
+func TestMinorityWaits(t *testing.T) {
+	for _, p := range []Protocol{QuorumThreePhase, PaxosCommit} {
+		w, tx := doubt(t, p)
+		w.settled("n2", "n3")
+		w.up("n1") // it is back, and cut off: nobody hears it
+		if !w.inDoubt("n1") && w.holds("n1", "key", tx) != w.holds("n2", "key", tx) {
+			t.Errorf("%s: the site that is cut off has decided differently", p)
+		}
+		w.heal()
+		w.settled(w.nodes...)
+		if w.holds("n1", "key", tx) != w.holds("n2", "key", tx) {
+			t.Errorf("%s: n1 and n2 differ", p)
+		}
+	}
+}
+
+// TestStorm: sites crash and messages are lost at random. All or nothing holds for every transaction,
+// and when the storm is over nothing stays in doubt. Three-phase commit is not among those that promise
+// that in such weather.
+func TestStorm(t *testing.T) {
+	seeds := 3
+	if os.Getenv("ASSENT_SOAK") != "" {
+		seeds = 300
+	}
+	for _, p := range []Protocol{TwoPhase, QuorumThreePhase, PaxosCommit} {
+		for seed := range seeds {
+			t.Run(fmt.Sprintf("%s/%d", p, seed), func(t *testing.T) {
+				t.Parallel() // it waits more than it works
+				storm(t, p, uint64(seed))
+			})
+		}
+	}
+}
+
+func storm(t *testing.T, p Protocol, seed uint64) {
+	w := newWorld(t, 3, seed)
+	w.all()
+	w.mu.Lock()
+	w.loss = 0.05
+	w.mu.Unlock()
+	r := rand.New(rand.NewPCG(seed, 2))
+	type attempt struct {
+		tx  Transaction
+		key string
+		res Result
+		err error
+	}
+	var all []*attempt
+	for round := range 6 {
+		var group sync.WaitGroup
+		for i, from := range w.nodes {
+			a := &attempt{tx: w.begin(from, p), key: fmt.Sprintf("%d/%d", round, i)}
+			if w.put(a.tx, a.key, w.nodes...) != nil { // it was condemned by a crash
+				continue
+			}
+			all = append(all, a)
+			h := w.host(from)
+			group.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+				defer cancel()
+				a.res, a.err = h.Commit(ctx, a.tx, w.nodes, false)
+			})
+		}
+		time.Sleep(time.Duration(r.IntN(12_000)) * time.Microsecond) // a crash at some moment of the commits
+		victim := w.nodes[r.IntN(len(w.nodes))]
+		w.crash(victim)
+		group.Wait()
+		w.up(victim)
+	}
+	w.heal()
+	w.settled(w.nodes...)
+	committed := 0
+	for _, a := range all {
+		at := 0
+		for _, id := range w.nodes {
+			if w.holds(id, a.key, a.tx) {
+				at++
+			}
+		}
+		if at != 0 && at != len(w.nodes) {
+			t.Errorf("%s is committed at %d of %d sites", a.tx.ID, at, len(w.nodes))
+		}
+		if a.res.Decision == commit.Commit && at == 0 || a.res.Decision == commit.Abort && at > 0 {
+			t.Errorf("%s: told %v, and it is committed at %d sites", a.tx.ID, a.res.Decision, at)
+		}
+		if at > 0 {
+			committed++
+		}
+	}
+	t.Logf("%d of %d committed", committed, len(all))
+}

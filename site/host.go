@@ -1,0 +1,441 @@
+package site
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/protocol/quorum"
+	"assent/resource"
+)
+
+// Host is an open site. All methods are safe for concurrent use.
+type Host struct {
+	cfg     Config
+	codec   *protocol.Codec
+	store   *store
+	run     string
+	counter atomic.Uint64
+
+	mu       sync.Mutex
+	works    map[commit.TransactionID]*work
+	machines map[machineKey]*machine
+	closed   bool
+	workers  sync.WaitGroup
+
+	life context.Context
+	end  context.CancelFunc
+}
+
+// Open opens the site and takes up whatever it had promised. What is found prepared in its name and was
+// never promised is rolled back: no vote of it had left.
+func Open(ctx context.Context, cfg Config) (h *Host, err error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	codec, err := newCodec()
+	if err != nil {
+		return nil, fmt.Errorf("site: %w", err)
+	}
+	run, err := ulid.New(ulid.Now(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("site: make an id: %w", err)
+	}
+	h = &Host{cfg: cfg, codec: codec, run: run.String(), works: map[commit.TransactionID]*work{}, machines: map[machineKey]*machine{}}
+	h.life, h.end = context.WithCancel(context.Background())
+	if h.store, err = openStore(cfg, codec); err != nil {
+		return nil, err
+	}
+	found, err := h.store.all(ctx)
+	if err != nil {
+		return nil, errors.Join(err, h.store.close())
+	}
+	h.mu.Lock()
+	var anew []*machine
+	promised := map[commit.TransactionID]bool{}
+	for _, k := range found {
+		mine := k.key.address == cfg.Self && isPromise(k.records[commit.BranchKey])
+		promised[k.key.id] = promised[k.key.id] || mine
+		m := h.makeAnew(k.key, k.transaction)
+		m.recover, m.promised = k.records, mine
+		anew = append(anew, m)
+	}
+	h.mu.Unlock()
+	cfg.Network.Receive(h.receive)
+	for _, m := range anew {
+		m.begin()
+	}
+	h.workers.Go(h.sweepForEver)
+	for name := range cfg.Resources {
+		h.workers.Go(func() { h.rollBackUnpromised(name, promised) })
+	}
+	return h, nil
+}
+
+// rollBackUnpromised rolls back what an earlier run left prepared in the resource name and had not
+// promised: no vote of it had left. It tries until the resource answers.
+func (h *Host) rollBackUnpromised(name string, promised map[commit.TransactionID]bool) {
+	for pause := h.cfg.Retry; ; pause = min(2*pause, h.cfg.RetryMost) {
+		err := h.rollBackOnce(name, promised)
+		if err == nil || h.life.Err() != nil {
+			return
+		}
+		h.cfg.Logger.Warn("what is prepared cannot be listed and cleared yet; trying again", "resource", name, "error", err)
+		select {
+		case <-time.After(pause):
+		case <-h.life.Done():
+			return
+		}
+	}
+}
+
+func (h *Host) rollBackOnce(name string, promised map[commit.TransactionID]bool) error {
+	ctx, cancel := h.withTimeout()
+	defer cancel()
+	r := h.cfg.Resources[name]
+	prepared, err := r.Recover(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range prepared {
+		id := commit.TransactionID(p.ID.Transaction)
+		if p.Foreign != "" || p.ID.Owner != h.cfg.Owner || p.ID.Branch != name || promised[id] || h.begunHere(id, name) {
+			continue
+		}
+		if _, err := r.Rollback(ctx, p); err != nil {
+			return fmt.Errorf("roll back %q: %w", id, err)
+		}
+		h.cfg.Logger.Info("a branch that was never promised is rolled back", "transaction", id, "resource", name)
+	}
+	return nil
+}
+
+// begunHere reports whether the transaction's branch in the resource began in this run.
+func (h *Host) begunHere(id commit.TransactionID, name string) bool {
+	h.mu.Lock()
+	w := h.works[id]
+	h.mu.Unlock()
+	return w != nil && w.has(name)
+}
+
+// Close stops the site. What is in doubt stays so until it is opened again; what was never promised is
+// rolled back. The resources stay open.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	var works []*work
+	for _, m := range h.machines {
+		m.loop.Stop()
+	}
+	for _, w := range h.works {
+		if !w.asked {
+			works = append(works, w)
+		}
+	}
+	h.mu.Unlock()
+	for _, w := range works {
+		w.timer()
+		w.rollback(nil)
+	}
+	h.end()
+	h.workers.Wait()
+	return h.store.close()
+}
+
+// Begin names a new transaction that this site coordinates.
+func (h *Host) Begin(p Protocol) (Transaction, error) {
+	if err := p.Check(); err != nil {
+		return Transaction{}, fmt.Errorf("site: %w", err)
+	}
+	id := h.run + "-" + strconv.FormatUint(h.counter.Add(1), 36)
+	return Transaction{ID: commit.TransactionID(id), Protocol: p, Coordinator: h.cfg.Self}, nil
+}
+
+// Join begins the transaction's branch in the resource name at this site, or returns the one that it
+// has. It is open for work until the site is asked for its vote, or for Config.Timeout.
+func (h *Host) Join(ctx context.Context, t Transaction, name string) (resource.Branch, error) {
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	r, ok := h.cfg.Resources[name]
+	if !ok {
+		return nil, fmt.Errorf("site: no resource of node %q is named %q", h.cfg.Self, name)
+	}
+	w, err := h.workOf(t)
+	if err != nil {
+		return nil, err
+	}
+	return w.join(ctx, name, r)
+}
+
+// workOf returns the transaction's work, which begins with the first call.
+func (h *Host) workOf(t Transaction) (*work, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, ErrClosed
+	}
+	if w := h.works[t.ID]; w != nil {
+		if w.asked {
+			return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
+		}
+		return w, nil
+	}
+	if h.machines[machineKey{t.ID, h.cfg.Self}] != nil {
+		return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
+	}
+	if len(h.works)+len(h.machines) >= h.cfg.MaxTransactions {
+		return nil, fmt.Errorf("site: %d transactions are remembered; no more are allowed at a time", h.cfg.MaxTransactions)
+	}
+	w := &work{h: h, t: t, branches: map[string]*part{}}
+	w.timer = h.cfg.Clock.AfterFunc(h.cfg.Timeout, func() {
+		h.input(t, h.cfg.Self, commit.Abandon{Reason: fmt.Sprintf("not asked for a vote within %v", h.cfg.Timeout)})
+	})
+	h.works[t.ID] = w
+	return w, nil
+}
+
+// Commit has the transaction, which began here, committed at the sites, and waits until it is decided
+// and, if wait says so, until every site has done as decided. It returns ErrInDoubt if ctx ends first.
+func (h *Host) Commit(ctx context.Context, t Transaction, sites []protocol.NodeID, wait bool) (Result, error) {
+	if err := t.check(); err != nil {
+		return Result{}, err
+	}
+	if t.Coordinator != h.cfg.Self {
+		return Result{}, fmt.Errorf("site: %q began at node %q; only that may ask for it to be committed", t.ID, t.Coordinator)
+	}
+	if len(sites) == 0 || len(sites) > 8 {
+		return Result{}, fmt.Errorf("site: %d sites take part; 1 to 8 are allowed", len(sites))
+	}
+	m, err := h.head(t, sites)
+	if err != nil {
+		return Result{}, err
+	}
+	m.begin()
+	return m.await(ctx, wait)
+}
+
+// Abort gives the transaction up, at the site that coordinates it and at all that are reached. A site
+// that is not reached gives it up when Config.Timeout is over.
+func (h *Host) Abort(ctx context.Context, t Transaction, sites []protocol.NodeID, reason string) (Result, error) {
+	if err := t.check(); err != nil {
+		return Result{}, err
+	}
+	if t.Coordinator != h.cfg.Self {
+		return Result{}, fmt.Errorf("site: %q began at node %q; only that may ask for it to be aborted", t.ID, t.Coordinator)
+	}
+	m, err := h.head(t, sites)
+	if err != nil {
+		return Result{}, err
+	}
+	m.loop.Deliver(protocol.Input{Value: commit.Cancel{Reason: reason}})
+	m.begin()
+	return m.await(ctx, false)
+}
+
+// Status is where a machine of a transaction stands at this site.
+type Status struct {
+	Transaction
+	// Role is participant, coordinator or, in Paxos Commit, both and acceptor as one.
+	Role string `json:"role"`
+	// InDoubt says that this site has voted yes and does not know the decision.
+	InDoubt  bool            `json:"inDoubt"`
+	Decision commit.Decision `json:"decision"`
+	// Done says that nothing is left to do here but to answer those who ask.
+	Done bool `json:"done"`
+}
+
+// List returns where each machine of this site stands, in the order of the transactions' ids.
+func (h *Host) List() []Status {
+	h.mu.Lock()
+	machines := slices.Collect(maps.Values(h.machines))
+	h.mu.Unlock()
+	all := make([]Status, 0, len(machines))
+	for _, m := range machines {
+		all = append(all, m.status())
+	}
+	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Role, b.Role)) })
+	return all
+}
+
+// head makes the coordinator of t.
+func (h *Host) head(t Transaction, sites []protocol.NodeID) (*machine, error) {
+	o := h.cfg.options()
+	k := machineKey{t.ID, t.headOf()}
+	var coordinator protocol.Machine
+	switch t.Protocol {
+	case TwoPhase:
+		coordinator = &commit.CoordinatorNode{Coordinator: *commit.NewCoordinator(t.ID, sites, o)}
+	case ThreePhase:
+		coordinator = commit.NewThreePhaseCoordinator(t.ID, sites, o)
+	case QuorumThreePhase:
+		c, err := commit.NewQuorumCoordinator(t.ID, sites, commit.Majority(len(sites)), o)
+		if err != nil {
+			return nil, fmt.Errorf("site: %w", err)
+		}
+		coordinator = c
+	case PaxosCommit:
+		coordinator = h.paxosSite(t, &commit.Electorate{Participants: sites, Acceptors: quorum.Majority(h.cfg.Acceptors...), Leaders: h.leaders()})
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, ErrClosed
+	}
+	if h.machines[k] != nil {
+		return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
+	}
+	m := h.install(k, t, coordinator)
+	if t.Protocol == PaxosCommit {
+		m.take(h.works[t.ID])
+	}
+	return m, nil
+}
+
+// leaders are this node and all acceptors.
+func (h *Host) leaders() []protocol.NodeID {
+	leaders := []protocol.NodeID{h.cfg.Self}
+	for _, n := range h.cfg.Acceptors {
+		if n != h.cfg.Self {
+			leaders = append(leaders, n)
+		}
+	}
+	return leaders
+}
+
+// deliver gives a message to the machine that it is for, which is made where there is none.
+func (h *Host) deliver(t Transaction, from, to protocol.NodeID, message protocol.Message) {
+	if m := h.find(t, to); m != nil {
+		m.begin()
+		m.loop.Deliver(protocol.Receive{From: from, Message: message})
+	}
+}
+
+// input gives a value from this site to one of its machines.
+func (h *Host) input(t Transaction, to protocol.NodeID, v protocol.Value) {
+	if m := h.find(t, to); m != nil {
+		m.begin()
+		m.loop.Deliver(protocol.Input{Value: v})
+	}
+}
+
+// find returns a machine, which is made where there is none: with the work that was done here or, where
+// there is none, as after a crash with nothing on record. It returns nil where no more are allowed.
+func (h *Host) find(t Transaction, address protocol.NodeID) *machine {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k := machineKey{t.ID, address}
+	if m := h.machines[k]; m != nil || h.closed {
+		return m
+	}
+	w := h.works[t.ID]
+	if address == h.cfg.Self && w != nil {
+		m := h.install(k, w.t, h.participant(w.t))
+		m.take(w)
+		return m
+	}
+	if len(h.works)+len(h.machines) >= h.cfg.MaxTransactions {
+		h.cfg.Logger.Warn("a message is dropped: too many transactions are remembered", "transaction", t.ID, "limit", h.cfg.MaxTransactions)
+		return nil
+	}
+	m := h.makeAnew(k, t)
+	m.recover = protocol.Records{}
+	return m
+}
+
+// makeAnew makes a machine as after a crash. The caller holds h.mu.
+func (h *Host) makeAnew(k machineKey, t Transaction) *machine {
+	if k.address == h.cfg.Self {
+		return h.install(k, t, h.participant(t))
+	}
+	if t.Protocol == TwoPhase {
+		return h.install(k, t, &commit.CoordinatorNode{Coordinator: *commit.NewCoordinator(t.ID, nil, h.cfg.options())})
+	}
+	return h.install(k, t, commit.NewThreePhaseCoordinator(t.ID, nil, h.cfg.options()))
+}
+
+// participant makes the machine that votes for this site.
+func (h *Host) participant(t Transaction) protocol.Machine {
+	o, outside := h.cfg.options(), commit.Branch{Outside: true}
+	switch t.Protocol {
+	case ThreePhase:
+		return &commit.ThreePhaseNode{Participant: *commit.NewThreePhaseParticipant(t.ID, h.cfg.Self, t.headOf(), o), Branch: outside}
+	case QuorumThreePhase:
+		return &commit.QuorumNode{Participant: *commit.NewQuorumParticipant(t.ID, h.cfg.Self, t.headOf(), o), Branch: outside}
+	case PaxosCommit:
+		return h.paxosSite(t, nil)
+	default:
+		return &commit.ParticipantNode{Participant: *commit.NewParticipant(t.ID, t.headOf(), o), Branch: outside}
+	}
+}
+
+// paxosSite makes the machine of this site in Paxos Commit. Whoever coordinates gives the electorate.
+func (h *Host) paxosSite(t Transaction, e *commit.Electorate) *commit.PaxosSite {
+	o := h.cfg.options()
+	return &commit.PaxosSite{
+		Self: h.cfg.Self, Leader: commit.NewPaxosLeader(t.ID, h.cfg.Self, e, o), Acceptor: &commit.VoteAcceptor{ID: t.ID},
+		Participant: &commit.PaxosParticipant{Participant: *commit.NewParticipant(t.ID, t.headOf(), o),
+			Branch: commit.Branch{Outside: true}, Self: h.cfg.Self},
+	}
+}
+
+// spawn runs f in a goroutine that Close waits for, unless the host is closed.
+func (h *Host) spawn(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.workers.Go(f)
+	}
+}
+
+// sweepForEver forgets, from time to time, what has been finished for long.
+func (h *Host) sweepForEver() {
+	every := time.NewTicker(min(h.cfg.KeepFor, time.Minute))
+	defer every.Stop()
+	for {
+		select {
+		case now := <-every.C:
+			h.sweep(now.Add(-h.cfg.KeepFor))
+		case <-h.life.Done():
+			return
+		}
+	}
+}
+
+// sweep forgets what was finished before the time.
+func (h *Host) sweep(before time.Time) {
+	h.mu.Lock()
+	var old []*machine
+	for k, m := range h.machines {
+		if m.doneBefore(before) {
+			m.loop.Stop()
+			delete(h.machines, k)
+			delete(h.works, k.id)
+			old = append(old, m)
+		}
+	}
+	h.mu.Unlock()
+	for _, m := range old {
+		if err := h.store.forget(m.key); err != nil {
+			h.cfg.Logger.Warn("what is finished cannot be forgotten", "transaction", m.key.id, "error", err)
+			return
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package site
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"assent/engine"
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/trace"
+)
+
+// machine is one machine of a transaction at this site, and its hands.
+type machine struct {
+	h       *Host
+	key     machineKey
+	t       Transaction
+	machine stander
+	loop    *engine.Loop
+	work    *work            // what its branch is; nil for a coordinator that is a machine of its own
+	recover protocol.Records // what it is made anew with; nil where it is new
+	once    sync.Once
+
+	decided, finished chan struct{} // closed, of a coordinator
+
+	mu       sync.Mutex
+	result   Result
+	standing commit.Standing // after the last step
+	promised bool            // its branch has voted yes
+	done     time.Time       // when it was found to be done
+	failure  error
+}
+
+// stander is a machine that can say where it stands.
+type stander interface {
+	protocol.Machine
+	Standing() commit.Standing
+}
+
+// install adds a machine. The caller holds h.mu.
+func (h *Host) install(k machineKey, t Transaction, of protocol.Machine) *machine {
+	m := &machine{h: h, key: k, t: t, machine: of.(stander), decided: make(chan struct{}), finished: make(chan struct{})}
+	if k.address == h.cfg.Self {
+		m.work = &work{h: h, t: t, asked: true, branches: map[string]*part{}}
+	}
+	m.loop = engine.New(engine.Config{Scope: string(t.ID), Node: k.address, Machine: of, Hands: m, Clock: h.cfg.Clock, Observer: m})
+	h.machines[k] = m
+	return m
+}
+
+// take makes w, which was done here, what the machine votes on. The caller holds h.mu.
+func (m *machine) take(w *work) {
+	if w != nil {
+		w.asked = true
+		w.timer()
+		m.work = w
+	}
+}
+
+// begin gives the machine its first event, once, before any other.
+func (m *machine) begin() {
+	m.once.Do(func() {
+		if m.recover != nil {
+			m.loop.Deliver(protocol.Recover{Records: m.recover})
+			return
+		}
+		m.loop.Deliver(protocol.Start{})
+	})
+}
+
+// Force implements engine.Hands.
+func (m *machine) Force(writes []protocol.Write) error {
+	err := m.h.store.force(m.key, m.t, writes)
+	if err == nil {
+		m.note(writes)
+	}
+	if err != nil {
+		m.mu.Lock()
+		m.failure = err
+		m.mu.Unlock()
+		m.h.cfg.Logger.Error("a site cannot record what it promises; the transaction stands still here", "transaction", m.t.ID, "error", err)
+	}
+	return err
+}
+
+// note notes a promise that is stable now.
+func (m *machine) note(writes []protocol.Write) {
+	for _, w := range writes {
+		if w.Key == commit.BranchKey && isPromise(w.Record) && m.key.address == m.h.cfg.Self {
+			m.mu.Lock()
+			m.promised = true
+			m.mu.Unlock()
+		}
+	}
+}
+
+// isPromise reports whether a participant's record is a yes vote of which the decision may not be known.
+func isPromise(r protocol.Record) bool {
+	switch r.(type) {
+	case commit.PreparedRecord, commit.SiteRecord:
+		return true
+	}
+	return false
+}
+
+// Send implements engine.Hands.
+func (m *machine) Send(to protocol.NodeID, message protocol.Message) {
+	m.h.send(m.t, m.key.address, to, message)
+}
+
+// Emit implements engine.Hands.
+func (m *machine) Emit(value protocol.Value) {
+	switch v := value.(type) {
+	case commit.PrepareBranch, commit.CommitBranch, commit.RollbackBranch:
+		m.do(v)
+	case commit.Concluded:
+		m.conclude(v)
+	case commit.Contradicted:
+		m.mu.Lock()
+		m.result.Heuristic = append(m.result.Heuristic, v)
+		m.mu.Unlock()
+		m.h.cfg.Logger.Error("a site's outcome contradicts the decision", "transaction", m.t.ID, "site", v.Node, "decision", v.Decision, "outcome", v.Outcome)
+	case commit.Completed:
+		m.mu.Lock()
+		m.result.Finished = true
+		m.mu.Unlock()
+		closeOnce(m.finished)
+	}
+}
+
+// conclude notes the decision.
+func (m *machine) conclude(v commit.Concluded) {
+	m.mu.Lock()
+	m.result.Decision, m.result.Cause, m.result.By, m.result.Reason = v.Decision, v.Cause, v.By, v.Reason
+	m.mu.Unlock()
+	closeOnce(m.decided)
+}
+
+// closeOnce closes c unless it is closed. Only one goroutine at a time steps a machine.
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// do has the branch do what the machine wants, and gives the machine its answer.
+func (m *machine) do(request protocol.Value) {
+	records := m.recover
+	m.h.spawn(func() {
+		var answer protocol.Value
+		switch request.(type) {
+		case commit.PrepareBranch:
+			answer = m.work.prepare()
+		case commit.CommitBranch:
+			answer = m.work.commit(records)
+		default:
+			answer = m.work.rollback(records)
+		}
+		m.loop.Deliver(protocol.Input{Value: answer})
+	})
+}
+
+// Observe implements trace.Observer: it notes where the machine stands after each step, and passes on
+// what it is told.
+func (m *machine) Observe(e trace.Event) {
+	if e.Kind == trace.Stepped {
+		s := m.machine.Standing()
+		m.mu.Lock()
+		if s.Done && m.done.IsZero() {
+			m.done = time.Now()
+		}
+		m.standing = s
+		m.mu.Unlock()
+	}
+	if o := m.h.cfg.Observer; o != nil {
+		o.Observe(e)
+	}
+}
+
+// status says where the machine stands.
+func (m *machine) status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := Status{Transaction: m.t, Role: "participant", Decision: m.standing.Decision, Done: m.standing.Done, InDoubt: m.promised && m.standing.Decision == commit.Undecided}
+	switch {
+	case m.t.Protocol == PaxosCommit:
+		s.Role = "participant and acceptor"
+	case m.key.address != m.h.cfg.Self:
+		s.Role = "coordinator"
+	}
+	return s
+}
+
+// doneBefore reports whether nothing has been left to do since before the time.
+func (m *machine) doneBefore(t time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.done.IsZero() && m.done.Before(t) && m.standing.Done
+}
+
+// await waits for the result.
+func (m *machine) await(ctx context.Context, wait bool) (Result, error) {
+	until := m.decided
+	if wait {
+		until = m.finished
+	}
+	var err error
+	select {
+	case <-until:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-m.h.life.Done():
+		err = ErrClosed
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.result
+	if r.Decision != commit.Undecided {
+		return r, nil
+	}
+	if m.failure != nil {
+		err = m.failure
+	}
+	return r, fmt.Errorf("site: %q: %w: %w", m.t.ID, ErrInDoubt, err)
+}

@@ -1,0 +1,268 @@
+// Package site runs transactions among sites: nodes that host resources. Each site has a participant
+// of its own, with stable records of its own, and the machines of package commit speak to one another
+// over a network. A transaction says by which protocol it is decided: two-phase commit, three-phase
+// commit, three-phase commit by quorums, or Paxos Commit.
+//
+// The package promises what the protocol that was asked for promises, and no more: Protocol.Warning says
+// what that is not. The machines are those that the simulator and the checker run; this package is
+// their hands. It promises that no vote and no decision leaves a site before it is stable there, and
+// that whatever was promised is taken up again when the site is opened again. It does not find sites,
+// authenticate them or carry their messages: a Network does.
+package site
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"assent/engine"
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/resource"
+	"assent/trace"
+)
+
+// Protocol names the way in which a transaction among sites is decided.
+type Protocol string
+
+// The protocols.
+const (
+	// TwoPhase is two-phase commit with presumed abort and cooperative termination. It blocks while the
+	// coordinating site is down and nobody else knows the decision.
+	TwoPhase Protocol = "2pc"
+	// ThreePhase is three-phase commit. It does not block when sites crash, and is not safe when the
+	// network is cut or slow.
+	ThreePhase Protocol = "3pc"
+	// QuorumThreePhase is three-phase commit by quorums. It is safe however the network behaves, and
+	// ends where a majority of the transaction's sites is connected.
+	QuorumThreePhase Protocol = "q3pc"
+	// PaxosCommit is Paxos Commit. It is safe however the network behaves, and ends while a majority of
+	// the acceptors is up.
+	PaxosCommit Protocol = "paxos"
+)
+
+// Protocols are all of them.
+func Protocols() []Protocol {
+	return []Protocol{TwoPhase, ThreePhase, QuorumThreePhase, PaxosCommit}
+}
+
+// Warning returns what whoever asks for the protocol should know before, or nothing.
+func (p Protocol) Warning() string {
+	switch p {
+	case TwoPhase:
+		return "two-phase commit blocks: while the coordinating site is down, sites that voted yes stay in doubt and keep their locks"
+	case ThreePhase:
+		return "three-phase commit is not safe when the network is cut or slow: some sites may commit and others abort"
+	}
+	return ""
+}
+
+// Check returns an error unless p is one of Protocols.
+func (p Protocol) Check() error {
+	if !slices.Contains(Protocols(), p) {
+		return fmt.Errorf("protocol %q is not known; choose 2pc, 3pc, q3pc or paxos", string(p))
+	}
+	return nil
+}
+
+// Network carries payloads between nodes. It may lose, delay, repeat and reorder them.
+type Network interface {
+	// Send hands payload, which is not changed afterwards, to the node to. It never waits.
+	Send(to protocol.NodeID, payload []byte)
+	// Receive sets what is called with each payload that arrives, by one goroutine at a time for one
+	// sender. It is called once, before anything is sent.
+	Receive(func(from protocol.NodeID, payload []byte))
+}
+
+// Config says what a Host is. Self, Network, Dir, Owner and Nodes are required.
+type Config struct {
+	// Self is this node's name: letters, digits, dots, hyphens and underscores.
+	Self protocol.NodeID
+	// Nodes are all nodes of the cluster, this one too, at most 16.
+	Nodes []protocol.NodeID
+	// Acceptors are the nodes that Paxos Commit takes as acceptors. All nodes must be given the same
+	// ones. Defaults to the first 5 of Nodes, in the order of their names.
+	Acceptors []protocol.NodeID
+	Network   Network
+	// Dir is the directory of the stable records. One Host at a time has it open.
+	Dir string
+	// FS is the file system that holds Dir. Defaults to the operating system's.
+	FS vfs.FS
+	// Owner is part of the names of this site's branches. No other site and no manager has it: what is
+	// found prepared under it and was never promised is rolled back. At most resource.MaxOwner bytes.
+	Owner string
+	// Resources are what transactions may change here, by name.
+	Resources map[string]resource.Resource
+
+	// Timeout is how long a site waits to be asked for its vote; then it aborts. Defaults to 60 s.
+	Timeout time.Duration
+	// VoteTimeout is how long a coordinator waits for votes. A participant takes a coordinator that is
+	// silent for twice as long to be down. Defaults to 2 s.
+	VoteTimeout time.Duration
+	// Retry and RetryMost are the first and the greatest pause before something is tried again. Default
+	// to 100 ms and 2 s.
+	Retry, RetryMost time.Duration
+	// BranchTimeout bounds one call into a resource. Defaults to 10 s.
+	BranchTimeout time.Duration
+	// KeepFor is how long what is finished is remembered, to answer those who ask late. It must be longer
+	// than a message can be under way. Defaults to 10 minutes.
+	KeepFor time.Duration
+	// MaxTransactions is how many transactions, finished ones included, a site takes part in at a time.
+	// Defaults to 100,000.
+	MaxTransactions int
+
+	// Logger gets what an operator should know. Defaults to slog.Default().
+	Logger *slog.Logger
+	// Clock runs the machines' timers. Defaults to engine.SystemClock.
+	Clock engine.Clock
+	// Observer is told of every step of every machine. Defaults to none.
+	Observer trace.Observer
+}
+
+const (
+	mostNodes     = 16
+	mostAcceptors = 5
+)
+
+func (c *Config) setDefaults() {
+	for _, d := range [...]struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&c.Timeout, 60 * time.Second}, {&c.VoteTimeout, 2 * time.Second}, {&c.Retry, 100 * time.Millisecond},
+		{&c.RetryMost, 2 * time.Second}, {&c.BranchTimeout, 10 * time.Second}, {&c.KeepFor, 10 * time.Minute},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if c.MaxTransactions == 0 {
+		c.MaxTransactions = 100_000
+	}
+	if len(c.Acceptors) == 0 {
+		c.Acceptors = slices.Sorted(slices.Values(c.Nodes))
+		c.Acceptors = c.Acceptors[:min(len(c.Acceptors), mostAcceptors)]
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Clock == nil {
+		c.Clock = engine.SystemClock{}
+	}
+}
+
+func (c *Config) validate() error {
+	if len(c.Nodes) == 0 || len(c.Nodes) > mostNodes {
+		return fmt.Errorf("site: %d nodes; 1 to %d are allowed", len(c.Nodes), mostNodes)
+	}
+	for i, n := range c.Nodes {
+		if err := checkNode(n); err != nil {
+			return err
+		}
+		if slices.Contains(c.Nodes[:i], n) {
+			return fmt.Errorf("site: node %q is listed twice", n)
+		}
+	}
+	if !slices.Contains(c.Nodes, c.Self) {
+		return fmt.Errorf("site: this node, %q, is not among the nodes", c.Self)
+	}
+	for _, a := range c.Acceptors {
+		if !slices.Contains(c.Nodes, a) {
+			return fmt.Errorf("site: the acceptor %q is not among the nodes", a)
+		}
+	}
+	if c.Network == nil || c.Dir == "" {
+		return errors.New("site: a network and a directory are required")
+	}
+	if c.Owner == "" || len(c.Owner) > resource.MaxOwner {
+		return fmt.Errorf("site: the owner %q has %d bytes; 1 to %d are allowed", c.Owner, len(c.Owner), resource.MaxOwner)
+	}
+	for name, r := range c.Resources {
+		if err := resource.CheckName(name); err != nil {
+			return fmt.Errorf("site: %w", err)
+		}
+		if r == nil {
+			return fmt.Errorf("site: resource %q is nil", name)
+		}
+	}
+	for name, d := range map[string]time.Duration{"Timeout": c.Timeout, "VoteTimeout": c.VoteTimeout, "Retry": c.Retry,
+		"RetryMost": c.RetryMost, "BranchTimeout": c.BranchTimeout, "KeepFor": c.KeepFor} {
+		if d < 0 || d > 30*24*time.Hour {
+			return fmt.Errorf("site: %s is %v; it must be from 0 to 30 days", name, d)
+		}
+	}
+	return nil
+}
+
+func checkNode(n protocol.NodeID) error {
+	fits := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r)
+	}
+	if n == "" || len(n) > 64 || strings.IndexFunc(string(n), func(r rune) bool { return !fits(r) }) >= 0 {
+		return fmt.Errorf("site: node name %q; use 1 to 64 letters, digits, dots, hyphens and underscores", n)
+	}
+	return nil
+}
+
+// options are the machines'.
+func (c *Config) options() commit.Options {
+	return commit.Options{Vote: c.VoteTimeout, Retry: c.Retry, RetryMost: c.RetryMost, Cooperative: true, NoOnePhase: true}
+}
+
+// Transaction names a transaction among sites to those who take part in it.
+type Transaction struct {
+	ID commit.TransactionID `json:"id"`
+	// Protocol is how it is decided.
+	Protocol Protocol `json:"protocol"`
+	// Coordinator is the node at which it began.
+	Coordinator protocol.NodeID `json:"coordinator"`
+}
+
+func (t Transaction) check() error {
+	if t.ID == "" || len(t.ID) > maxID || strings.ContainsRune(string(t.ID), 0) {
+		return fmt.Errorf("site: the transaction's id has %d bytes; 1 to %d are allowed, none of them zero", len(t.ID), maxID)
+	}
+	if err := t.Protocol.Check(); err != nil {
+		return fmt.Errorf("site: %w", err)
+	}
+	return checkNode(t.Coordinator)
+}
+
+const maxID = 128
+
+// Result is how a transaction ended.
+type Result struct {
+	Decision commit.Decision `json:"decision"`
+	// Cause says why, By who is the reason, for an abort.
+	Cause  commit.Cause    `json:"cause"`
+	By     protocol.NodeID `json:"by,omitempty"`
+	Reason string          `json:"reason,omitempty"`
+	// Finished says that every site has done as decided. Otherwise they are being driven to it.
+	Finished bool `json:"finished"`
+	// Heuristic lists the sites whose outcome contradicts the decision or is not known.
+	Heuristic []commit.Contradicted `json:"heuristic,omitempty"`
+}
+
+// Errors.
+var (
+	// ErrInDoubt says that it is not known in time what was decided. The sites go on finding out.
+	ErrInDoubt = errors.New("the outcome is not known yet")
+	// ErrClosed says that the host was closed.
+	ErrClosed = errors.New("the site is closed")
+	// ErrOver says that the transaction is no longer open for work at this site.
+	ErrOver = errors.New("the transaction is no longer open for work")
+)
+
+// withTimeout is context.WithTimeout for calls into resources.
+func (h *Host) withTimeout() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(h.life, h.cfg.BranchTimeout)
+}

@@ -1,0 +1,93 @@
+package site
+
+import (
+	"fmt"
+	"strings"
+
+	"assent/protocol"
+	"assent/protocol/commit"
+)
+
+// letter is what travels between sites: a message of one machine to another of the same transaction.
+type letter struct {
+	Transaction Transaction
+	// From and To are the machines' addresses at the transaction.
+	From, To protocol.NodeID
+	// Body is the message's encoding.
+	Body []byte
+}
+
+// headSuffix ends the address of a coordinator that is a machine of its own. In Paxos Commit a site is
+// one machine, whatever its roles.
+const headSuffix = "/c"
+
+// headOf returns the address of the transaction's coordinator.
+func (t Transaction) headOf() protocol.NodeID {
+	if t.Protocol == PaxosCommit {
+		return t.Coordinator
+	}
+	return t.Coordinator + headSuffix
+}
+
+// nodeOf returns the node at which the machine with this address is.
+func nodeOf(address protocol.NodeID) protocol.NodeID {
+	return protocol.NodeID(strings.TrimSuffix(string(address), headSuffix))
+}
+
+func newCodec() (*protocol.Codec, error) {
+	return protocol.NewCodec(append(commit.Types(),
+		protocol.Type{Name: "site.Transaction", Zero: Transaction{}},
+		protocol.Type{Name: "site.Letter", Zero: letter{}},
+		protocol.Type{Name: "site.Evidence", Zero: evidence{}})...)
+}
+
+// send puts a message of the transaction t on its way.
+func (h *Host) send(t Transaction, from, to protocol.NodeID, message protocol.Message) {
+	if nodeOf(to) == h.cfg.Self {
+		// Not within this step: the other machine may have something to say to this one.
+		h.spawn(func() { h.deliver(t, from, to, message) })
+		return
+	}
+	body, err := h.codec.Encode(message)
+	if err == nil {
+		var data []byte
+		if data, err = h.codec.Encode(letter{t, from, to, body}); err == nil {
+			h.cfg.Network.Send(nodeOf(to), data)
+			return
+		}
+	}
+	h.cfg.Logger.Error("a message cannot be sent", "transaction", t.ID, "to", to, "error", err)
+}
+
+// receive takes what arrives from the network.
+func (h *Host) receive(from protocol.NodeID, payload []byte) {
+	l, message, err := h.open(from, payload)
+	if err != nil {
+		h.cfg.Logger.Warn("a message is dropped", "from", from, "error", err)
+		return
+	}
+	h.deliver(l.Transaction, l.From, l.To, message)
+}
+
+func (h *Host) open(from protocol.NodeID, payload []byte) (l letter, message any, err error) {
+	v, err := h.codec.Decode(payload)
+	if err != nil {
+		return l, nil, err
+	}
+	l, ok := v.(letter)
+	switch {
+	case !ok:
+		return l, nil, fmt.Errorf("it is a %T", v)
+	case nodeOf(l.From) != from:
+		return l, nil, fmt.Errorf("it says that it is from %q", l.From)
+	case nodeOf(l.To) != h.cfg.Self:
+		return l, nil, fmt.Errorf("it is for %q", l.To)
+	case l.To != h.cfg.Self && l.To != l.Transaction.headOf():
+		return l, nil, fmt.Errorf("no machine has the address %q", l.To)
+	}
+	if err := l.Transaction.check(); err != nil {
+		return l, nil, err
+	}
+	message, err = h.codec.Decode(l.Body)
+	return l, message, err
+}
