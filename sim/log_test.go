@@ -40,7 +40,7 @@ func TestLogSeeds(t *testing.T) {
 				s.Sometimes = append(s.Sometimes, spec.LogHas(v))
 			}
 			s.Done = func(_ int, m protocol.Machine) bool { return m.(*paxos.LogNode).Content() }
-			seeds(t, s, enough(40, 2000), slices.DeleteFunc(sim.Classes(), func(c sim.Class) bool { return c == sim.Whim })) // there are no inputs
+			seeds(t, s, enough(20, 1000), slices.DeleteFunc(sim.Classes(), func(c sim.Class) bool { return c == sim.Whim })) // there are no inputs
 		})
 	}
 }

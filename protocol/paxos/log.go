@@ -62,6 +62,11 @@ func (c *Configuration) has(s Storage) bool {
 	return !slices.ContainsFunc(c.Storages, func(known Storage) bool { return known.Node == s.Node && known.ID != s.ID })
 }
 
+// names reports whether s is known to be an acceptor's.
+func (c *Configuration) names(s Storage) bool {
+	return c.has(s) && (s.ID == "" || slices.Contains(c.Storages, s))
+}
+
 // count says of each member whether it is among given.
 func (c *Configuration) count(given []Storage) func(protocol.NodeID) quorum.Answer {
 	return func(n protocol.NodeID) quorum.Answer {
@@ -97,6 +102,8 @@ type (
 		Slot   Slot
 		State  *S `cbor:",omitempty" json:",omitempty"`
 		Reigns []Reign
+		// Joined says that the replica was blank once. It is each replica's own.
+		Joined bool `cbor:",omitempty" json:",omitempty"`
 	}
 )
 
@@ -174,7 +181,7 @@ type (
 type (
 	// Lead makes the replica try to lead, until Follow. Who should is for an election to say.
 	Lead[V any] struct{}
-	// Follow makes it try no more. One that leads goes on until it is displaced.
+	// Follow makes it stop, and leave it to others. What is under way may still be chosen.
 	Follow[V any] struct{}
 	// Submit asks the leader to have an entry chosen. Rejected answers where it will not try. It may be
 	// chosen although the replica is displaced in the meantime, and twice where it is submitted twice:

@@ -211,7 +211,7 @@ func (l ReplicatedLog) Nodes() ([]protocol.Node, error) {
 	for i := range l.Size {
 		make := func() *LogNode {
 			n := &LogNode{Every: l.Every, Replica: Replica[string, History]{Self: name(i + 1), Window: l.Window, Options: l.Options}}
-			if i < len(first) {
+			if i < len(first) || l.Options.Poll < 0 { // who may not ask must know
 				n.Replica.Reigns = reigns
 			} else {
 				n.Replica.Seeds = []protocol.NodeID{name(1), name(2)}

@@ -139,7 +139,7 @@ func (r *Replica[V, S]) input(value protocol.Value, out *protocol.Effects) {
 		}
 	case Follow[V]:
 		r.Wanted = false
-		if r.State == Preparing || r.State == Displaced {
+		if r.State != Following {
 			r.yield(out)
 		}
 	case Submit[V]:
@@ -321,7 +321,7 @@ func (r *Replica[V, S]) compact(c Compact[S], out *protocol.Effects) {
 	for len(reigns) > 1 && reigns[1].From <= c.Slot+1 {
 		reigns = reigns[1:]
 	}
-	r.Base = SnapshotRecord[S]{Slot: c.Slot, State: &c.State, Reigns: reigns}
+	r.Base = SnapshotRecord[S]{Slot: c.Slot, State: &c.State, Reigns: reigns, Joined: r.Base.Joined}
 	for len(r.Reigns) > 1 && r.Reigns[1].From <= c.Slot+1 {
 		r.Reigns = r.Reigns[1:]
 	}

@@ -9,12 +9,24 @@ import (
 // promise is the acceptor's phase 1. It tells what the leader may not know: the entries after Chosen. A
 // leader that does not know those up to Chosen must find them out first.
 func (r *Replica[V, S]) promise(from protocol.NodeID, b Ballot, out *protocol.Effects) {
+	if !r.sworn() {
+		return
+	}
 	if b.Node != from || b.Compare(r.Promised) < 0 {
 		out.Send(from, LogRefused[V]{Ballot: b, Promised: r.Promised})
 		return
 	}
 	r.raise(b, out)
 	out.Send(from, LogPhase1b[V]{Ballot: b, Storage: r.Storage, Chosen: r.Chosen, Accepted: slices.Clone(after(r.Log, r.Chosen))})
+}
+
+// sworn reports whether the replica may promise and accept. One that was blank once may be the successor
+// of an acceptor that has lost its storage, and its promises, so it waits until a configuration names it.
+func (r *Replica[V, S]) sworn() bool {
+	if len(r.Reigns) == 0 {
+		return false
+	}
+	return !r.Base.Joined || slices.ContainsFunc(r.reigning(), func(x Reign) bool { return x.Configuration.names(r.self()) })
 }
 
 // raise makes a promise stable. Whoever leads in a lower ballot leads no more.
@@ -36,9 +48,9 @@ func (r *Replica[V, S]) accept(from protocol.NodeID, m LogPhase2a[V], out *proto
 		out.Send(from, LogRefused[V]{Ballot: m.Ballot, Promised: r.Promised})
 		return
 	}
-	r.raise(m.Ballot, out)
 	r.led(from, out)
-	if m.Slot <= r.Chosen+2*r.window() {
+	if r.sworn() && m.Slot <= r.Chosen+2*r.window() {
+		r.raise(m.Ballot, out)
 		r.keep(SlotRecord[V]{Slot: m.Slot, Ballot: m.Ballot, Entry: m.Entry}, out)
 		out.Send(from, LogPhase2b[V]{Ballot: m.Ballot, Slot: m.Slot, Storage: r.Storage})
 	}
@@ -90,7 +102,7 @@ func (r *Replica[V, S]) heartbeat(from protocol.NodeID, m Heartbeat[V], out *pro
 // of an earlier ballot may be something else. Beyond, it goes on with what it knows to stand.
 func (r *Replica[V, S]) goOn(ballot Ballot, chosen Slot, out *protocol.Effects) {
 	before := r.Chosen
-	for {
+	for len(r.Reigns) > 0 { // a log without its beginning is none
 		i, found := search(r.Log, r.Chosen+1)
 		if !found || !r.Log[i].Chosen && (r.Chosen >= chosen || r.Log[i].Ballot != ballot) {
 			break
@@ -133,7 +145,7 @@ func (r *Replica[V, S]) tell(to protocol.NodeID, m Fetch[V], out *protocol.Effec
 // fetched goes on by what it is told, and asks for more while there is more.
 func (r *Replica[V, S]) fetched(from protocol.NodeID, m Fetched[V], out *protocol.Effects) {
 	if len(r.Reigns) == 0 {
-		return // a log without its beginning
+		return
 	}
 	before := r.Chosen
 	for _, s := range m.Entries {
@@ -154,6 +166,7 @@ func (r *Replica[V, S]) transferred(from protocol.NodeID, m Transfer[S], out *pr
 	if len(s.Reigns) == 0 || s.Slot <= r.Chosen && len(r.Reigns) > 0 {
 		return
 	}
+	s.Joined = r.Base.Joined || len(r.Reigns) == 0
 	r.Base, r.Reigns, r.Chosen = s, s.Reigns, s.Slot
 	out.Put(SnapshotKey, s)
 	r.truncate(s.Slot, out)

@@ -1,0 +1,62 @@
+package check_test
+
+import (
+	"context"
+	"testing"
+
+	"assent/check"
+	"assent/protocol"
+	"assent/protocol/membership"
+	"assent/spec"
+)
+
+// TestViewsAreLinear: changes of members before two leaders, with loss, repetition and reordering without
+// limit, crashes, and state transfer.
+func TestViewsAreLinear(t *testing.T) {
+	always := check.Faults{Duplicates: check.Unlimited}
+	crash := check.Faults{Duplicates: check.Unlimited, Crashes: 1, Restarts: 1}
+	leave, heavier := membership.Change{Kind: membership.Leave, Node: "n1"}, membership.Change{Kind: membership.Weigh, Node: "n2", Votes: 3}
+	for name, c := range map[string]struct {
+		membership.Assembly
+		check.Faults
+		voters int
+		long   bool
+	}{
+		"a member leaves":             {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, always, 1, false},
+		"a member leaves, a crash":    {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, crash, 1, false},
+		"one of three leaves":         {membership.Assembly{Members: 3, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 1}, always, 2, false},
+		"votes change and one leaves": {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{heavier, leave}, Rounds: 2, Every: 2}, always, 1, false},
+		"one of three leaves, a crash": {membership.Assembly{Members: 3, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 1}, crash, 2, true},
+		"one of three leaves, more ballots": {membership.Assembly{Members: 3, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, always, 2, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.long {
+				soak(t)
+			}
+			nodes, err := c.Nodes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			codec, err := protocol.NewCodec(membership.ClusterTypes()...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := check.Run(context.Background(), check.System{Nodes: nodes, Codec: codec, Faults: c.Faults},
+				check.Claims{Always: []spec.Property{spec.LinearMembership()}, Sometimes: []spec.Property{spec.ViewReached(c.voters)}},
+				check.Limits{States: 30_000_000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d states, %d transitions, depth %d, %d local states, %d messages, %v", r.States, r.Transitions, r.Depth, r.Locals, r.Messages, r.Elapsed)
+			if !r.Complete {
+				t.Errorf("the run is not complete: %d states", r.States)
+			}
+			for _, b := range r.Broken {
+				t.Error(b)
+			}
+			if len(r.Never) > 0 {
+				t.Errorf("never: %v", r.Never)
+			}
+		})
+	}
+}

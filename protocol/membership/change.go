@@ -1,0 +1,271 @@
+package membership
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"assent/protocol"
+	"assent/protocol/paxos"
+	"assent/protocol/quorum"
+)
+
+// ErrInvalid says that a cluster cannot be founded so; the text says why.
+var ErrInvalid = errors.New("invalid membership")
+
+// Kind says what a change does.
+type Kind uint8
+
+// The kinds.
+const (
+	// Barrier changes nothing. When it is answered, the state that the asker has seen is no older
+	// than when it asked.
+	Barrier Kind = iota
+	// Join makes Node a member that learns; it votes when it has caught up. A member that comes with
+	// another storage is one that has lost its disk: it learns again.
+	Join
+	// Weigh gives Node so many Votes.
+	Weigh
+	// Leave makes Node a member no more, because it, or a person, has said so.
+	Leave
+	// Exclude does the same because Node is suspected to have failed.
+	Exclude
+	// Identify notes the storages of founders.
+	Identify
+	// Readdress notes where Node is reached.
+	Readdress
+	// Set gives Key a Value, Unset removes it.
+	Set
+	Unset
+	// Register notes a Resource, under its name; Unregister drops the one named Key.
+	Register
+	Unregister
+)
+
+var kindNames = [...]string{"barrier", "join", "weigh", "leave", "exclude", "identify", "readdress", "set", "unset", "register", "unregister"}
+
+// String returns the kind's name.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "invalid"
+}
+
+// MarshalText returns the kind's name.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// ofView reports whether a change of this kind makes a view.
+func (k Kind) ofView() bool { return k >= Join && k <= Identify }
+
+// Change is what the log's entries hold.
+type Change struct {
+	// By, Storage and Number name the change: a node numbers what it asks for, upwards. The node's own
+	// machine sets them.
+	By      protocol.NodeID
+	Storage string `cbor:",omitempty" json:",omitempty"`
+	Number  uint64
+	Kind    Kind
+	// Epoch, if it is not 0, must be the state's for the change to be applied: compare and set. It is
+	// for Set, Unset, Register and Unregister.
+	Epoch uint64 `cbor:",omitempty" json:",omitempty"`
+	// Node is whom the change is about.
+	Node protocol.NodeID `cbor:",omitempty" json:",omitempty"`
+	// Member is given with Join and Readdress. Its Node and Votes are not looked at.
+	Member Member `cbor:",omitempty" json:",omitempty"`
+	Votes  int    `cbor:",omitempty" json:",omitempty"`
+	// Storages are given with Identify.
+	Storages   []paxos.Storage `cbor:",omitempty" json:",omitempty"`
+	Key, Value string          `cbor:",omitempty" json:",omitempty"`
+	Resource   *Resource       `cbor:",omitempty" json:",omitempty"`
+}
+
+// applied reports whether the change was applied, or overtaken by a later one of the same node.
+func (s *State) applied(c Change) bool {
+	return slices.ContainsFunc(s.Sessions, func(x Session) bool {
+		return x.Node == c.By && x.Storage == c.Storage && x.Number >= c.Number
+	})
+}
+
+// apply takes an entry of the log. It returns why the entry changes nothing, or "". What makes a view is
+// applied if and only if its configuration follows the one in force, because then that configuration
+// reigns, whatever the rest of the change says.
+func (s *State) apply(e paxos.Entry[Change]) (why string) {
+	c := e.Value
+	switch {
+	case e.Kind == paxos.NoOp:
+		return ""
+	case e.Kind == paxos.Reconfiguration:
+		if e.Configuration == nil || e.Configuration.Number != s.View.Number+1 {
+			return "another change of members came first"
+		}
+		s.reform(c)
+		s.install(View{Number: s.View.Number + 1})
+	case s.applied(c):
+		return "it is applied already"
+	default:
+		if why := s.alter(c); why != "" {
+			return why
+		}
+	}
+	s.Epoch++
+	s.note(c)
+	return ""
+}
+
+// note remembers that a change is applied. Of nodes that are gone it is forgotten in the end.
+func (s *State) note(c Change) {
+	sessions := slices.DeleteFunc(slices.Clone(s.Sessions), func(x Session) bool { return x.Node == c.By && x.Storage == c.Storage })
+	s.Sessions = append(sessions[max(0, len(sessions)+1-2*MaxMembers):], Session{Node: c.By, Storage: c.Storage, Number: c.Number})
+}
+
+// reform changes the members as a change of view says.
+func (s *State) reform(c Change) {
+	s.Members = slices.Clone(s.Members)
+	i, found := s.place(c.Node)
+	switch c.Kind {
+	case Join:
+		m := c.Member
+		m.Node, m.Votes = c.Node, 0
+		s.Departed = slices.DeleteFunc(slices.Clone(s.Departed), func(d paxos.Storage) bool { return d.Node == c.Node })
+		if found {
+			s.Members[i] = m
+		} else {
+			s.Members = slices.Insert(s.Members, i, m)
+		}
+	case Weigh:
+		if found {
+			s.Members[i].Votes, s.Members[i].Wanted = c.Votes, c.Votes
+		}
+	case Leave, Exclude:
+		if found {
+			if c.Kind == Leave {
+				s.Departed = append(slices.Clone(s.Departed[max(0, len(s.Departed)+1-maxDeparted):]),
+					paxos.Storage{Node: c.Node, ID: s.Members[i].Storage})
+			}
+			s.Members = slices.Delete(s.Members, i, i+1)
+		}
+	case Identify:
+		for _, x := range c.Storages {
+			if i, found := s.place(x.Node); found && s.Members[i].Storage == "" {
+				s.Members[i].Storage = x.ID
+			}
+		}
+	}
+}
+
+// alter changes what is not a view. It returns why it cannot, or "".
+func (s *State) alter(c Change) (why string) {
+	if c.Epoch != 0 && c.Epoch != s.Epoch {
+		return fmt.Sprintf("the state is at epoch %d, not %d: look again", s.Epoch, c.Epoch)
+	}
+	switch c.Kind {
+	case Readdress:
+		i, found := s.place(c.Node)
+		if !found {
+			return fmt.Sprintf("%s is no member", c.Node)
+		}
+		s.Members = slices.Clone(s.Members)
+		s.Members[i].Address, s.Members[i].API = c.Member.Address, c.Member.API
+	case Set:
+		s.Settings = put(s.Settings, Setting{c.Key, c.Value}, func(x Setting) string { return x.Key })
+	case Unset:
+		s.Settings = drop(s.Settings, c.Key, func(x Setting) string { return x.Key })
+	case Register:
+		s.Resources = put(s.Resources, *c.Resource, func(x Resource) string { return x.Name })
+	case Unregister:
+		s.Resources = drop(s.Resources, c.Key, func(x Resource) string { return x.Name })
+	}
+	return ""
+}
+
+// put returns all with x in its place, by key.
+func put[T any](all []T, x T, key func(T) string) []T {
+	i, found := slices.BinarySearchFunc(all, key(x), func(y T, k string) int { return cmp.Compare(key(y), k) })
+	all = slices.Clone(all)
+	if found {
+		all[i] = x
+		return all
+	}
+	return slices.Insert(all, i, x)
+}
+
+func drop[T any](all []T, k string, key func(T) string) []T {
+	return slices.DeleteFunc(slices.Clone(all), func(x T) bool { return key(x) == k })
+}
+
+// entry returns what is to be chosen for a change.
+func (s *State) entry(c Change) paxos.Entry[Change] {
+	e := paxos.Entry[Change]{Kind: paxos.Command, Value: c}
+	if c.Kind.ofView() {
+		next := *s
+		next.reform(c)
+		next.install(View{Number: s.View.Number + 1})
+		configuration := next.View.configuration()
+		e.Kind, e.Configuration = paxos.Reconfiguration, &configuration
+	}
+	return e
+}
+
+// Judge says why a change must not be tried in this state, or "". Answers says who of the members answers:
+// a change that leaves too few of them to agree on anything is refused, because it could not be undone.
+func (s *State) Judge(c Change, answers func(protocol.NodeID) bool) (why string) {
+	if !c.Kind.ofView() {
+		return s.judgeValue(c)
+	}
+	m, member := s.Member(c.Node)
+	switch {
+	case c.Node == "" && c.Kind != Identify:
+		return "it names no node"
+	case !member && c.Kind != Join && c.Kind != Identify:
+		return fmt.Sprintf("%s is no member", c.Node)
+	case c.Kind == Join && member && m.Storage == c.Member.Storage:
+		return fmt.Sprintf("%s is a member already", c.Node)
+	case c.Kind == Join && c.Member.Storage == "":
+		return fmt.Sprintf("%s does not name its storage", c.Node)
+	case c.Kind == Join && (c.Member.Wanted < 0 || c.Member.Wanted > quorum.MaxVotes),
+		c.Kind == Weigh && (c.Votes < 0 || c.Votes > quorum.MaxVotes):
+		return fmt.Sprintf("a member has 0 to %d votes", quorum.MaxVotes)
+	case c.Kind == Weigh && m.Votes == c.Votes:
+		return fmt.Sprintf("%s has %d votes already", c.Node, c.Votes)
+	case c.Kind == Weigh && m.Votes == 0 && !answers(c.Node):
+		return fmt.Sprintf("%s does not answer: a vote that is never given only makes agreement harder", c.Node)
+	}
+	next := *s
+	next.reform(c)
+	next.install(View{Number: s.View.Number + 1})
+	if why := next.bounds(); why != "" {
+		return why
+	}
+	tally := next.View.Quorums().WriteTally(func(n protocol.NodeID) quorum.Answer {
+		if answers(n) {
+			return quorum.Granted
+		}
+		return quorum.Unreachable
+	})
+	if tally.Verdict() != quorum.Reached {
+		return "too few would be left who answer: " + tally.String()
+	}
+	return ""
+}
+
+func (s *State) judgeValue(c Change) (why string) {
+	switch {
+	case len(c.Key) > MaxName || len(c.Value) > MaxValue || len(c.Member.Address) > MaxName || len(c.Member.API) > MaxName:
+		return fmt.Sprintf("names and addresses have at most %d bytes, values %d", MaxName, MaxValue)
+	case c.Kind > Unregister:
+		return "there is no such change"
+	case (c.Kind == Set || c.Kind == Unset || c.Kind == Unregister) && c.Key == "":
+		return "it names no key"
+	case c.Kind == Register && (c.Resource == nil || c.Resource.Name == ""):
+		return "it names no resource"
+	case c.Kind == Register && (len(c.Resource.Name) > MaxName || len(c.Resource.Kind) > MaxName || len(c.Resource.Settings) > MaxValue):
+		return fmt.Sprintf("a resource's name and kind have at most %d bytes, its settings %d", MaxName, MaxValue)
+	case c.Kind == Set && len(s.Settings) >= MaxSettings:
+		return fmt.Sprintf("there are %d settings, as many as are possible", MaxSettings)
+	case c.Kind == Register && len(s.Resources) >= MaxResources:
+		return fmt.Sprintf("there are %d resources, as many as are possible", MaxResources)
+	}
+	return ""
+}

@@ -1,0 +1,195 @@
+package membership
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"assent/protocol"
+)
+
+// Cluster is a whole system for the simulator: founders n1, n2 … and nodes that join. Each sets keys of its
+// own, "n1/1", "n1/2" …, one after the other.
+type Cluster struct {
+	// Founders and Joiners are how many there are, 1 to 9 in all.
+	Founders, Joiners int
+	// Keys is how many keys each sets.
+	Keys int
+	// Leaving are founders, by number, that n1 asks to leave when it has set its keys.
+	Leaving []int
+	// Forgetful are nodes, by number, that lose their disk in every crash.
+	Forgetful []int
+	Options   Options
+}
+
+// ErrSystem says that a system cannot be made; the text says why.
+var ErrSystem = errors.New("no such system")
+
+// ChronicleKey is the key under which a Citizen keeps its Chronicle, so that what it has once been told is
+// seen while it is down. It outlasts the loss of the disk.
+const ChronicleKey = "chronicle"
+
+// Chronicle is what a node was told: the views of its incarnations.
+type Chronicle struct {
+	Views []View
+	// Lives counts the disks that the node has had.
+	Lives int
+}
+
+// Chronicles returns the views.
+func (c Chronicle) Chronicles() []View { return c.Views }
+
+// workTimer is the pace of a Citizen's own work.
+const workTimer = "work"
+
+const workPause = 300 * time.Millisecond
+
+// Citizen is a node of a Cluster: a Node with its owner.
+type Citizen struct {
+	Node Node
+	// Seen are the views of this incarnation, Kept those of all.
+	Seen []View `cbor:",omitempty" json:",omitempty"`
+	Kept Chronicle
+	// Wishes are the changes that the owner wants, Next the place of the one that it asks for; Waits
+	// says that it has asked.
+	Wishes    []Change          `cbor:",omitempty" json:",omitempty"`
+	Next      int               `cbor:",omitempty" json:",omitempty"`
+	Waits     bool              `cbor:",omitempty" json:",omitempty"`
+	Forgetful bool              `cbor:",omitempty" json:",omitempty"`
+	Seeds     []protocol.NodeID `cbor:",omitempty" json:",omitempty"`
+	Released  bool              `cbor:",omitempty" json:",omitempty"`
+}
+
+// Chronicles returns the views of this incarnation.
+func (c *Citizen) Chronicles() []View { return c.Seen }
+
+// Content reports whether all that the owner wanted is done, and the node is what it wants to be: a
+// member with a vote on the side that goes on, or retired.
+func (c *Citizen) Content() bool {
+	m, _ := c.Node.State.Member(c.Node.Self.Node)
+	return c.Next == len(c.Wishes) && (c.Released || m.Votes > 0 && c.Node.standing().Primary)
+}
+
+// Step hands events to the node, and what that emits to the owner.
+func (c *Citizen) Step(ev protocol.Event, out *protocol.Effects) {
+	switch e := ev.(type) {
+	case protocol.Start:
+		c.Kept.Lives = 1
+		out.Put(ChronicleKey, c.Kept)
+		out.Arm(workTimer, workPause)
+	case protocol.Recover:
+		c.Kept, _ = e.Records[ChronicleKey].(Chronicle)
+		ev = c.forget(e, out)
+		out.Arm(workTimer, workPause)
+	case protocol.Expire:
+		if e.Timer == workTimer {
+			out.Arm(workTimer, workPause)
+			if !c.Waits && c.Next < len(c.Wishes) {
+				c.Waits = true
+				ev = protocol.Input{Value: Ask{Ref: uint64(c.Next), Change: c.Wishes[c.Next]}}
+			}
+		}
+	}
+	kept := len(c.Kept.Views)
+	c.Node.Step(ev, out)
+	for _, v := range out.Emits {
+		switch v := v.(type) {
+		case Installed:
+			c.Seen = append(slices.Clone(c.Seen), v.View)
+			if !slices.ContainsFunc(c.Kept.Views, func(k View) bool { return k.Number == v.View.Number }) {
+				c.Kept.Views = append(slices.Clone(c.Kept.Views), v.View)
+			}
+		case Answered:
+			if c.Waits = false; v.Result == Applied || v.Result == Refused {
+				c.Next++
+			}
+		case Retired:
+			c.Released = true
+		}
+	}
+	if len(c.Kept.Views) > kept {
+		out.Put(ChronicleKey, c.Kept)
+	}
+}
+
+// forget loses the disk of a node that is forgetful: it begins anew, as one that joins.
+func (c *Citizen) forget(e protocol.Recover, out *protocol.Effects) protocol.Event {
+	if !c.Forgetful {
+		return e
+	}
+	for key := range e.Records {
+		if key != ChronicleKey {
+			out.Delete(key)
+		}
+	}
+	slices.SortFunc(out.Writes, func(a, b protocol.Write) int { return compareKeys(a.Key, b.Key) })
+	c.Kept.Lives++
+	out.Put(ChronicleKey, c.Kept)
+	self := c.Node.Self
+	self.Storage = fmt.Sprintf("%s/%d", self.Node, c.Kept.Lives)
+	c.Node = *Joiner(self, c.Seeds, c.Node.Options)
+	return protocol.Start{}
+}
+
+func compareKeys(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// Nodes returns the nodes.
+func (c Cluster) Nodes() ([]protocol.Node, error) {
+	if c.Founders < 1 || c.Joiners < 0 || c.Founders+c.Joiners > 9 {
+		return nil, fmt.Errorf("%w: %d founders and %d that join: give 1 to 9 in all", ErrSystem, c.Founders, c.Joiners)
+	}
+	self := func(i int) Member {
+		n := protocol.NodeID(fmt.Sprintf("n%d", i))
+		return Member{Node: n, Storage: string(n) + "/1", Wanted: 1, Address: string(n) + ":1"}
+	}
+	var founders []Member
+	var seeds []protocol.NodeID
+	for i := range c.Founders {
+		m := self(i + 1)
+		m.Storage = "" // the founders do not know of one another's
+		founders = append(founders, m)
+		seeds = append(seeds, m.Node)
+	}
+	state, err := Found("cluster", founders...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSystem, err)
+	}
+	var nodes []protocol.Node
+	for i := 1; i <= c.Founders+c.Joiners; i++ {
+		m := self(i)
+		nodes = append(nodes, protocol.Node{ID: m.Node, New: []func() protocol.Machine{func() protocol.Machine {
+			x := &Citizen{Seeds: seeds, Forgetful: slices.Contains(c.Forgetful, i)}
+			if i <= c.Founders {
+				x.Node = *Founder(m, state, c.Options)
+			} else {
+				x.Node = *Joiner(m, seeds, c.Options)
+			}
+			for k := range c.Keys {
+				x.Wishes = append(x.Wishes, Change{Kind: Set, Key: fmt.Sprintf("%s/%d", m.Node, k+1), Value: "set"})
+			}
+			for _, l := range c.Leaving {
+				if i == 1 {
+					x.Wishes = append(x.Wishes, Change{Kind: Leave, Node: protocol.NodeID(fmt.Sprintf("n%d", l))})
+				}
+			}
+			return x
+		}}})
+	}
+	return nodes, nil
+}
+
+// ClusterTypes returns the encodings of a Cluster, and of an Assembly.
+func ClusterTypes() []protocol.Type {
+	return append(Types(), protocol.Type{Name: "membership.Citizen", Zero: Citizen{}}, protocol.Type{Name: "membership.Delegate", Zero: Delegate{}},
+		protocol.Type{Name: "membership.Change", Zero: Change{}},
+		protocol.Type{Name: "membership.Chronicle", Zero: Chronicle{}})
+}
