@@ -32,8 +32,11 @@ type Host struct {
 	mu       sync.Mutex
 	works    map[commit.TransactionID]*work
 	machines map[machineKey]*machine
+	errands  map[uint64]waiting // that others do for this site
+	worker   Worker
 	closed   bool
 	workers  sync.WaitGroup
+	slots    chan struct{} // taken by errands for others
 
 	life context.Context
 	end  context.CancelFunc
@@ -54,7 +57,8 @@ func Open(ctx context.Context, cfg Config) (h *Host, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("site: make an id: %w", err)
 	}
-	h = &Host{cfg: cfg, codec: codec, run: run.String(), works: map[commit.TransactionID]*work{}, machines: map[machineKey]*machine{}}
+	h = &Host{cfg: cfg, codec: codec, run: run.String(), works: map[commit.TransactionID]*work{}, machines: map[machineKey]*machine{},
+		errands: map[uint64]waiting{}, slots: make(chan struct{}, maxErrands)}
 	h.life, h.end = context.WithCancel(context.Background())
 	if h.store, err = openStore(cfg, codec); err != nil {
 		return nil, err

@@ -38,7 +38,9 @@ func newCodec() (*protocol.Codec, error) {
 	return protocol.NewCodec(append(commit.Types(),
 		protocol.Type{Name: "site.Transaction", Zero: Transaction{}},
 		protocol.Type{Name: "site.Letter", Zero: letter{}},
-		protocol.Type{Name: "site.Evidence", Zero: evidence{}})...)
+		protocol.Type{Name: "site.Evidence", Zero: evidence{}},
+		protocol.Type{Name: "site.Errand", Zero: errand{}},
+		protocol.Type{Name: "site.ErrandDone", Zero: errandDone{}})...)
 }
 
 // send puts a message of the transaction t on its way.
@@ -61,33 +63,48 @@ func (h *Host) send(t Transaction, from, to protocol.NodeID, message protocol.Me
 
 // receive takes what arrives from the network.
 func (h *Host) receive(from protocol.NodeID, payload []byte) {
-	l, message, err := h.open(from, payload)
+	v, err := h.codec.Decode(payload)
+	if err == nil {
+		err = h.accept(from, v)
+	}
 	if err != nil {
 		h.cfg.Logger.Warn("a message is dropped", "from", from, "error", err)
-		return
 	}
-	h.deliver(l.Transaction, l.From, l.To, message)
 }
 
-func (h *Host) open(from protocol.NodeID, payload []byte) (l letter, message any, err error) {
-	v, err := h.codec.Decode(payload)
-	if err != nil {
-		return l, nil, err
+func (h *Host) accept(from protocol.NodeID, v any) error {
+	switch v := v.(type) {
+	case letter:
+		message, err := h.open(from, v)
+		if err != nil {
+			return err
+		}
+		h.deliver(v.Transaction, v.From, v.To, message)
+	case errand:
+		if err := v.Transaction.check(); err != nil {
+			return err
+		}
+		h.asked(from, v)
+	case errandDone:
+		h.answered(from, v)
+	default:
+		return fmt.Errorf("it is a %T", v)
 	}
-	l, ok := v.(letter)
+	return nil
+}
+
+// open returns the message in a letter that is for this site.
+func (h *Host) open(from protocol.NodeID, l letter) (message any, err error) {
 	switch {
-	case !ok:
-		return l, nil, fmt.Errorf("it is a %T", v)
 	case nodeOf(l.From) != from:
-		return l, nil, fmt.Errorf("it says that it is from %q", l.From)
+		return nil, fmt.Errorf("it says that it is from %q", l.From)
 	case nodeOf(l.To) != h.cfg.Self:
-		return l, nil, fmt.Errorf("it is for %q", l.To)
+		return nil, fmt.Errorf("it is for %q", l.To)
 	case l.To != h.cfg.Self && l.To != l.Transaction.headOf():
-		return l, nil, fmt.Errorf("no machine has the address %q", l.To)
+		return nil, fmt.Errorf("no machine has the address %q", l.To)
 	}
 	if err := l.Transaction.check(); err != nil {
-		return l, nil, err
+		return nil, err
 	}
-	message, err = h.codec.Decode(l.Body)
-	return l, message, err
+	return h.codec.Decode(l.Body)
 }
