@@ -11,7 +11,8 @@ import (
 )
 
 // bar shows how far long work is: on a terminal in one line that is written over, elsewhere in a line
-// now and then. Work that takes less than a second shows nothing. One goroutine at a time uses it.
+// after a second and then now and then. Work that takes less than a second shows nothing. One goroutine
+// at a time uses it.
 type bar struct {
 	out      io.Writer
 	terminal bool
@@ -26,7 +27,7 @@ const (
 )
 
 func newBar(out io.Writer) *bar {
-	b := &bar{out: out, began: time.Now(), last: time.Now()}
+	b := &bar{out: out, began: time.Now()}
 	if f, ok := out.(*os.File); ok {
 		b.terminal = term.IsTerminal(int(f.Fd()))
 	}
@@ -39,7 +40,7 @@ func (b *bar) show(share float64, text string) {
 	case b.terminal && time.Since(b.began) >= time.Second:
 		full := int(min(max(share, 0), 1) * barWidth)
 		fmt.Fprintf(b.out, "\r\x1b[K[%s%s] %s", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), text)
-	case !b.terminal && time.Since(b.last) >= barLines:
+	case !b.terminal && time.Since(b.began) >= time.Second && time.Since(b.last) >= barLines:
 		b.last = time.Now()
 		fmt.Fprintf(b.out, "%3.0f %%: %s\n", 100*share, text)
 	}

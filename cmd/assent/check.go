@@ -20,6 +20,7 @@ type checking struct {
 	faults    check.Faults
 	votes     []string
 	timing    string
+	because   string // why that is the model
 	partition bool
 	symmetry  bool
 	maxStates int
@@ -73,7 +74,7 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
 			if c.skeen.wanted {
 				return c.analyse(cmd, args[0])
 			}
-			return c.run(cmd.Context(), args[0])
+			return c.run(cmd, args[0])
 		},
 	}
 	flags := cmd.Flags()
@@ -86,7 +87,7 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
 	flags.IntVar(&c.faults.Duplicates, "duplicates", 0, "at most `N` messages repeated; synchronous model only")
 	flags.StringVar(&c.timing, "model", "", "async or sync (default: what the protocol is made for)")
 	flags.BoolVar(&c.params.cooperative, "cooperative", false, "2pc: participants in doubt ask one another")
-	flags.IntVar(&c.params.voteRetries, "vote-retries", 0, "the coordinator asks `N` times more for a vote")
+	flags.IntVar(&c.params.voteRetries, "vote-retries", 0, "2pc, 3pc, q3pc, paxos: the coordinator asks `N` times more for a vote")
 	flags.IntVar(&c.params.rounds, "rounds", 0, "q3pc, paxos: rounds up to number `N` (default: 1 and 3)")
 	flags.BoolVar(&c.params.unilateral, "unilateral", false, "3pc: no election; each follows its timeout transitions")
 	flags.BoolVar(&c.symmetry, "symmetry", false, "take states for one that differ only in which participant is which")
@@ -98,15 +99,15 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
 	return cmd
 }
 
-func (c *checking) run(ctx context.Context, name string) error {
+func (c *checking) run(cmd *cobra.Command, name string) error {
 	sys, err := findSystem(name)
 	if err != nil {
 		return err
 	}
-	if err := c.parse(sys); err != nil {
+	if err := cmp.Or(refuseMisfits(cmd, name), c.parse(sys), writable(c.trace, c.chart)); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program
 	whole, err := sys.make(c.params)
@@ -138,7 +139,7 @@ func (c *checking) run(ctx context.Context, name string) error {
 	}
 	v := summary(whole, r, q)
 	v.stopped = ctx.Err() != nil
-	v.Protocol, v.Model, v.Warnings = name, c.timing, warnings
+	v.Protocol, v.Model, v.Because, v.Warnings = name, c.timing, c.because, warnings
 	if err := v.print(c.report(), c.asJSON, palette(c.p.out, c.p.getenv)); err != nil {
 		return err
 	}
@@ -174,11 +175,14 @@ func (c *checking) refuseNegative() error {
 
 // parse makes the model from the flags.
 func (c *checking) parse(sys system) (err error) {
-	if c.timing == "" {
-		c.timing = "async"
-		if sys.synchronous || c.faults.Losses != 0 || c.faults.Duplicates != 0 {
-			c.timing = "sync"
-		}
+	switch c.because = "as --model says"; {
+	case c.timing != "":
+	case sys.synchronous:
+		c.timing, c.because = "sync", "which "+sys.name+" is made for"
+	case c.faults.Losses != 0 || c.faults.Duplicates != 0:
+		c.timing, c.because = "sync", "for --losses and --duplicates set limits, which there are in it alone"
+	default:
+		c.timing, c.because = "async", "which "+sys.name+" is made for"
 	}
 	switch c.timing {
 	case "sync":

@@ -179,9 +179,10 @@ func (c *config) badYAML(err error) error {
 	if typeErr, ok := errors.AsType[*yaml.TypeError](err); ok && len(typeErr.Errors) > 0 {
 		text = typeErr.Errors[0]
 	}
-	at := c.name
+	at, line := c.name, 0
 	if m := atLine.FindStringSubmatch(text); m != nil {
 		at, text = at+":"+m[1], m[2]
+		line, _ = strconv.Atoi(m[1]) // it is digits; too many of them are no line
 	}
 	if m := unknownField.FindStringSubmatch(text); m != nil {
 		known := keysOf(m[2])
@@ -191,12 +192,10 @@ func (c *config) badYAML(err error) error {
 		}
 		return fail(hint, "%s: unknown key %q", at, m[1])
 	}
-	text = strings.TrimPrefix(quotedValue.ReplaceAllString(text, ""), "yaml: ")
-	hint := ""
-	if strings.HasSuffix(text, "time.Duration") {
-		hint = "write durations with a unit: 500ms, 30s, 24h"
+	if told, hint, ok := c.explainType(text, line); ok {
+		return fail(hint, "%s: %s", at, told)
 	}
-	return fail(hint, "%s: %s", at, text)
+	return fail("", "%s: %s", at, strings.TrimPrefix(quotedValue.ReplaceAllString(text, ""), "yaml: "))
 }
 
 // keysOf returns the keys of the configuration's struct of that name.

@@ -148,3 +148,25 @@ func TestOwnProtocolPage(t *testing.T) {
 		}
 	}
 }
+
+// TestSimulatorPage replays the script that docs/simulator.md shows: it breaks a claim.
+func TestSimulatorPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/simulator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "\n    # assent trace 1\n")
+	shown, _, ok := strings.Cut(rest, "\n\n")
+	if !ok {
+		t.Fatal("the page shows no script")
+	}
+	script := filepath.Join(t.TempDir(), "script.txt")
+	if err := os.WriteFile(script, []byte("# assent trace 1"+strings.ReplaceAll("\n"+shown, "\n    ", "\n")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said strings.Builder
+	p := &program{out: &said, err: &said, getenv: os.Getenv}
+	if exit := p.run([]string{"replay", script}); exit != exitUnsound || !strings.Contains(said.String(), "not so: AC2: no decision is reversed") {
+		t.Errorf("exit code %d: %s", exit, said.String())
+	}
+}

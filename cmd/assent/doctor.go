@@ -2,8 +2,13 @@ package main
 
 import (
 	"context"
-	"maps"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -67,24 +72,78 @@ func (t *target) examine(ctx context.Context) (*assentv1.DoctorResponse, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &site{cfg: cfg, resources: map[string]resource.Resource{}}
-	defer func() { s.close(quiet(), t.timeout) }()
-	if err := t.p.openResources(ctx, s, quiet()); err != nil {
+	if err := cfg.refuseFile(); err != nil {
 		return nil, err
 	}
+	absent := cfg.setAside()
+	s := &site{cfg: cfg, resources: map[string]resource.Resource{}}
+	defer func() { s.close(quiet(), t.timeout) }()
+	if len(cfg.Resources) > 0 {
+		if err := t.p.openResources(ctx, s, quiet()); err != nil {
+			return nil, err
+		}
+	}
+	found := absent
+	for name, r := range s.resources {
+		if doctor, ok := r.(resource.Doctor); ok {
+			found = append(found, cfg.diagnose(ctx, name, doctor))
+		}
+	}
+	slices.SortFunc(found, func(a, b assent.Diagnosis) int { return strings.Compare(a.Resource, b.Resource) })
 	response := &assentv1.DoctorResponse{}
-	for _, name := range slices.Sorted(maps.Keys(s.resources)) {
-		doctor, ok := s.resources[name].(resource.Doctor)
-		if !ok {
-			continue
-		}
-		d := assent.Diagnosis{Resource: name}
-		if d.Findings, err = doctor.Doctor(ctx); err != nil {
-			d.Err = err.Error()
-		}
+	for _, d := range found {
 		response.Diagnoses = append(response.Diagnoses, api.Diagnosis(d))
 	}
 	return response, nil
+}
+
+// setAside takes out of the configuration the embedded stores that are not there, for whoever opens one
+// makes it, and returns what there is to say of them.
+func (c *config) setAside() (absent []assent.Diagnosis) {
+	there := map[string]*resourceConfig{}
+	for name, r := range c.served() {
+		path := c.storePath(name, r)
+		if files, err := os.ReadDir(path); r.Type == "kv" && (errors.Is(err, fs.ErrNotExist) || err == nil && len(files) == 0) {
+			absent = append(absent, assent.Diagnosis{Resource: name, Findings: []resource.Finding{{
+				Check: "store", Severity: resource.Failure, Detail: "there is no store in " + path,
+				Hint: "see that the path is right; assent serve makes the store when it first starts",
+			}}})
+			continue
+		}
+		there[name] = r
+	}
+	c.Resources = there
+	return absent
+}
+
+// diagnose examines a resource. One that cannot be reached is told with its address and with where in the
+// configuration it is named.
+func (c *config) diagnose(ctx context.Context, name string, doctor resource.Doctor) assent.Diagnosis {
+	d := assent.Diagnosis{Resource: name}
+	var err error
+	if d.Findings, err = doctor.Doctor(ctx); err == nil {
+		return d
+	}
+	var (
+		unknown *net.DNSError
+		op      *net.OpError
+	)
+	at := "--resource " + name
+	if line := lineOf(c.root, []string{"resources", name}); c.name != "" && line > 0 {
+		at = fmt.Sprintf("resources.%s in %s:%d", name, c.name, line)
+	}
+	finding := resource.Finding{Check: "connection", Severity: resource.Failure, Hint: "see that " + at + " names the right host and port, and that the database is up"}
+	switch {
+	case errors.As(err, &unknown):
+		finding.Detail = reason(err)
+	case errors.As(err, &op) && op.Addr != nil:
+		finding.Detail = fmt.Sprintf("no database answers at %s: %s", op.Addr, reason(err))
+	default:
+		d.Err = err.Error()
+		return d
+	}
+	d.Findings = append(d.Findings, finding)
+	return d
 }
 
 func unsound(response *assentv1.DoctorResponse) bool {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -108,6 +109,23 @@ func explainCall(err *connect.Error) *failure {
 	return f
 }
 
+// reason tells why the network refused, without the names of system calls.
+func reason(err error) string {
+	var (
+		unknown *net.DNSError
+		number  syscall.Errno
+	)
+	switch {
+	case errors.As(err, &unknown) && unknown.IsNotFound:
+		return fmt.Sprintf("there is no host %q", unknown.Name)
+	case errors.As(err, &unknown):
+		return fmt.Sprintf("the name %q could not be looked up", unknown.Name)
+	case errors.As(err, &number):
+		return number.Error()
+	}
+	return err.Error()
+}
+
 // unreachable explains why the server at address did not answer, or returns err as it is.
 func unreachable(address string, err error) error {
 	var (
@@ -123,8 +141,11 @@ func unreachable(address string, err error) error {
 	case errors.As(err, &untrusted):
 		return &failure{exit: exitError, err: err, text: fmt.Sprintf("the server at %s is not trusted: %v", address, untrusted.Err),
 			hint: "name its certificate authority with --ca-file"}
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return &failure{exit: exitError, err: err, text: fmt.Sprintf("the server at %s does not speak TLS", address),
+			hint: "write http:// in place of https:// in --server, or in ASSENT_SERVER"}
 	case errors.As(err, &op):
-		return &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot reach the server at %s: %v", address, op.Err),
+		return &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot reach the server at %s: %s", address, reason(op.Err)),
 			hint: "see --server, --ca-file and --token-file"}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &failure{exit: exitError, err: err, text: fmt.Sprintf("the server at %s took too long", address)}

@@ -13,6 +13,9 @@ import (
 	assentv1 "assent/api/assent/v1"
 )
 
+// mostListed is the greatest number of transactions that a list tells of, as the contract says.
+const mostListed = 1000
+
 func (p *program) listCommand() *cobra.Command {
 	var (
 		t      = target{p: p}
@@ -31,6 +34,9 @@ With -c or --data-dir it reads the decision log itself and changes nothing.`,
   assent list --json | jq -r '.transactions[] | select(.state == "STATE_HEURISTIC") | .id'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if req.Limit < 1 || req.Limit > mostListed {
+				return misuse(fmt.Sprintf("1 to %d are allowed", mostListed), "--limit is %d", req.Limit)
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), t.timeout)
 			defer cancel()
 			reader, closeReader, err := t.reader()
@@ -50,7 +56,7 @@ With -c or --data-dir it reads the decision log itself and changes nothing.`,
 	}
 	t.flags(cmd)
 	cmd.Flags().BoolVar(&req.Unfinished, "unfinished", false, "leave out those that are open and those that are done")
-	cmd.Flags().Uint32Var(&req.Limit, "limit", 100, "list at most `N`; 1,000 is the most")
+	cmd.Flags().Uint32Var(&req.Limit, "limit", 100, "list at most `N`, 1 to 1000")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the contract's ListResponse as JSON")
 	return cmd
 }

@@ -52,9 +52,9 @@ func (l *logReader) List(ctx context.Context, req *assentv1.ListRequest) (*assen
 	if !req.GetUnfinished() {
 		statuses = append(statuses, decision.Done)
 	}
-	limit := min(int(req.GetLimit()), 1000)
+	limit := min(int(req.GetLimit()), mostListed)
 	if limit == 0 {
-		limit = 1000
+		limit = mostListed
 	}
 	response := &assentv1.ListResponse{}
 	for _, status := range statuses {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,7 +53,7 @@ Where FILE cannot be followed, because it was changed or its machines were, the 
 const mostScript = 256 << 20
 
 func (c *replaying) run(stdin io.Reader, name string) error {
-	if err := chartName(c.chart); err != nil {
+	if err := cmp.Or(chartName(c.chart), writable(c.trace, c.chart)); err != nil {
 		return err
 	}
 	in, from := stdin, "standard input"
@@ -95,6 +97,11 @@ func readScript(data []byte, from string) (s sim.Subject, h trace.Header, events
 	h = r.Header()
 	if s, err = subjectOf(h); err != nil {
 		return nil, h, nil, err
+	}
+	// The nodes end a header: where they are all there, so is what comes before.
+	if nodes := s.Header(sim.Plan{}).Nodes; !slices.Equal(h.Nodes, nodes) {
+		return nil, h, nil, fail("the file is cut off within its header, or was changed; it needs the header as it was written",
+			"%s: the header names the nodes %v; those of the system are %v", from, h.Nodes, nodes)
 	}
 	if r, err = trace.NewReader(bytes.NewReader(data), s.Types()); err != nil {
 		return nil, h, nil, fail(hint, "%s: %v", from, err)

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"assent/decision/disk"
 )
 
 func (p *program) serveCommand() *cobra.Command {
@@ -92,6 +94,9 @@ func (p *program) serve(ctx context.Context, cfg *config, logger *slog.Logger) e
 		patience = defaultShutdown
 	}
 	s, err := p.openSite(ctx, cfg, logger, true)
+	if f, ok := errors.AsType[*failure](err); ok && (errors.Is(err, disk.ErrLocked) || errors.Is(err, syscall.EAGAIN)) {
+		f.hint = "another server has it open: stop that one, or give this one a place of its own: --data-dir or data_dir, or the resource's path"
+	}
 	if err != nil {
 		return err
 	}
@@ -145,7 +150,7 @@ func (p *program) listen(cfg *config) (net.Listener, string, error) {
 		return nil, "", fail("another server runs there; choose another with --listen", "cannot listen on %s: the address is in use", cfg.Listen)
 	}
 	if err != nil {
-		return nil, "", fail("", "cannot listen: %v", err)
+		return nil, "", fail("name an address of this machine, or 127.0.0.1 and a port above 1023", "cannot listen on %s: %v", cfg.Listen, reason(err))
 	}
 	most := cfg.Limits.Connections
 	if most == 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -71,8 +72,8 @@ is known.`,
 	f := cmd.Flags()
 	f.IntVar(&c.params.participants, "participants", 3, "`N` participants, 1 to 8; of the stack, sites")
 	f.StringSliceVar(&c.votes, "votes", []string{"yes", "no", "read-only"}, "what each branch may vote")
-	f.BoolVar(&c.params.cooperative, "cooperative", false, "participants in doubt ask one another")
-	f.IntVar(&c.params.voteRetries, "vote-retries", 0, "the coordinator asks `N` times more for a vote")
+	f.BoolVar(&c.params.cooperative, "cooperative", false, "2pc: participants in doubt ask one another")
+	f.IntVar(&c.params.voteRetries, "vote-retries", 0, "2pc, 3pc, q3pc, paxos: the coordinator asks `N` times more for a vote")
 	f.BoolVar(&c.params.unilateral, "unilateral", false, "3pc: no election; each follows its timeout transitions")
 	f.StringVar(&c.seeds, "seeds", "1..1000", "the seeds, from `A..B`")
 	f.Uint64Var(&c.seed, "seed", 0, "only the seed `N`")
@@ -118,10 +119,11 @@ func (c *simulating) run(cmd *cobra.Command, name string) error {
 
 // parse makes the subject, and all that is drawn for it, from the command line.
 func (c *simulating) parse(cmd *cobra.Command, name string) (s sim.Subject, err error) {
-	for _, flag := range []string{"votes", "cooperative", "vote-retries", "unilateral"} {
-		if name == stack.Name && cmd.Flags().Changed(flag) {
-			return nil, misuse("leave it out: each seed draws what clients do", "--%s means nothing to the stack", flag)
-		}
+	if err := refuseMisfits(cmd, name); err != nil {
+		return nil, err
+	}
+	if cmd.Flags().Changed("seed") && cmd.Flags().Changed("seeds") {
+		return nil, misuse("leave one of them out", "--seed %d and --seeds %s contradict each other", c.seed, c.seeds)
 	}
 	if err := c.bounds(cmd.Flags().Changed("seed")); err != nil {
 		return nil, err
@@ -141,7 +143,7 @@ func (c *simulating) parse(cmd *cobra.Command, name string) (s sim.Subject, err 
 			return nil, err
 		}
 	}
-	return s, chartName(c.chart)
+	return s, cmp.Or(chartName(c.chart), writable(c.trace, c.chart))
 }
 
 // mostSeeds bounds one search.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"assent"
@@ -39,9 +40,22 @@ type closer struct {
 // logFolder is where the decision log is.
 func (c *config) logFolder() string { return filepath.Join(c.DataDir, "log") }
 
+// refuseFile refuses a data directory that is a file, or below one.
+func (c *config) refuseFile() error {
+	info, err := os.Stat(c.DataDir)
+	if errors.Is(err, syscall.ENOTDIR) || err == nil && !info.IsDir() {
+		return fail("name a directory with --data-dir or data_dir; assent serve makes it where there is none",
+			"the data directory %s is a file, or below one", c.DataDir)
+	}
+	return nil
+}
+
 // openLog opens the decision log. Where create is false there must be one.
 func (p *program) openLog(cfg *config, logger *slog.Logger, create bool) (*site, error) {
 	dir := cfg.logFolder()
+	if err := cfg.refuseFile(); err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && !create {
 		return nil, fail("name the configuration of the server with -c", "there is no decision log in %s", dir)
 	}
@@ -77,22 +91,36 @@ func (p *program) openSite(ctx context.Context, cfg *config, logger *slog.Logger
 	return s, nil
 }
 
+// served returns the resources of the configuration, or the one that there is without any.
+func (c *config) served() map[string]*resourceConfig {
+	if len(c.Resources) == 0 {
+		return map[string]*resourceConfig{"kv": {Type: "kv"}}
+	}
+	return c.Resources
+}
+
+// storePath returns where the embedded store of that name is.
+func (c *config) storePath(name string, r *resourceConfig) string {
+	if r.Path == "" {
+		return filepath.Join(c.DataDir, "kv", name)
+	}
+	return r.Path
+}
+
 // openResources opens the resources of the configuration. It waits for no database.
 func (p *program) openResources(ctx context.Context, s *site, logger *slog.Logger) error {
-	configs := s.cfg.Resources
-	if len(configs) == 0 {
-		configs = map[string]*resourceConfig{"kv": {Type: "kv"}}
-	}
+	configs := s.cfg.served()
 	for _, name := range slices.Sorted(maps.Keys(configs)) {
 		r := configs[name]
 		logger := logger.With("resource", name)
 		switch r.Type {
 		case "kv":
-			path := r.Path
-			if path == "" {
-				path = filepath.Join(s.cfg.DataDir, "kv", name)
-			}
+			path := s.cfg.storePath(name, r)
 			store, err := kv.Open(path, kv.Config{LockTimeout: r.LockTimeout, Logger: logger})
+			if errors.Is(err, syscall.EAGAIN) {
+				return &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot open resource %q: another process has the store in %s open", name, path),
+					hint: "a server is running: ask it, without -c, --data-dir and --resource, or stop it first"}
+			}
 			if err != nil {
 				return &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot open resource %q in %s: %v", name, path, err), hint: resource.HintOf(err)}
 			}

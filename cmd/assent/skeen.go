@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,6 +101,9 @@ func (c *checking) analyse(cmd *cobra.Command, name string) error {
 	if err := c.skeen.parse(c.asJSON); err != nil {
 		return err
 	}
+	if err := cmp.Or(refuseMisfits(cmd, name), writable(c.skeen.output)); err != nil {
+		return err
+	}
 	p, err := c.projected(name)
 	if err != nil {
 		return err
@@ -118,6 +122,8 @@ func (c *checking) analyse(cmd *cobra.Command, name string) error {
 	switch {
 	case err == nil:
 		return nil
+	case a != nil && ctx.Err() != nil:
+		return fail("let it run longer, or ask for fewer crashes", "stopped: schedules are known for up to %d crashes only", a.Crashes)
 	case a != nil:
 		return fail("raise --max-states, or ask for fewer crashes", "schedules are known for up to %d crashes only: %v", a.Crashes, err)
 	case errors.Is(err, skeen.ErrProtocol):
@@ -153,6 +159,10 @@ func (c *checking) projected(name string) (p skeen.Protocol, err error) {
 	}
 	if err != nil {
 		return p, misuse("see --participants", "%v", err)
+	}
+	if sites, most := len(p.Roles), 8; sites > most { // more participants than sites are refused by their maker
+		return p, misuse(fmt.Sprintf("--participants %d is the most; with --colocated, %d", most-1, most),
+			"%d participants and a coordinator are %d sites; at most %d can be analysed", c.params.participants, sites, most)
 	}
 	return p, nil
 }

@@ -14,6 +14,7 @@ import (
 type verdict struct {
 	Protocol   string     `json:"protocol"`
 	Model      string     `json:"model"`
+	Because    string     `json:"model_reason"`
 	Warnings   []string   `json:"warnings,omitempty"`
 	Complete   bool       `json:"complete"`
 	Properties []judgment `json:"properties"`
@@ -115,6 +116,9 @@ func (v verdict) print(w io.Writer, asJSON bool, colours colours) error {
 		e.SetIndent("", "  ")
 		return e.Encode(v)
 	}
+	if _, err := fmt.Fprintln(w, v.model()); err != nil {
+		return err
+	}
 	out := table{palette: colours}
 	for _, j := range v.Properties {
 		out.add(cell{text: j.Name}, colours.cell(j.Known, j.Holds, "holds", "does not hold"))
@@ -145,6 +149,15 @@ func (v verdict) print(w io.Writer, asJSON bool, colours colours) error {
 	}
 	_, err := fmt.Fprint(w, b.String())
 	return err
+}
+
+// model says in a line what the search has taken for granted, and why.
+func (v verdict) model() string {
+	if v.Model == "sync" {
+		return fmt.Sprintf("%s in the synchronous model, %s: a timer runs out only when no message is on its way", v.Protocol, v.Because)
+	}
+	return fmt.Sprintf("%s in the asynchronous model, %s: a timer may run out at any moment, and messages are lost and repeated without limit",
+		v.Protocol, v.Because)
 }
 
 // cell says in one of two words how something came out, or that it is not known.

@@ -7,7 +7,7 @@ import (
 )
 
 // TestFlaws gives the hands one fault each and wants it found by a claim, and the plan of the seed
-// shrunk to a few faults and pieces of work.
+// shrunk to a few faults and pieces of work, of which none can be left out, and its script to replay.
 func TestFlaws(t *testing.T) {
 	for name, f := range map[string]struct {
 		flaw
@@ -44,8 +44,10 @@ func TestFlaws(t *testing.T) {
 				t.Logf("seed %d: %v; %d faults and %d jobs, after %d runs %d faults and %d jobs: %v", seed, r.Failure,
 					len(plan.Faults), s.Work(), runs, len(small.Plan.Faults), s.Work()-len(small.Plan.Skip), small.Failure)
 				if small.Failure == nil || small.Failure.Claim != r.Failure.Claim || len(small.Plan.Faults) > 4 || s.Work()-len(small.Plan.Skip) > 3 {
-					t.Errorf("it was shrunk to %v, %v", small.Plan.Faults, small.Failure)
+					t.Fatalf("it was shrunk to %v, %v", small.Plan.Faults, small.Failure)
 				}
+				minimal(t, s, small)
+				replays(t, s, small)
 				return
 			}
 		})

@@ -134,6 +134,8 @@ func twice(t *testing.T, s *stack.Stack, plan sim.Plan, y *tally) {
 	y.add(r)
 	if r.Failure != nil {
 		t.Errorf("seed %d: %v", plan.Seed, r.Failure)
+		r.Plan = plan
+		stack.Explain(t, s, r)
 	}
 	if !bytes.Equal(first.Sum(nil), second.Sum(nil)) {
 		t.Errorf("seed %d gives two traces", plan.Seed)
@@ -173,8 +175,11 @@ func TestSoak(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range sum.Failed {
+	for i, r := range sum.Failed {
 		t.Errorf("seed %d: %v", r.Plan.Seed, r.Failure)
+		if i == 0 {
+			stack.Explain(t, s, r)
+		}
 	}
 	t.Logf("%d seeds in %v, %.0f a second; %v simulated, %.0f times as fast as real time; %d events, %d messages",
 		sum.Seeds, sum.Elapsed, float64(sum.Seeds)/sum.Elapsed.Seconds(), sum.Simulated,

@@ -1,0 +1,87 @@
+package stack
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"assent/sim"
+	"assent/trace"
+)
+
+// Script returns what assent sim prints of a plan, and assent replay runs again: the header of its trace.
+func Script(t testing.TB, s *Stack, plan sim.Plan) string {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := trace.NewWriter(&b, s.Types(), s.Header(plan), trace.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// Explain logs the script of a run that failed, shrunk.
+func Explain(t testing.TB, s *Stack, failed sim.Report) {
+	t.Helper()
+	small, _, err := sim.Shrink(t.Context(), s, failed, s.Work())
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("seed %d, shrunk: %v; assent replay runs this again:\n%s", failed.Plan.Seed, small.Failure, Script(t, s, small.Plan))
+}
+
+// replays wants the script of a plan to make the run again that failed so.
+func replays(t *testing.T, s *Stack, small sim.Report) {
+	t.Helper()
+	r, err := trace.NewReader(bytes.NewReader([]byte(Script(t, s, small.Plan))), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, plan, err := FromHeader(r.Header())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.flaw = s.flaw // which no script names
+	run, err := again.Run(plan, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(small.Failure, run.Failure); d != "" {
+		t.Errorf("its script, run again, fails otherwise (- first, + again):\n%s", d)
+	}
+}
+
+// minimal wants a plan of which no fault and no piece of work can be left out.
+func minimal(t *testing.T, s *Stack, small sim.Report) {
+	t.Helper()
+	without := func(p sim.Plan, what any) {
+		r, err := s.Run(p, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Failure != nil && r.Failure.Claim == small.Failure.Claim {
+			t.Errorf("it fails without %v, too", what)
+		}
+	}
+	for i, f := range small.Plan.Faults {
+		p := small.Plan
+		p.Faults = append(append([]sim.Fault{}, p.Faults[:i]...), p.Faults[i+1:]...)
+		without(p, f)
+	}
+	left := map[int]bool{}
+	for i := range s.Work() {
+		left[i] = true
+	}
+	for _, i := range small.Plan.Skip {
+		delete(left, i)
+	}
+	for i := range left {
+		p := small.Plan
+		p.Skip = append(append([]int{}, p.Skip...), i)
+		without(p, i)
+	}
+}
