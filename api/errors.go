@@ -18,6 +18,8 @@ type refusal struct {
 	hint  string
 	id    string
 	ended bool
+	// elsewhere says that nothing was done, and that another node may be asked the same.
+	elsewhere bool
 }
 
 func refuse(code connect.Code, text, hint string) *refusal {
@@ -32,6 +34,16 @@ func (r *refusal) about(id string, ended bool) *refusal {
 	r.id, r.ended = id, ended
 	return r
 }
+
+// anywhereElse says that another node may be asked the same.
+func (r *refusal) anywhereElse() *refusal {
+	r.elsewhere = true
+	return r
+}
+
+// HeaderElsewhere is the header of an answer that says that nothing was done and that another node of the
+// cluster may be asked the same.
+const HeaderElsewhere = "Assent-Elsewhere"
 
 // connectCodes says how a resource's errors are told.
 var connectCodes = map[resource.Code]connect.Code{
@@ -62,7 +74,10 @@ func contractError(err error) *connect.Error {
 		Ended:     errors.Is(err, assent.ErrNotOpen),
 	}
 	if r, ok := errors.AsType[*refusal](err); ok {
-		detail.Id, detail.Ended = toldUpTo(maxError, r.id), r.ended
+		detail.Id, detail.Ended, detail.Elsewhere = toldUpTo(maxError, r.id), r.ended, r.elsewhere
+		if r.elsewhere {
+			answer.Meta().Set(HeaderElsewhere, "1")
+		}
 	}
 	if a, ok := errors.AsType[*assent.AbortedError](err); ok {
 		detail.Id, detail.Ended = string(a.ID), true

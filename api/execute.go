@@ -81,6 +81,9 @@ func (s *Server) executorFor(op *assentv1.Operation) (executor, error) {
 	}
 	e := s.executors[op.GetResource()]
 	if e == nil {
+		if err := s.keptElsewhere(op.GetResource()); err != nil {
+			return nil, err
+		}
 		return nil, refuse(connect.CodeInvalidArgument, fmt.Sprintf("there is no resource %.100q", op.GetResource()),
 			"the call Status names the resources")
 	}

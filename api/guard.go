@@ -97,10 +97,12 @@ type guard struct {
 	origin *http.CrossOriginProtection
 	errors *connect.ErrorWriter
 	next   http.Handler
+	// busy reports whether the server takes no new transactions: not yet, or no more.
+	busy func() bool
 }
 
-func newGuard(opts Options, next http.Handler) *guard {
-	g := &guard{opts: opts, next: next, origin: http.NewCrossOriginProtection(), errors: connect.NewErrorWriter()}
+func newGuard(opts Options, next http.Handler, busy func() bool) *guard {
+	g := &guard{opts: opts, next: next, busy: busy, origin: http.NewCrossOriginProtection(), errors: connect.NewErrorWriter()}
 	for _, t := range opts.Tokens {
 		g.hashes = append(g.hashes, sha256.Sum256([]byte(t.Secret)))
 	}
@@ -114,6 +116,10 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	if r.URL.Path == "/healthz" {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
+		if g.busy() {
+			http.Error(w, "no new transactions", http.StatusServiceUnavailable)
+			return
+		}
 		_, _ = w.Write([]byte("ok\n")) // whoever asked has gone
 		return
 	}

@@ -24,7 +24,7 @@ func (s *Server) List(ctx context.Context, req *assentv1.ListRequest) (*assentv1
 	if limit == 0 {
 		limit = maxList
 	}
-	infos, err := s.m.Transactions(ctx, assent.Filter{Unfinished: req.GetUnfinished(), Limit: limit + 1})
+	infos, err := s.manager().Transactions(ctx, assent.Filter{Unfinished: req.GetUnfinished(), Limit: limit + 1})
 	if err != nil {
 		return nil, err
 	}
@@ -37,12 +37,24 @@ func (s *Server) List(ctx context.Context, req *assentv1.ListRequest) (*assentv1
 
 // Get returns what is known of one transaction.
 func (s *Server) Get(ctx context.Context, req *assentv1.GetRequest) (*assentv1.GetResponse, error) {
-	info, err := s.m.Transaction(ctx, req.GetId())
+	found, err := s.here(ctx, req.GetId(), callerOf(ctx))
 	if err == nil {
-		return &assentv1.GetResponse{Transaction: Transaction(info)}, nil
+		return &assentv1.GetResponse{Transaction: found}, nil
 	}
-	if _, past := s.sessions.find(req.GetId(), callerOf(ctx)); past != nil {
-		return &assentv1.GetResponse{Transaction: remember(past)}, nil
+	if t := s.living(ctx, req.GetId(), err); t != nil {
+		return &assentv1.GetResponse{Transaction: t}, nil
+	}
+	return nil, s.whyUnknown(req.GetId(), err)
+}
+
+// here returns what this server itself knows of the transaction, from memory or from the log.
+func (s *Server) here(ctx context.Context, id string, c caller) (*assentv1.Transaction, error) {
+	info, err := s.transaction(ctx, id)
+	if err == nil {
+		return Transaction(info), nil
+	}
+	if _, past := s.sessions.find(id, c); past != nil {
+		return remember(past), nil
 	}
 	return nil, err
 }
@@ -73,7 +85,7 @@ func (s *Server) Resolve(ctx context.Context, req *assentv1.ResolveRequest) (*as
 	if len(s.opts.Tokens) > 0 && by != "" {
 		by += " (token " + callerOf(ctx).name + ")"
 	}
-	info, err := s.m.Resolve(ctx, assent.Resolution{
+	info, err := s.manager().Resolve(ctx, assent.Resolution{
 		ID: req.GetId(), Branch: req.GetBranch(), Outcome: commit.Outcome(req.GetOutcome()),
 		By: by, Reason: req.GetReason(),
 	})
@@ -91,7 +103,7 @@ func (s *Server) Doctor(ctx context.Context, _ *assentv1.DoctorRequest) (*assent
 	ctx, cancel := context.WithTimeout(ctx, s.opts.StatementTimeout)
 	defer cancel()
 	response := &assentv1.DoctorResponse{}
-	for _, d := range s.m.Doctor(ctx) {
+	for _, d := range s.manager().Doctor(ctx) {
 		response.Diagnoses = append(response.Diagnoses, Diagnosis(d))
 	}
 	return response, nil
@@ -118,7 +130,7 @@ func (s *Server) Status(context.Context, *assentv1.StatusRequest) (*assentv1.Sta
 	if s.opts.LogStats != nil {
 		response.Log = s.opts.LogStats()
 	}
-	scans := s.m.Scans()
+	scans := s.manager().Scans()
 	for _, name := range slices.Sorted(maps.Keys(s.executors)) {
 		scan := scans[name]
 		foreign := make([]string, len(scan.Foreign))

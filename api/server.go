@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"assent"
 	assentv1 "assent/api/assent/v1"
+	"assent/cluster"
 	"assent/resource"
 )
 
@@ -53,6 +55,12 @@ type Options struct {
 	// log's owner, and the log's figures. LogStats may be nil; it is called by many goroutines.
 	Version, Owner string
 	LogStats       func() map[string]int64
+
+	// Node is the cluster's node that this server is, or nil. The server then answers for transactions
+	// that live at other nodes, says where resources are kept, and, where NeedsQuorum is set, begins
+	// nothing while the node reaches too few others to decide anything.
+	Node        *cluster.Node
+	NeedsQuorum bool
 
 	// Logger hears of refused callers, of transactions rolled back for idleness, and of every call
 	// at the debug level; never of a token or of what a statement says. Defaults to slog.Default().
@@ -110,7 +118,7 @@ func (o *Options) validate() error {
 // is remembered, the columns of a result) are given to others too; the bytes in its values are its own.
 // Every string in it is UTF-8 and bounded, whatever a database has sent.
 type Server struct {
-	m         *assent.Manager
+	m         atomic.Pointer[assent.Manager] // nil while the server is starting
 	executors map[string]executor
 	opts      Options
 	started   time.Time
@@ -124,16 +132,19 @@ var (
 )
 
 // New returns a server of m's transactions. The resources are those of m's Config, by the same
-// names. It fails where it does not know how to work in one of them, and on bad options.
+// names. It fails where it does not know how to work in one of them, and on bad options. Where m is
+// nil the server refuses everything but Cluster until Manage gives it one: a node whose log waits for others
+// can so be asked what it waits for.
 func New(m *assent.Manager, resources map[string]resource.Resource, opts Options) (*Server, error) {
 	opts.setDefaults()
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
 	s := &Server{
-		m: m, opts: opts, started: time.Now(),
+		opts: opts, started: time.Now(),
 		executors: map[string]executor{},
 	}
+	s.m.Store(m)
 	s.sessions = newSessions(opts, s.expire)
 	for name, r := range resources {
 		e, err := executorOf(r)
@@ -141,6 +152,9 @@ func New(m *assent.Manager, resources map[string]resource.Resource, opts Options
 			return nil, fmt.Errorf("api: resource %q: %w", name, err)
 		}
 		s.executors[name] = e
+	}
+	if opts.Node != nil {
+		opts.Node.Answer(s.answer)
 	}
 	mux := http.NewServeMux()
 	handle := []connect.HandlerOption{
@@ -151,13 +165,46 @@ func New(m *assent.Manager, resources map[string]resource.Resource, opts Options
 	}
 	mux.Handle(assentv1.NewTransactionServiceHandler(s, handle...))
 	mux.Handle(assentv1.NewOperatorServiceHandler(s, handle...))
-	s.handler = newGuard(opts, mux)
+	s.handler = newGuard(opts, mux, func() bool { return s.manager() == nil || s.sessions.draining() })
 	return s, nil
 }
 
-// ServeHTTP serves the contract, and /healthz, which answers 200 to whoever asks.
+// Manage gives a server that has no manager its own.
+func (s *Server) Manage(m *assent.Manager) { s.m.Store(m) }
+
+// manager returns the server's manager. There is one wherever a call comes from: calls that are made
+// earlier are refused before.
+func (s *Server) manager() *assent.Manager { return s.m.Load() }
+
+// starting says that the server has no manager yet, and what it waits for.
+func (s *Server) starting() error {
+	text := "the server is starting and waits for its decision log"
+	if s.opts.Node != nil {
+		count, _ := s.opts.Node.Decides()
+		text = fmt.Sprintf("node %s is starting and waits for its decision log: %s", s.opts.Node.Self(), count)
+	}
+	return refuse(connect.CodeUnavailable, text, "try again soon, or ask another node of the cluster").anywhereElse()
+}
+
+// ServeHTTP serves the contract, and /healthz, which answers whoever asks:
+// 200, or 503 while no new transactions are taken.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(w, r)
+}
+
+// Drain refuses new transactions and waits until those that are open have ended, or ctx ends. Close after.
+func (s *Server) Drain(ctx context.Context) error {
+	s.sessions.drain()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for s.sessions.count() > 0 {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d transactions are still open: %w", s.sessions.count(), ctx.Err())
+		}
+	}
+	return nil
 }
 
 // Close refuses new transactions and rolls back those that are open. Close the manager after.
@@ -176,7 +223,13 @@ func (s *Server) logging() connect.UnaryInterceptorFunc {
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 			began := time.Now()
-			response, err := next(ctx, req)
+			var response connect.AnyResponse
+			err := error(nil)
+			if s.manager() == nil && req.Spec().Procedure != assentv1.OperatorServiceClusterProcedure {
+				err = s.starting()
+			} else {
+				response, err = next(ctx, req)
+			}
 			code := "ok"
 			if err != nil {
 				err = contractError(err)

@@ -32,6 +32,7 @@ type sessions struct {
 	expire func(*session)
 
 	mu     sync.Mutex
+	leaves bool // no new ones are taken
 	closed bool
 	open   map[string]*session
 	held   int // open ones, and Runs under way
@@ -64,13 +65,29 @@ func (s *sessions) hold() error {
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return refuse(connect.CodeUnavailable, "the server is closing", "try again when it is back")
+		return refuse(connect.CodeUnavailable, "the server is closing", "try again when it is back").anywhereElse()
+	case s.leaves:
+		return refuse(connect.CodeUnavailable, "the server is leaving and takes no new transactions", "ask another node of the cluster").anywhereElse()
 	case s.held >= s.max:
 		return refuse(connect.CodeResourceExhausted, fmt.Sprintf("%d transactions are open, the most that are allowed", s.held),
 			"commit or roll back what is open, or raise limits.open_transactions")
 	}
 	s.held++
 	return nil
+}
+
+// drain refuses new sessions from now on.
+func (s *sessions) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaves = true
+}
+
+// draining reports whether no new sessions are taken.
+func (s *sessions) draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leaves || s.closed
 }
 
 func (s *sessions) drop() {

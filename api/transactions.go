@@ -18,10 +18,10 @@ func (s *Server) Begin(ctx context.Context, req *assentv1.BeginRequest) (*assent
 	if err != nil {
 		return nil, err
 	}
-	if err := s.sessions.hold(); err != nil {
+	if err := s.hold(); err != nil {
 		return nil, err
 	}
-	tx, err := s.m.Begin(ctx, assent.Timeout(timeout), assent.EarlyReply(req.GetEarlyReply()))
+	tx, err := s.manager().Begin(ctx, assent.Timeout(timeout), assent.EarlyReply(req.GetEarlyReply()))
 	if err != nil {
 		s.sessions.drop()
 		return nil, err
@@ -87,7 +87,10 @@ func (s *Server) known(ctx context.Context, id string, past *assentv1.Outcome) (
 	if past != nil {
 		return past, nil
 	}
-	info, err := s.m.Transaction(ctx, id)
+	info, err := s.transaction(ctx, id)
+	if t := s.living(ctx, id, err); t != nil {
+		return outcomeOfLiving(t), nil
+	}
 	switch {
 	case errors.Is(err, assent.ErrUnknown) || err == nil && info.State == assent.StateOpen:
 		return nil, refuse(connect.CodeNotFound, fmt.Sprintf("transaction %.100q is not known here", id),
@@ -193,13 +196,13 @@ func (s *Server) Run(ctx context.Context, req *assentv1.RunRequest) (*assentv1.R
 	if req.GetRetries() > maxRetries {
 		return nil, refuse(connect.CodeInvalidArgument, fmt.Sprintf("retries is %d", req.GetRetries()), fmt.Sprintf("at most %d are allowed", maxRetries))
 	}
-	if err := s.sessions.hold(); err != nil {
+	if err := s.hold(); err != nil {
 		return nil, err
 	}
 	defer s.sessions.drop()
 	response := &assentv1.RunResponse{}
 	id := ""
-	err = s.m.Run(ctx, func(ctx context.Context, tx *assent.Tx) error {
+	err = s.manager().Run(ctx, func(ctx context.Context, tx *assent.Tx) error {
 		id, response.Results = tx.ID(), nil
 		bytes := s.opts.MaxResultBytes
 		for i, op := range ops {

@@ -1,7 +1,9 @@
 package cluster_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -62,7 +64,7 @@ func newHouse(t *testing.T, names ...protocol.NodeID) *house {
 
 func (h *house) config(name protocol.NodeID) cluster.Config {
 	return cluster.Config{
-		Name: "test", Self: name, Members: h.members, Log: h.log, Logger: quiet, Software: "1.0", Listener: h.first[name],
+		Name: "test", Self: name, Members: h.members, Log: h.log, LogName: "a test", Logger: quiet, Software: "1.0", Listener: h.first[name],
 		Detector:  detector.Options{Tick: 20 * time.Millisecond, Beat: 2, Timeout: 25},
 		Election:  election.Options{Answer: 100 * time.Millisecond, Again: 200 * time.Millisecond},
 		Deference: 500 * time.Millisecond, Benefit: 300 * time.Millisecond,
@@ -137,10 +139,11 @@ func TestNodesFindEachOtherAndALeader(t *testing.T) {
 					return false
 				}
 			}
-			return s.Decides
+			_, enough := h.nodes[at].Decides()
+			return enough
 		})
 		s := h.nodes[at].Status()
-		if s.Quorum != "3 of 3 votes, 2 needed" || s.View != "a, b and c, from the configuration" || s.Cluster != "test" || s.Self != at {
+		if s.Quorum != "decisions need none of the nodes' votes; 3 of 3 votes, 2 needed" || !s.Decides || s.Log != "kept by a test" || s.View != "a, b and c, from the configuration" || s.Cluster != "test" || s.Self != at {
 			t.Errorf("%+v", s)
 		}
 		if at == "c" != (s.Role == "leading") {
@@ -151,14 +154,14 @@ func TestNodesFindEachOtherAndALeader(t *testing.T) {
 	h.follow("b")
 	h.eventually("c is suspected", func() bool { return h.state("a", "c") == "suspected" })
 	h.eventually("the quorum says so", func() bool {
-		s := h.nodes["a"].Status()
-		return s.Quorum == "2 of 3 votes, 2 needed: c unreachable" && s.Decides
+		count, enough := h.nodes["a"].Decides()
+		return count == "2 of 3 votes, 2 needed: c unreachable" && enough
 	})
 	h.close("b")
 	h.follow("a")
 	h.eventually("no quorum is left", func() bool {
-		s := h.nodes["a"].Status()
-		return s.Quorum == "1 of 3 votes, 2 needed: b and c unreachable" && !s.Decides
+		count, enough := h.nodes["a"].Decides()
+		return count == "1 of 3 votes, 2 needed: b and c unreachable" && !enough
 	})
 	h.open("c")
 	h.follow("c")
@@ -260,7 +263,7 @@ func TestBadConfig(t *testing.T) {
 			c.Members = with(c.Members, "c", cluster.Member{Address: "127.0.0.1:1", Votes: -1})
 		},
 		"and there is no TLS": func(c *cluster.Config) { c.Members = with(c.Members, "c", cluster.Member{Address: "10.0.0.1:1"}) },
-		"Config.Log":          func(c *cluster.Config) { c.Log = nil },
+		"Config.Dir":          func(c *cluster.Config) { c.Log = nil },
 	} {
 		cfg := h.config("a")
 		change(&cfg)
@@ -280,4 +283,38 @@ func with(members map[protocol.NodeID]cluster.Member, node protocol.NodeID, m cl
 		all[n] = m
 	}
 	return all
+}
+
+func TestQuestions(t *testing.T) {
+	h := newHouse(t, "a", "b", "absent")
+	h.open("a", "b")
+	a, b := h.nodes["a"], h.nodes["b"]
+	b.Answer(func(from protocol.NodeID, question []byte) []byte {
+		return []byte(fmt.Sprintf("%s asked %s", from, question))
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	results := make(chan string, 20)
+	for i := range 20 {
+		go func() {
+			answer, err := a.Ask(ctx, "b", []byte(fmt.Sprint(i)))
+			results <- fmt.Sprintf("%s %v %v", answer, err, string(answer) == fmt.Sprintf("a asked %d", i))
+		}()
+	}
+	for range 20 {
+		if r := <-results; !strings.HasSuffix(r, "<nil> true") {
+			t.Error(r)
+		}
+	}
+	if _, err := a.Ask(ctx, "nobody", nil); err == nil {
+		t.Error("nobody has answered")
+	}
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if _, err := a.Ask(short, "absent", nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("who is absent has answered: %v", err)
+	}
+	if _, err := b.Ask(short, "a", nil); !errors.Is(err, context.DeadlineExceeded) { // nobody answers there
+		t.Errorf("who has no answers has answered: %v", err)
+	}
 }

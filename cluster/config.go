@@ -43,6 +43,8 @@ type Config struct {
 	// Log is a decision log that all nodes share already: an etcd's or a database's. It is not closed.
 	// Where there is none, the nodes keep one among themselves, by Paxos.
 	Log decision.Log
+	// LogName says in words what keeps Log, for the status.
+	LogName string
 	// Dir is where this node keeps its part of the log that the nodes keep among themselves. It must
 	// not be another node's, nor a copy of it, nor be lost while the others remember it.
 	Dir string
@@ -116,8 +118,8 @@ func (c *Config) validate() error {
 			return fmt.Errorf("cluster: the address of node %s: %w", node, err)
 		}
 	}
-	if c.Log == nil {
-		return errors.New("cluster: Config.Log is missing")
+	if c.Log == nil && c.Dir == "" {
+		return errors.New("cluster: Config.Dir is missing, where this node keeps its part of the log")
 	}
 	if err := c.system().Validate(); err != nil {
 		return fmt.Errorf("cluster: %w", err)

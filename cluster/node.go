@@ -2,12 +2,14 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"time"
 
 	"assent/decision"
+	"assent/decision/paxos"
 	"assent/engine"
 	"assent/protocol"
 	"assent/protocol/commit"
@@ -18,7 +20,9 @@ import (
 
 // The channels of the mesh. Their numbers are part of the protocol between nodes.
 const (
+	logChannel   = 0
 	watchChannel = 1
+	askChannel   = 2
 )
 
 // Node is this process's part in its cluster. All methods are safe for concurrent use.
@@ -31,7 +35,9 @@ type Node struct {
 	loop    *engine.Loop
 	channel *transport.Channel
 	log     decision.Log
+	own     *paxos.Log // nil where the nodes do not keep the log among themselves
 	prefix  string
+	asking  asking
 
 	mu      sync.Mutex
 	leaving bool
@@ -98,12 +104,16 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	n.openLog()
+	if err := n.openLog(); err != nil {
+		return nil, errors.Join(fmt.Errorf("cluster: %w", err), n.mesh.Close())
+	}
 	n.channel = n.mesh.Channel(watchChannel)
 	n.loop = engine.New(engine.Config{
 		Scope: cfg.Name, Node: cfg.Self, Machine: n.watcher, Hands: hands{n}, Clock: engine.SystemClock{},
 	})
 	n.channel.Receive(n.receive)
+	n.asking.channel = n.mesh.Channel(askChannel)
+	n.asking.channel.Receive(n.asking.receive)
 	n.loop.Deliver(protocol.Start{})
 	return n, nil
 }
@@ -111,7 +121,11 @@ func Open(cfg Config) (*Node, error) {
 // Close leaves the cluster. The others notice by the silence.
 func (n *Node) Close() error {
 	n.loop.Stop()
-	return n.mesh.Close()
+	var err error
+	if n.own != nil {
+		err = n.own.Close()
+	}
+	return errors.Join(err, n.mesh.Close())
 }
 
 // Leave tells the others that this node takes no new transactions and will stop.

@@ -21,7 +21,7 @@ type Status struct {
 	// View says which members there are, and since when or by whose word.
 	View string `json:"view"`
 	// Quorum counts the votes of those that this node reaches: "2 of 3 votes, 2 needed: c unreachable".
-	// Decides says that they suffice.
+	// Decides says that they suffice, or that they are not needed.
 	Quorum  string `json:"quorum"`
 	Decides bool   `json:"decides"`
 	// Log says what keeps the decisions, and how this node's part of it is.
@@ -55,7 +55,6 @@ func (n *Node) Status() Status {
 	s := Status{
 		Cluster: n.cfg.Name, Self: n.cfg.Self, Leader: leader, Role: role.String(),
 		View: fmt.Sprintf("%s, from the configuration", words(n.cfg.nodes())),
-		Log:  fmt.Sprintf("shared, %T", n.cfg.Log),
 	}
 	links := map[protocol.NodeID]transport.PeerStatus{}
 	for _, l := range n.mesh.Status() {
@@ -75,17 +74,32 @@ func (n *Node) Status() Status {
 		}
 		s.Members = append(s.Members, m)
 	}
+	s.Quorum, s.Decides = n.Decides()
+	if n.own == nil {
+		s.Quorum, s.Decides = "decisions need none of the nodes' votes; "+s.Quorum, true
+	}
+	n.describeLog(&s)
+	return s
+}
+
+// Decides reports whether this node reaches enough of the others for anything to be decided, and counts
+// their votes in words: "2 of 3 votes, 2 needed: c unreachable".
+func (n *Node) Decides() (count string, enough bool) {
+	reached := map[protocol.NodeID]bool{n.cfg.Self: true}
+	for _, l := range n.mesh.Status() {
+		reached[l.Node] = l.Connected && l.Hears
+	}
 	tally := n.cfg.system().WriteTally(func(node protocol.NodeID) quorum.Answer {
-		if node == n.cfg.Self || links[node].Connected && links[node].Hears {
+		if reached[node] {
 			return quorum.Granted
 		}
 		return quorum.Unreachable
 	})
-	s.Quorum, s.Decides = tally.String(), tally.Verdict() == quorum.Reached
-	if s.Decides && len(tally.Unreachable) > 0 { // the tally explains only what is wanting
-		s.Quorum += ": " + words(tally.Unreachable) + " unreachable"
+	count, enough = tally.String(), tally.Verdict() == quorum.Reached
+	if enough && len(tally.Unreachable) > 0 { // the tally explains only what is wanting
+		count += ": " + words(tally.Unreachable) + " unreachable"
 	}
-	return s
+	return count, enough
 }
 
 // describe says what this node believes of another.

@@ -107,8 +107,8 @@ func (s PeerStatus) Words(now time.Time) string {
 func roughly(d time.Duration) time.Duration {
 	d = max(d, 0)
 	for _, unit := range []time.Duration{time.Minute, time.Second, time.Millisecond, time.Microsecond} {
-		if d >= 10*unit {
-			return d.Round(unit)
+		if d >= unit {
+			return d.Round(unit / 10)
 		}
 	}
 	return d

@@ -47,6 +47,7 @@ type config struct {
 	Resources      map[string]*resourceConfig `yaml:"resources"`
 	Tokens         []tokenConfig              `yaml:"tokens"`
 	TLS            *tlsConfig                 `yaml:"tls"`
+	Cluster        *clusterConfig             `yaml:"cluster"`
 
 	name  string     // of the file, for errors; empty for defaults
 	trace string     // the file that takes the trace; empty for none
@@ -54,6 +55,7 @@ type config struct {
 }
 
 type logConfig struct {
+	Backend     string        `yaml:"backend"`
 	Retention   time.Duration `yaml:"retention"`
 	RetainCount int           `yaml:"retain_count"`
 }
@@ -136,6 +138,9 @@ func (c *config) anchor(folder string) {
 	if c.TLS != nil {
 		paths = append(paths, &c.TLS.CertFile, &c.TLS.KeyFile, &c.TLS.ClientCAFile)
 	}
+	if c.Cluster != nil && c.Cluster.TLS != nil {
+		paths = append(paths, &c.Cluster.TLS.CertFile, &c.Cluster.TLS.KeyFile, &c.Cluster.TLS.CAFile)
+	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(folder, *p)
@@ -200,7 +205,8 @@ func (c *config) badYAML(err error) error {
 
 // keysOf returns the keys of the configuration's struct of that name.
 func keysOf(structName string) (keys []string) {
-	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{}} {
+	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{},
+		clusterConfig{}, nodeConfig{}, clusterTLSConfig{}} {
 		t := reflect.TypeOf(v)
 		if t.Name() != structName {
 			continue
@@ -251,6 +257,9 @@ func (c *config) validate() error {
 	if c.TLS != nil && (c.TLS.CertFile == "" || c.TLS.KeyFile == "") {
 		return c.wrong("tls needs cert_file and key_file", "", "tls")
 	}
+	if err := c.validateCluster(); err != nil {
+		return err
+	}
 	return c.validateExposure()
 }
 
@@ -263,7 +272,7 @@ func (c *config) validateNumbers() error {
 		v := reflect.ValueOf(section.value)
 		for i := range v.NumField() {
 			key := v.Type().Field(i).Tag.Get("yaml")
-			if v.Field(i).Int() < 0 {
+			if v.Field(i).CanInt() && v.Field(i).Int() < 0 {
 				return c.wrong(section.name+"."+key+" is negative", "leave it out for its default", section.name, key)
 			}
 		}

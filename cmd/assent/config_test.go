@@ -40,7 +40,8 @@ func TestExampleConfig(t *testing.T) {
 	if c.Listen != defaultListen || c.DataDir != defaultDataDir || c.Timeouts.Shutdown != defaultShutdown || c.Limits.Connections != defaultConnections {
 		t.Errorf("the example's values are not the defaults: %+v", c)
 	}
-	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{}} {
+	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{},
+		clusterConfig{}, nodeConfig{}, clusterTLSConfig{}} {
 		for _, key := range keysOf(reflect.TypeOf(v).Name()) {
 			if !strings.Contains(exampleConfig, key+":") && key != "dsn" && key != "dsn_file" {
 				t.Errorf("the example does not show the key %s", key)
@@ -48,9 +49,13 @@ func TestExampleConfig(t *testing.T) {
 		}
 	}
 	// Without its comment signs, the optional part is valid too.
-	full := strings.NewReplacer("\n  # ", "\n  ", "\n# tokens", "\ntokens", "\n#   ", "\n  ", "\n# tls", "\ntls", "\n# allow", "\nallow").Replace(exampleConfig)
+	full := strings.NewReplacer("\n  # ", "\n  ", "\n# tokens", "\ntokens", "\n#   ", "\n  ", "\n# tls", "\ntls", "\n# allow", "\nallow",
+		"\n# cluster", "\ncluster", "\n  kv:", "\n  kv-a:").Replace(exampleConfig)
 	if c, err = decodeConfig("example", []byte(full)); err != nil {
 		t.Fatalf("%v\n%s", err, full)
+	}
+	if c.Cluster == nil || len(c.Cluster.Nodes) != 3 || c.Cluster.TLS == nil || c.backend() != backendPaxos {
+		t.Errorf("the cluster section gives %+v", c.Cluster)
 	}
 	if len(c.Resources) != 2 || len(c.Tokens) != 2 || c.TLS == nil || c.Resources["orders"].LockTimeout != 10*time.Second {
 		t.Errorf("the optional part gives %+v", c)

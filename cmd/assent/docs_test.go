@@ -96,7 +96,8 @@ func TestPagesNameEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{}} {
+	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{},
+		clusterConfig{}, nodeConfig{}, clusterTLSConfig{}} {
 		for _, key := range keysOf(reflect.TypeOf(v).Name()) {
 			if !regexp.MustCompile("[`.]" + key + "[`.\\[]").Match(operations) {
 				t.Errorf("docs/operations.md does not describe the key %s", key)

@@ -66,6 +66,7 @@ understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction 
 		p.simCommand(),
 		p.replayCommand(),
 		p.chartCommand(),
+		p.clusterCommand(),
 		p.certsCommand(),
 		p.versionCommand(),
 		p.completionCommand(),

@@ -20,11 +20,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"assent/decision/disk"
+	"assent/decision/paxos"
 )
 
 func (p *program) serveCommand() *cobra.Command {
 	var (
 		t       = target{p: p}
+		member  memberFlags
 		listen  string
 		traceTo string
 		example bool
@@ -36,7 +38,8 @@ func (p *program) serveCommand() *cobra.Command {
 		Short: "serve transactions over HTTP with JSON, gRPC and gRPC-Web",
 		Long: `Serve transactions over HTTP with JSON, gRPC and gRPC-Web, all on one port.
 
-Without a configuration it serves one embedded store called kv, whose data is in assent-data.
+Without a configuration it serves one embedded store called kv, whose data is in assent-data. With a
+cluster section, or --node and --nodes, it is a node of a cluster: docs/cluster.md.
 What an earlier run left unfinished is finished at once. A line on standard output says when the
 server is ready; the log goes to standard error. SIGINT or SIGTERM stops the server in order, a
 second one at once: nothing that was decided is lost either way.`,
@@ -44,7 +47,8 @@ second one at once: nothing that was decided is lost either way.`,
   assent serve --print-config-example > assent.yaml
   ORDERS_DSN=postgres://app@db/orders assent serve -c assent.yaml
   assent serve --trace run.trace
-  assent serve --resource orders=postgres:///orders --resource cache=kv:/var/lib/cache`,
+  assent serve --resource orders=postgres:///orders --resource cache=kv:/var/lib/cache
+  assent serve --node a --nodes a=127.0.0.1:7421,b=127.0.0.1:7422,c=127.0.0.1:7423 --data-dir a`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if example {
@@ -53,6 +57,9 @@ second one at once: nothing that was decided is lost either way.`,
 			}
 			cfg, err := t.load()
 			if err != nil {
+				return err
+			}
+			if err := member.apply(cfg); err != nil {
 				return err
 			}
 			if listen != "" {
@@ -69,6 +76,7 @@ second one at once: nothing that was decided is lost either way.`,
 	f.StringVarP(&t.config, "config", "c", "", "read the configuration from this `file`")
 	f.StringVar(&t.dataDir, "data-dir", "", "keep the data in this `directory` (default "+defaultDataDir+")")
 	f.StringArrayVar(&t.resources, "resource", nil, "serve this resource too: `NAME=SOURCE`, where SOURCE is postgres://… or kv:PATH")
+	member.declare(cmd)
 	f.StringVar(&listen, "listen", "", "listen on this `address` (default "+defaultListen+")")
 	f.StringVar(&traceTo, "trace", "", "write what every transaction does to this `file`, for assent chart")
 	f.BoolVar(&example, "print-config-example", false, "print a configuration with every key, and exit")
@@ -93,14 +101,14 @@ func (p *program) serve(ctx context.Context, cfg *config, logger *slog.Logger) e
 	if patience == 0 {
 		patience = defaultShutdown
 	}
-	s, err := p.openSite(ctx, cfg, logger, true)
-	if f, ok := errors.AsType[*failure](err); ok && (errors.Is(err, disk.ErrLocked) || errors.Is(err, syscall.EAGAIN)) {
-		f.hint = "another server has it open: stop that one, or give this one a place of its own: --data-dir or data_dir, or the resource's path"
-	}
+	s, err := p.openAny(cfg, logger)
 	if err != nil {
-		return err
+		return inUse(err)
 	}
 	defer s.close(logger, patience)
+	if err := p.furnish(ctx, s, logger); err != nil {
+		return inUse(err)
+	}
 	listener, scheme, err := p.listen(cfg)
 	if err != nil {
 		return err
@@ -108,6 +116,10 @@ func (p *program) serve(ctx context.Context, cfg *config, logger *slog.Logger) e
 	server := s.httpServer(logger)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
+	defer server.Close()
+	if err := s.await(ctx, logger); err != nil {
+		return err
+	}
 	names := strings.Join(slices.Sorted(maps.Keys(s.resources)), ", ")
 	fmt.Fprintf(p.out, "assent is ready on %s://%s with %s\n", scheme, listener.Addr(), names)
 
@@ -120,6 +132,7 @@ func (p *program) serve(ctx context.Context, cfg *config, logger *slog.Logger) e
 	logger.Info("stopping; a second signal stops at once", "patience", patience)
 	patient, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	s.drain(patience, logger)
 	if err := s.server.Close(patient); err != nil {
 		logger.Warn("open transactions were not all rolled back", "error", err)
 	}
@@ -128,6 +141,56 @@ func (p *program) serve(ctx context.Context, cfg *config, logger *slog.Logger) e
 		_ = server.Close() // what is cut off has been told
 	}
 	return nil
+}
+
+// inUse says what to do about what another server has open.
+func inUse(err error) error {
+	f, ok := errors.AsType[*failure](err)
+	if ok && (errors.Is(err, disk.ErrLocked) || errors.Is(err, paxos.ErrLocked) || errors.Is(err, syscall.EAGAIN)) {
+		f.hint = "another server has it open: stop that one, or give this one a place of its own: --data-dir or data_dir, or the resource's path"
+	}
+	return err
+}
+
+// openAny opens the log, whichever it is: the one that this process keeps alone, or the cluster's.
+func (p *program) openAny(cfg *config, logger *slog.Logger) (*site, error) {
+	if cfg.Cluster == nil {
+		return p.openLog(cfg, logger, true)
+	}
+	return p.joinCluster(cfg, logger)
+}
+
+// await opens the manager, which waits for the log, and says so when that takes long.
+func (s *site) await(ctx context.Context, logger *slog.Logger) error {
+	if s.node == nil {
+		return s.manage(ctx, logger)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.manage(ctx, logger) }()
+	for ticker := time.NewTicker(5 * time.Second); ; {
+		select {
+		case err := <-done:
+			ticker.Stop()
+			return err
+		case <-ticker.C:
+			count, _ := s.node.Decides()
+			logger.Info("waiting for the decision log", "quorum", count)
+		}
+	}
+}
+
+// drain lets a node of a cluster end what is open, and tells the others that it takes nothing new. It
+// leaves some of the patience for what comes after.
+func (s *site) drain(patience time.Duration, logger *slog.Logger) {
+	if s.node == nil {
+		return
+	}
+	s.node.Leave()
+	ctx, cancel := context.WithTimeout(context.Background(), patience-patience/4)
+	defer cancel()
+	if err := s.server.Drain(ctx); err != nil {
+		logger.Warn("leaving with open transactions; they are rolled back", "error", err)
+	}
 }
 
 // httpServer returns the server's way to the network.

@@ -15,6 +15,8 @@ import (
 
 	"assent"
 	"assent/api"
+	"assent/cluster"
+	"assent/decision"
 	"assent/decision/disk"
 	"assent/resource"
 	"assent/resource/kv"
@@ -25,7 +27,9 @@ import (
 // to be run or finished, their manager and server.
 type site struct {
 	cfg       *config
-	log       *disk.Log
+	log       decision.Log
+	node      *cluster.Node // nil where there is no cluster
+	stats     func() map[string]int64
 	resources map[string]resource.Resource
 	manager   *assent.Manager
 	server    *api.Server
@@ -50,8 +54,11 @@ func (c *config) refuseFile() error {
 	return nil
 }
 
-// openLog opens the decision log. Where create is false there must be one.
+// openLog opens the decision log that this process keeps alone. Where create is false there must be one.
 func (p *program) openLog(cfg *config, logger *slog.Logger, create bool) (*site, error) {
+	if cfg.backend() != backendDisk {
+		return nil, fail("ask one of the nodes, with --server", "the decision log is the cluster's, and no process has it alone")
+	}
 	dir := cfg.logFolder()
 	if err := cfg.refuseFile(); err != nil {
 		return nil, err
@@ -69,7 +76,7 @@ func (p *program) openLog(cfg *config, logger *slog.Logger, create bool) (*site,
 	if err != nil {
 		return nil, &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot open the decision log in %s: %v", dir, err), hint: resource.HintOf(err)}
 	}
-	s := &site{cfg: cfg, log: log, resources: map[string]resource.Resource{}}
+	s := &site{cfg: cfg, log: log, stats: func() map[string]int64 { return diskStats(log) }, resources: map[string]resource.Resource{}}
 	s.closers = append(s.closers, closer{"the decision log", log.Close})
 	return s, nil
 }
@@ -81,8 +88,8 @@ func (p *program) openSite(ctx context.Context, cfg *config, logger *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	if err = p.openResources(ctx, s, logger); err == nil {
-		err = p.openManager(ctx, s, logger)
+	if err = p.furnish(ctx, s, logger); err == nil {
+		err = s.manage(ctx, logger)
 	}
 	if err != nil {
 		s.close(logger, time.Second)
@@ -94,7 +101,7 @@ func (p *program) openSite(ctx context.Context, cfg *config, logger *slog.Logger
 // served returns the resources of the configuration, or the one that there is without any.
 func (c *config) served() map[string]*resourceConfig {
 	if len(c.Resources) == 0 {
-		return map[string]*resourceConfig{"kv": {Type: "kv"}}
+		return map[string]*resourceConfig{c.defaultResource(): {Type: "kv"}}
 	}
 	return c.Resources
 }
@@ -105,6 +112,15 @@ func (c *config) storePath(name string, r *resourceConfig) string {
 		return filepath.Join(c.DataDir, "kv", name)
 	}
 	return r.Path
+}
+
+// furnish opens what a site with a log needs besides: its resources and its server, which has no manager
+// yet.
+func (p *program) furnish(ctx context.Context, s *site, logger *slog.Logger) error {
+	if err := p.openResources(ctx, s, logger); err != nil {
+		return err
+	}
+	return p.openServer(s, logger)
 }
 
 // openResources opens the resources of the configuration. It waits for no database.
@@ -191,21 +207,10 @@ func readSecret(path string) (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-func (p *program) openManager(ctx context.Context, s *site, logger *slog.Logger) error {
+// openServer makes the server of the site's resources.
+func (p *program) openServer(s *site, logger *slog.Logger) error {
 	t := s.cfg.Timeouts
 	tokens, err := p.tokens(s.cfg)
-	if err != nil {
-		return err
-	}
-	observer, err := s.openTrace()
-	if err != nil {
-		return err
-	}
-	s.manager, err = assent.Open(ctx, assent.Config{
-		Log: s.log, Resources: s.resources, Logger: logger, Observer: observer,
-		Timeout: t.Transaction, PrepareTimeout: t.Prepare, FinishTimeout: t.Finish,
-		FinishWait: t.FinishWait, ScanInterval: t.ScanInterval,
-	})
 	if err != nil {
 		return err
 	}
@@ -214,12 +219,35 @@ func (p *program) openManager(ctx context.Context, s *site, logger *slog.Logger)
 		Timeout: t.Transaction, IdleTimeout: t.Idle, StatementTimeout: t.Statement,
 		MaxOpen: s.cfg.Limits.OpenTransactions, MaxRequestBytes: s.cfg.Limits.RequestBytes,
 		MaxRows: s.cfg.Limits.ResultRows, MaxResultBytes: s.cfg.Limits.ResultBytes,
+		Node: s.node, NeedsQuorum: s.cfg.backend() == backendPaxos,
 	}
 	if s.cfg.TLS != nil && s.cfg.TLS.ClientCAFile != "" {
 		options.Hosts = []string{"*"} // nobody comes this far without a certificate
 	}
-	s.server, err = api.New(s.manager, s.resources, options)
+	s.server, err = api.New(nil, s.resources, options)
 	return err
+}
+
+// manage opens the site's manager, which waits for the log, and gives it to the server.
+func (s *site) manage(ctx context.Context, logger *slog.Logger) error {
+	t := s.cfg.Timeouts
+	observer, err := s.openTrace()
+	if err != nil {
+		return err
+	}
+	c := assent.Config{
+		Log: s.log, Resources: s.resources, Logger: logger, Observer: observer,
+		Timeout: t.Transaction, PrepareTimeout: t.Prepare, FinishTimeout: t.Finish,
+		FinishWait: t.FinishWait, ScanInterval: t.ScanInterval,
+	}
+	if s.node != nil {
+		s.amongOthers(&c)
+	}
+	if s.manager, err = assent.Open(ctx, c); err != nil {
+		return err
+	}
+	s.server.Manage(s.manager)
+	return nil
 }
 
 // tokens finds the secrets of the tokens.
@@ -243,8 +271,8 @@ func (p *program) tokens(cfg *config) ([]api.Token, error) {
 	return tokens, nil
 }
 
-func (s *site) stats() map[string]int64 {
-	st := s.log.Stats()
+func diskStats(log *disk.Log) map[string]int64 {
+	st := log.Stats()
 	return map[string]int64{
 		"decisions": int64(st.Decisions), "groups": int64(st.Groups), "syncs": int64(st.Syncs),
 		"bytes": int64(st.Bytes), "failures": int64(st.Failures), "reopens": int64(st.Reopens),

@@ -36,14 +36,20 @@ type target struct {
 
 // flags declares the flags that say where to work.
 func (t *target) flags(cmd *cobra.Command) {
+	t.callFlags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&t.server, "server", "", "work at the server with this `URL` (default $ASSENT_SERVER, or "+defaultServer+")")
+	f.StringVarP(&t.config, "config", "c", "", "work without a server, on what this configuration `file` names")
+	f.StringVar(&t.dataDir, "data-dir", "", "work without a server, on this data `directory`")
+}
+
+// callFlags declares the flags of commands that work at servers alone.
+func (t *target) callFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&t.server, "server", "", "work at the server with this `URL`, or at one of several, separated by commas\n(default $ASSENT_SERVER, or "+defaultServer+")")
 	f.StringVar(&t.tokenFile, "token-file", "", "send the token in this `file` (default: the token in $ASSENT_TOKEN)")
 	f.StringVar(&t.caFile, "ca-file", "", "trust the certificate authority in this `file`")
 	f.StringVar(&t.certFile, "cert-file", "", "show the server the certificate in this `file`")
 	f.StringVar(&t.keyFile, "key-file", "", "whose key is in this `file`")
-	f.StringVarP(&t.config, "config", "c", "", "work without a server, on what this configuration `file` names")
-	f.StringVar(&t.dataDir, "data-dir", "", "work without a server, on this data `directory`")
 	f.DurationVar(&t.timeout, "timeout", time.Minute, "give up after this `time`")
 }
 
@@ -103,21 +109,22 @@ type remote struct {
 	operator     assentv1.OperatorServiceClient
 }
 
-// dial makes clients of the server. Nothing is sent yet.
+// dial makes clients of the server, or of several, of which one is asked. Nothing is sent yet.
 func (t *target) dial() (*remote, error) {
-	address := t.server
-	if address == "" {
-		address = t.p.getenv("ASSENT_SERVER")
+	addresses := t.server
+	if addresses == "" {
+		addresses = t.p.getenv("ASSENT_SERVER")
 	}
-	if address == "" {
-		address = defaultServer
+	if addresses == "" {
+		addresses = defaultServer
 	}
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, misuse("write it as "+defaultServer, "the address of the server is not a URL of http or https")
-	}
-	if u.User != nil {
-		return nil, misuse("use --token-file or $ASSENT_TOKEN", "the address of the server holds a password")
+	var servers []*url.URL
+	for address := range strings.SplitSeq(addresses, ",") {
+		u, err := parseServer(strings.TrimSpace(address))
+		if err != nil {
+			return nil, err
+		}
+		servers = append(servers, u)
 	}
 	transport, err := t.transport()
 	if err != nil {
@@ -129,22 +136,44 @@ func (t *target) dial() (*remote, error) {
 			return nil, err
 		}
 	}
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: &failover{servers: servers, next: transport},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	bearer := connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 			if token != "" {
 				req.Header().Set("Authorization", "Bearer "+token)
 			}
 			response, err := next(ctx, req)
-			return response, unreachable(u.Host, err)
+			return response, unreachable(hosts(servers), err)
 		}
 	})
 	options := []connect.ClientOption{connect.WithInterceptors(bearer), connect.WithReadMaxBytes(64 << 20)}
 	return &remote{
-		address:      address,
-		transactions: assentv1.NewTransactionServiceClient(client, address, options...),
-		operator:     assentv1.NewOperatorServiceClient(client, address, options...),
+		address:      servers[0].String(),
+		transactions: assentv1.NewTransactionServiceClient(client, servers[0].String(), options...),
+		operator:     assentv1.NewOperatorServiceClient(client, servers[0].String(), options...),
 	}, nil
+}
+
+// parseServer reads the URL of a server.
+func parseServer(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, misuse("write it as "+defaultServer+"; several are separated by commas", "the address of the server is not a URL of http or https")
+	}
+	if u.User != nil {
+		return nil, misuse("use --token-file or $ASSENT_TOKEN", "the address of the server holds a password")
+	}
+	return u, nil
+}
+
+// hosts names the servers, for errors.
+func hosts(servers []*url.URL) string {
+	var names []string
+	for _, u := range servers {
+		names = append(names, u.Host)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (t *target) transport() (*http.Transport, error) {

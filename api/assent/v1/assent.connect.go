@@ -61,6 +61,8 @@ const (
 	OperatorServiceDoctorProcedure = "/assent.v1.OperatorService/Doctor"
 	// OperatorServiceStatusProcedure is the fully-qualified name of the OperatorService's Status RPC.
 	OperatorServiceStatusProcedure = "/assent.v1.OperatorService/Status"
+	// OperatorServiceClusterProcedure is the fully-qualified name of the OperatorService's Cluster RPC.
+	OperatorServiceClusterProcedure = "/assent.v1.OperatorService/Cluster"
 )
 
 // TransactionServiceClient is a client for the assent.v1.TransactionService service.
@@ -292,6 +294,9 @@ type OperatorServiceClient interface {
 	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
 	// Status tells how the server is.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// Cluster tells how the cluster stands, as the server's node sees it. It needs no role. A server that
+	// is no node of a cluster refuses it (failed_precondition).
+	Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error)
 }
 
 // NewOperatorServiceClient constructs a client for the assent.v1.OperatorService service. By
@@ -335,6 +340,12 @@ func NewOperatorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(operatorServiceMethods.ByName("Status")),
 			connect.WithClientOptions(opts...),
 		),
+		cluster: connect.NewClient[ClusterRequest, ClusterResponse](
+			httpClient,
+			baseURL+OperatorServiceClusterProcedure,
+			connect.WithSchema(operatorServiceMethods.ByName("Cluster")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -345,6 +356,7 @@ type operatorServiceClient struct {
 	resolve *connect.Client[ResolveRequest, ResolveResponse]
 	doctor  *connect.Client[DoctorRequest, DoctorResponse]
 	status  *connect.Client[StatusRequest, StatusResponse]
+	cluster *connect.Client[ClusterRequest, ClusterResponse]
 }
 
 // List calls assent.v1.OperatorService.List.
@@ -392,6 +404,15 @@ func (c *operatorServiceClient) Status(ctx context.Context, req *StatusRequest) 
 	return nil, err
 }
 
+// Cluster calls assent.v1.OperatorService.Cluster.
+func (c *operatorServiceClient) Cluster(ctx context.Context, req *ClusterRequest) (*ClusterResponse, error) {
+	response, err := c.cluster.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // OperatorServiceHandler is an implementation of the assent.v1.OperatorService service.
 type OperatorServiceHandler interface {
 	// List returns transactions: those that are open or under way, then those of the decision log,
@@ -405,6 +426,9 @@ type OperatorServiceHandler interface {
 	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
 	// Status tells how the server is.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// Cluster tells how the cluster stands, as the server's node sees it. It needs no role. A server that
+	// is no node of a cluster refuses it (failed_precondition).
+	Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error)
 }
 
 // NewOperatorServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -444,6 +468,12 @@ func NewOperatorServiceHandler(svc OperatorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(operatorServiceMethods.ByName("Status")),
 		connect.WithHandlerOptions(opts...),
 	)
+	operatorServiceClusterHandler := connect.NewUnaryHandlerSimple(
+		OperatorServiceClusterProcedure,
+		svc.Cluster,
+		connect.WithSchema(operatorServiceMethods.ByName("Cluster")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/assent.v1.OperatorService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case OperatorServiceListProcedure:
@@ -456,6 +486,8 @@ func NewOperatorServiceHandler(svc OperatorServiceHandler, opts ...connect.Handl
 			operatorServiceDoctorHandler.ServeHTTP(w, r)
 		case OperatorServiceStatusProcedure:
 			operatorServiceStatusHandler.ServeHTTP(w, r)
+		case OperatorServiceClusterProcedure:
+			operatorServiceClusterHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -483,4 +515,8 @@ func (UnimplementedOperatorServiceHandler) Doctor(context.Context, *DoctorReques
 
 func (UnimplementedOperatorServiceHandler) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("assent.v1.OperatorService.Status is not implemented"))
+}
+
+func (UnimplementedOperatorServiceHandler) Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("assent.v1.OperatorService.Cluster is not implemented"))
 }

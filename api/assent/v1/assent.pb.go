@@ -1642,7 +1642,10 @@ type ErrorDetail struct {
 	// id is the transaction that the error is about. It may be empty.
 	Id string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
 	// ended says that the transaction is no longer open.
-	Ended         bool `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
+	Ended bool `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
+	// elsewhere says that nothing was done here and that another node of the cluster may be asked the
+	// same. The answer then has the header Assent-Elsewhere, too.
+	Elsewhere     bool `protobuf:"varint,6,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1708,6 +1711,13 @@ func (x *ErrorDetail) GetId() string {
 func (x *ErrorDetail) GetEnded() bool {
 	if x != nil {
 		return x.Ended
+	}
+	return false
+}
+
+func (x *ErrorDetail) GetElsewhere() bool {
+	if x != nil {
+		return x.Elsewhere
 	}
 	return false
 }
@@ -3256,6 +3266,298 @@ func (x *ResourceStatus) GetForeign() []string {
 	return nil
 }
 
+type ClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterRequest) Reset() {
+	*x = ClusterRequest{}
+	mi := &file_assent_v1_assent_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterRequest) ProtoMessage() {}
+
+func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
+func (*ClusterRequest) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{44}
+}
+
+// ClusterResponse is a cluster as one of its nodes sees it.
+type ClusterResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// node is the node that answers, and role what it does itself: leading, following, electing, waiting.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Role string `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	// leader is the node that settles first what dead nodes leave behind. It may be empty; no safety
+	// depends on it.
+	Leader string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	// view says which members there are, and by whose word.
+	View string `protobuf:"bytes,5,opt,name=view,proto3" json:"view,omitempty"`
+	// quorum counts the votes of the members that the node reaches, in words, and decides says whether
+	// they suffice to decide anything.
+	Quorum  string `protobuf:"bytes,6,opt,name=quorum,proto3" json:"quorum,omitempty"`
+	Decides bool   `protobuf:"varint,7,opt,name=decides,proto3" json:"decides,omitempty"`
+	// log says what keeps the decisions, and how the node's own part of it is.
+	Log           string           `protobuf:"bytes,8,opt,name=log,proto3" json:"log,omitempty"`
+	Members       []*ClusterMember `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterResponse) Reset() {
+	*x = ClusterResponse{}
+	mi := &file_assent_v1_assent_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterResponse) ProtoMessage() {}
+
+func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterResponse.ProtoReflect.Descriptor instead.
+func (*ClusterResponse) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ClusterResponse) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ClusterResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ClusterResponse) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ClusterResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ClusterResponse) GetView() string {
+	if x != nil {
+		return x.View
+	}
+	return ""
+}
+
+func (x *ClusterResponse) GetQuorum() string {
+	if x != nil {
+		return x.Quorum
+	}
+	return ""
+}
+
+func (x *ClusterResponse) GetDecides() bool {
+	if x != nil {
+		return x.Decides
+	}
+	return false
+}
+
+func (x *ClusterResponse) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *ClusterResponse) GetMembers() []*ClusterMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// ClusterMember is what the node that answers believes of a member.
+type ClusterMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Votes uint32                 `protobuf:"varint,2,opt,name=votes,proto3" json:"votes,omitempty"`
+	// address is where nodes reach it, and api where clients do.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Api     string `protobuf:"bytes,4,opt,name=api,proto3" json:"api,omitempty"`
+	// state is in words: this node, up, suspected, leaving, not heard of yet. since says since when.
+	State string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	// suspicion is how suspicious its silence is; at 1 it is suspected.
+	Suspicion float64 `protobuf:"fixed64,7,opt,name=suspicion,proto3" json:"suspicion,omitempty"`
+	// link says in words how the network to it is; round_trip is how long the last ping took, and heard
+	// when anything came from it last.
+	Link      string                 `protobuf:"bytes,8,opt,name=link,proto3" json:"link,omitempty"`
+	RoundTrip *durationpb.Duration   `protobuf:"bytes,9,opt,name=round_trip,json=roundTrip,proto3" json:"round_trip,omitempty"`
+	Heard     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=heard,proto3" json:"heard,omitempty"`
+	// log says how its part of the decision log is, as far as the node that answers knows.
+	Log string `protobuf:"bytes,11,opt,name=log,proto3" json:"log,omitempty"`
+	// software is the version of its program.
+	Software      string `protobuf:"bytes,12,opt,name=software,proto3" json:"software,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterMember) Reset() {
+	*x = ClusterMember{}
+	mi := &file_assent_v1_assent_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterMember) ProtoMessage() {}
+
+func (x *ClusterMember) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterMember.ProtoReflect.Descriptor instead.
+func (*ClusterMember) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ClusterMember) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ClusterMember) GetVotes() uint32 {
+	if x != nil {
+		return x.Votes
+	}
+	return 0
+}
+
+func (x *ClusterMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ClusterMember) GetApi() string {
+	if x != nil {
+		return x.Api
+	}
+	return ""
+}
+
+func (x *ClusterMember) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ClusterMember) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ClusterMember) GetSuspicion() float64 {
+	if x != nil {
+		return x.Suspicion
+	}
+	return 0
+}
+
+func (x *ClusterMember) GetLink() string {
+	if x != nil {
+		return x.Link
+	}
+	return ""
+}
+
+func (x *ClusterMember) GetRoundTrip() *durationpb.Duration {
+	if x != nil {
+		return x.RoundTrip
+	}
+	return nil
+}
+
+func (x *ClusterMember) GetHeard() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+func (x *ClusterMember) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *ClusterMember) GetSoftware() string {
+	if x != nil {
+		return x.Software
+	}
+	return ""
+}
+
 var File_assent_v1_assent_proto protoreflect.FileDescriptor
 
 const file_assent_v1_assent_proto_rawDesc = "" +
@@ -3335,13 +3637,14 @@ const file_assent_v1_assent_proto_rawDesc = "" +
 	"\x04hint\x18\x04 \x01(\tR\x04hint\"_\n" +
 	"\rContradiction\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x122\n" +
-	"\aoutcome\x18\x02 \x01(\x0e2\x18.assent.v1.BranchOutcomeR\aoutcome\"\x8f\x01\n" +
+	"\aoutcome\x18\x02 \x01(\x0e2\x18.assent.v1.BranchOutcomeR\aoutcome\"\xad\x01\n" +
 	"\vErrorDetail\x12(\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x14.assent.v1.ErrorCodeR\x04code\x12\x12\n" +
 	"\x04hint\x18\x02 \x01(\tR\x04hint\x12\x1c\n" +
 	"\tretryable\x18\x03 \x01(\bR\tretryable\x12\x0e\n" +
 	"\x02id\x18\x04 \x01(\tR\x02id\x12\x14\n" +
-	"\x05ended\x18\x05 \x01(\bR\x05ended\"d\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended\x12\x1c\n" +
+	"\telsewhere\x18\x06 \x01(\bR\telsewhere\"d\n" +
 	"\fBeginRequest\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1f\n" +
 	"\vearly_reply\x18\x02 \x01(\bR\n" +
@@ -3450,7 +3753,33 @@ const file_assent_v1_assent_proto_rawDesc = "" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x1a\n" +
 	"\bprepared\x18\x05 \x01(\rR\bprepared\x12\x18\n" +
 	"\asettled\x18\x06 \x01(\rR\asettled\x12\x18\n" +
-	"\aforeign\x18\a \x03(\tR\aforeign*M\n" +
+	"\aforeign\x18\a \x03(\tR\aforeign\"\x10\n" +
+	"\x0eClusterRequest\"\xf7\x01\n" +
+	"\x0fClusterResponse\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04view\x18\x05 \x01(\tR\x04view\x12\x16\n" +
+	"\x06quorum\x18\x06 \x01(\tR\x06quorum\x12\x18\n" +
+	"\adecides\x18\a \x01(\bR\adecides\x12\x10\n" +
+	"\x03log\x18\b \x01(\tR\x03log\x122\n" +
+	"\amembers\x18\t \x03(\v2\x18.assent.v1.ClusterMemberR\amembers\"\xf9\x02\n" +
+	"\rClusterMember\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05votes\x18\x02 \x01(\rR\x05votes\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x10\n" +
+	"\x03api\x18\x04 \x01(\tR\x03api\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1c\n" +
+	"\tsuspicion\x18\a \x01(\x01R\tsuspicion\x12\x12\n" +
+	"\x04link\x18\b \x01(\tR\x04link\x128\n" +
+	"\n" +
+	"round_trip\x18\t \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x120\n" +
+	"\x05heard\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05heard\x12\x10\n" +
+	"\x03log\x18\v \x01(\tR\x03log\x12\x1a\n" +
+	"\bsoftware\x18\f \x01(\tR\bsoftware*M\n" +
 	"\bDecision\x12\x18\n" +
 	"\x14DECISION_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDECISION_COMMIT\x10\x01\x12\x12\n" +
@@ -3496,13 +3825,14 @@ const file_assent_v1_assent_proto_rawDesc = "" +
 	"\aExecute\x12\x19.assent.v1.ExecuteRequest\x1a\x1a.assent.v1.ExecuteResponse\x12=\n" +
 	"\x06Commit\x12\x18.assent.v1.CommitRequest\x1a\x19.assent.v1.CommitResponse\x12C\n" +
 	"\bRollback\x12\x1a.assent.v1.RollbackRequest\x1a\x1b.assent.v1.RollbackResponse\x124\n" +
-	"\x03Run\x12\x15.assent.v1.RunRequest\x1a\x16.assent.v1.RunResponse2\xc0\x02\n" +
+	"\x03Run\x12\x15.assent.v1.RunRequest\x1a\x16.assent.v1.RunResponse2\x82\x03\n" +
 	"\x0fOperatorService\x127\n" +
 	"\x04List\x12\x16.assent.v1.ListRequest\x1a\x17.assent.v1.ListResponse\x124\n" +
 	"\x03Get\x12\x15.assent.v1.GetRequest\x1a\x16.assent.v1.GetResponse\x12@\n" +
 	"\aResolve\x12\x19.assent.v1.ResolveRequest\x1a\x1a.assent.v1.ResolveResponse\x12=\n" +
 	"\x06Doctor\x12\x18.assent.v1.DoctorRequest\x1a\x19.assent.v1.DoctorResponse\x12=\n" +
-	"\x06Status\x12\x18.assent.v1.StatusRequest\x1a\x19.assent.v1.StatusResponseB\x1fZ\x1dassent/api/assent/v1;assentv1b\x06proto3"
+	"\x06Status\x12\x18.assent.v1.StatusRequest\x1a\x19.assent.v1.StatusResponse\x12@\n" +
+	"\aCluster\x12\x19.assent.v1.ClusterRequest\x1a\x1a.assent.v1.ClusterResponseB\x1fZ\x1dassent/api/assent/v1;assentv1b\x06proto3"
 
 var (
 	file_assent_v1_assent_proto_rawDescOnce sync.Once
@@ -3517,7 +3847,7 @@ func file_assent_v1_assent_proto_rawDescGZIP() []byte {
 }
 
 var file_assent_v1_assent_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_assent_v1_assent_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_assent_v1_assent_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_assent_v1_assent_proto_goTypes = []any{
 	(Decision)(0),                 // 0: assent.v1.Decision
 	(BranchOutcome)(0),            // 1: assent.v1.BranchOutcome
@@ -3568,9 +3898,12 @@ var file_assent_v1_assent_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 46: assent.v1.StatusRequest
 	(*StatusResponse)(nil),        // 47: assent.v1.StatusResponse
 	(*ResourceStatus)(nil),        // 48: assent.v1.ResourceStatus
-	nil,                           // 49: assent.v1.StatusResponse.LogEntry
-	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
+	(*ClusterRequest)(nil),        // 49: assent.v1.ClusterRequest
+	(*ClusterResponse)(nil),       // 50: assent.v1.ClusterResponse
+	(*ClusterMember)(nil),         // 51: assent.v1.ClusterMember
+	nil,                           // 52: assent.v1.StatusResponse.LogEntry
+	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
 }
 var file_assent_v1_assent_proto_depIdxs = []int32{
 	7,  // 0: assent.v1.Operation.statement:type_name -> assent.v1.Statement
@@ -3578,7 +3911,7 @@ var file_assent_v1_assent_proto_depIdxs = []int32{
 	10, // 2: assent.v1.Operation.put:type_name -> assent.v1.PutKey
 	11, // 3: assent.v1.Operation.delete:type_name -> assent.v1.DeleteKey
 	12, // 4: assent.v1.Operation.scan:type_name -> assent.v1.ScanKeys
-	50, // 5: assent.v1.Operation.timeout:type_name -> google.protobuf.Duration
+	53, // 5: assent.v1.Operation.timeout:type_name -> google.protobuf.Duration
 	5,  // 6: assent.v1.Statement.args:type_name -> assent.v1.Value
 	8,  // 7: assent.v1.GetKey.key:type_name -> assent.v1.Key
 	8,  // 8: assent.v1.PutKey.key:type_name -> assent.v1.Key
@@ -3599,23 +3932,23 @@ var file_assent_v1_assent_proto_depIdxs = []int32{
 	21, // 23: assent.v1.Heuristic.branches:type_name -> assent.v1.Contradiction
 	1,  // 24: assent.v1.Contradiction.outcome:type_name -> assent.v1.BranchOutcome
 	3,  // 25: assent.v1.ErrorDetail.code:type_name -> assent.v1.ErrorCode
-	50, // 26: assent.v1.BeginRequest.timeout:type_name -> google.protobuf.Duration
+	53, // 26: assent.v1.BeginRequest.timeout:type_name -> google.protobuf.Duration
 	6,  // 27: assent.v1.ExecuteRequest.operation:type_name -> assent.v1.Operation
 	13, // 28: assent.v1.ExecuteResponse.result:type_name -> assent.v1.Result
 	16, // 29: assent.v1.CommitResponse.outcome:type_name -> assent.v1.Outcome
 	16, // 30: assent.v1.RollbackResponse.outcome:type_name -> assent.v1.Outcome
 	6,  // 31: assent.v1.RunRequest.operations:type_name -> assent.v1.Operation
-	50, // 32: assent.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
+	53, // 32: assent.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
 	13, // 33: assent.v1.RunResponse.results:type_name -> assent.v1.Result
 	16, // 34: assent.v1.RunResponse.outcome:type_name -> assent.v1.Outcome
 	2,  // 35: assent.v1.Transaction.state:type_name -> assent.v1.State
-	51, // 36: assent.v1.Transaction.began:type_name -> google.protobuf.Timestamp
+	54, // 36: assent.v1.Transaction.began:type_name -> google.protobuf.Timestamp
 	0,  // 37: assent.v1.Transaction.decision:type_name -> assent.v1.Decision
-	51, // 38: assent.v1.Transaction.decided:type_name -> google.protobuf.Timestamp
+	54, // 38: assent.v1.Transaction.decided:type_name -> google.protobuf.Timestamp
 	34, // 39: assent.v1.Transaction.branches:type_name -> assent.v1.Branch
 	35, // 40: assent.v1.Transaction.notes:type_name -> assent.v1.Note
 	1,  // 41: assent.v1.Branch.outcome:type_name -> assent.v1.BranchOutcome
-	51, // 42: assent.v1.Note.time:type_name -> google.protobuf.Timestamp
+	54, // 42: assent.v1.Note.time:type_name -> google.protobuf.Timestamp
 	1,  // 43: assent.v1.Note.outcome:type_name -> assent.v1.BranchOutcome
 	33, // 44: assent.v1.ListResponse.transactions:type_name -> assent.v1.Transaction
 	33, // 45: assent.v1.GetResponse.transaction:type_name -> assent.v1.Transaction
@@ -3624,36 +3957,42 @@ var file_assent_v1_assent_proto_depIdxs = []int32{
 	44, // 48: assent.v1.DoctorResponse.diagnoses:type_name -> assent.v1.Diagnosis
 	45, // 49: assent.v1.Diagnosis.findings:type_name -> assent.v1.Finding
 	4,  // 50: assent.v1.Finding.severity:type_name -> assent.v1.Severity
-	51, // 51: assent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	50, // 52: assent.v1.StatusResponse.uptime:type_name -> google.protobuf.Duration
+	54, // 51: assent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	53, // 52: assent.v1.StatusResponse.uptime:type_name -> google.protobuf.Duration
 	48, // 53: assent.v1.StatusResponse.resources:type_name -> assent.v1.ResourceStatus
-	49, // 54: assent.v1.StatusResponse.log:type_name -> assent.v1.StatusResponse.LogEntry
-	51, // 55: assent.v1.ResourceStatus.scanned:type_name -> google.protobuf.Timestamp
-	23, // 56: assent.v1.TransactionService.Begin:input_type -> assent.v1.BeginRequest
-	25, // 57: assent.v1.TransactionService.Execute:input_type -> assent.v1.ExecuteRequest
-	27, // 58: assent.v1.TransactionService.Commit:input_type -> assent.v1.CommitRequest
-	29, // 59: assent.v1.TransactionService.Rollback:input_type -> assent.v1.RollbackRequest
-	31, // 60: assent.v1.TransactionService.Run:input_type -> assent.v1.RunRequest
-	36, // 61: assent.v1.OperatorService.List:input_type -> assent.v1.ListRequest
-	38, // 62: assent.v1.OperatorService.Get:input_type -> assent.v1.GetRequest
-	40, // 63: assent.v1.OperatorService.Resolve:input_type -> assent.v1.ResolveRequest
-	42, // 64: assent.v1.OperatorService.Doctor:input_type -> assent.v1.DoctorRequest
-	46, // 65: assent.v1.OperatorService.Status:input_type -> assent.v1.StatusRequest
-	24, // 66: assent.v1.TransactionService.Begin:output_type -> assent.v1.BeginResponse
-	26, // 67: assent.v1.TransactionService.Execute:output_type -> assent.v1.ExecuteResponse
-	28, // 68: assent.v1.TransactionService.Commit:output_type -> assent.v1.CommitResponse
-	30, // 69: assent.v1.TransactionService.Rollback:output_type -> assent.v1.RollbackResponse
-	32, // 70: assent.v1.TransactionService.Run:output_type -> assent.v1.RunResponse
-	37, // 71: assent.v1.OperatorService.List:output_type -> assent.v1.ListResponse
-	39, // 72: assent.v1.OperatorService.Get:output_type -> assent.v1.GetResponse
-	41, // 73: assent.v1.OperatorService.Resolve:output_type -> assent.v1.ResolveResponse
-	43, // 74: assent.v1.OperatorService.Doctor:output_type -> assent.v1.DoctorResponse
-	47, // 75: assent.v1.OperatorService.Status:output_type -> assent.v1.StatusResponse
-	66, // [66:76] is the sub-list for method output_type
-	56, // [56:66] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	52, // 54: assent.v1.StatusResponse.log:type_name -> assent.v1.StatusResponse.LogEntry
+	54, // 55: assent.v1.ResourceStatus.scanned:type_name -> google.protobuf.Timestamp
+	51, // 56: assent.v1.ClusterResponse.members:type_name -> assent.v1.ClusterMember
+	54, // 57: assent.v1.ClusterMember.since:type_name -> google.protobuf.Timestamp
+	53, // 58: assent.v1.ClusterMember.round_trip:type_name -> google.protobuf.Duration
+	54, // 59: assent.v1.ClusterMember.heard:type_name -> google.protobuf.Timestamp
+	23, // 60: assent.v1.TransactionService.Begin:input_type -> assent.v1.BeginRequest
+	25, // 61: assent.v1.TransactionService.Execute:input_type -> assent.v1.ExecuteRequest
+	27, // 62: assent.v1.TransactionService.Commit:input_type -> assent.v1.CommitRequest
+	29, // 63: assent.v1.TransactionService.Rollback:input_type -> assent.v1.RollbackRequest
+	31, // 64: assent.v1.TransactionService.Run:input_type -> assent.v1.RunRequest
+	36, // 65: assent.v1.OperatorService.List:input_type -> assent.v1.ListRequest
+	38, // 66: assent.v1.OperatorService.Get:input_type -> assent.v1.GetRequest
+	40, // 67: assent.v1.OperatorService.Resolve:input_type -> assent.v1.ResolveRequest
+	42, // 68: assent.v1.OperatorService.Doctor:input_type -> assent.v1.DoctorRequest
+	46, // 69: assent.v1.OperatorService.Status:input_type -> assent.v1.StatusRequest
+	49, // 70: assent.v1.OperatorService.Cluster:input_type -> assent.v1.ClusterRequest
+	24, // 71: assent.v1.TransactionService.Begin:output_type -> assent.v1.BeginResponse
+	26, // 72: assent.v1.TransactionService.Execute:output_type -> assent.v1.ExecuteResponse
+	28, // 73: assent.v1.TransactionService.Commit:output_type -> assent.v1.CommitResponse
+	30, // 74: assent.v1.TransactionService.Rollback:output_type -> assent.v1.RollbackResponse
+	32, // 75: assent.v1.TransactionService.Run:output_type -> assent.v1.RunResponse
+	37, // 76: assent.v1.OperatorService.List:output_type -> assent.v1.ListResponse
+	39, // 77: assent.v1.OperatorService.Get:output_type -> assent.v1.GetResponse
+	41, // 78: assent.v1.OperatorService.Resolve:output_type -> assent.v1.ResolveResponse
+	43, // 79: assent.v1.OperatorService.Doctor:output_type -> assent.v1.DoctorResponse
+	47, // 80: assent.v1.OperatorService.Status:output_type -> assent.v1.StatusResponse
+	50, // 81: assent.v1.OperatorService.Cluster:output_type -> assent.v1.ClusterResponse
+	71, // [71:82] is the sub-list for method output_type
+	60, // [60:71] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_assent_v1_assent_proto_init() }
@@ -3693,7 +4032,7 @@ func file_assent_v1_assent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assent_v1_assent_proto_rawDesc), len(file_assent_v1_assent_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   45,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

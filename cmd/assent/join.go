@@ -1,0 +1,95 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"assent"
+	"assent/cluster"
+	"assent/protocol"
+	"assent/resource"
+)
+
+// joinCluster makes this process a node of its cluster and opens the log.
+func (p *program) joinCluster(cfg *config, logger *slog.Logger) (*site, error) {
+	k := cfg.Cluster
+	c := cluster.Config{
+		Name: k.Name, Self: protocol.NodeID(k.Node), Address: k.Listen, Members: map[protocol.NodeID]cluster.Member{},
+		AllowPlaintext: k.AllowPlaintext, Software: version(), Logger: logger,
+		Dir: filepath.Join(cfg.DataDir, "cluster"), Retention: cfg.Log.Retention, RetainCount: cfg.Log.RetainCount,
+	}
+	for name, n := range k.Nodes {
+		c.Members[protocol.NodeID(name)] = cluster.Member{Address: n.Address, API: n.API, Votes: n.Votes}
+	}
+	if k.TLS != nil {
+		var err error
+		if c.TLS, err = k.TLS.load(); err != nil {
+			return nil, err
+		}
+	}
+	s := &site{cfg: cfg, resources: map[string]resource.Resource{}}
+	if cfg.backend() == backendDisk {
+		alone, err := p.openLog(cfg, logger, true)
+		if err != nil {
+			return nil, err
+		}
+		s, c.Log, c.LogName = alone, alone.log, "this node alone"
+	}
+	node, err := cluster.Open(c)
+	if err != nil {
+		s.close(logger, time.Second)
+		return nil, &failure{exit: exitError, err: err, text: err.Error(), hint: resource.HintOf(err)}
+	}
+	s.node = node
+	s.closers = append(s.closers, closer{"the cluster", node.Close})
+	s.log = node.Log()
+	if s.stats == nil {
+		s.stats = node.LogStats
+	}
+	return s, nil
+}
+
+// Within a cluster, unless the configuration says otherwise.
+const (
+	// clusterScan is the pause between two scans: what a dead node leaves prepared is to be finished
+	// within three seconds.
+	clusterScan = 500 * time.Millisecond
+	// clusterRetryMost is the greatest pause before something is tried again: what a cut has kept
+	// from being finished is to be finished soon after it.
+	clusterRetryMost = time.Second
+	// clusterGrace is for how long a prepared branch of a live node is left alone.
+	clusterGrace = time.Minute
+)
+
+// amongOthers changes the manager's configuration for one of several managers of one log.
+func (s *site) amongOthers(c *assent.Config) {
+	if c.ScanInterval == 0 {
+		c.ScanInterval = clusterScan
+	}
+	c.RetryMost = clusterRetryMost
+	if s.cfg.backend() == backendDisk {
+		return // nobody else has this log
+	}
+	c.OrphanGrace, c.Alive, c.Elsewhere = clusterGrace, s.node.Alive, s.node.Elsewhere
+}
+
+// load reads the certificates.
+func (t *clusterTLSConfig) load() (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fail("assent certs makes them", "cluster.tls: %v", err)
+	}
+	pem, err := os.ReadFile(t.CAFile)
+	if err != nil {
+		return nil, fail("assent certs makes it", "cluster.tls.ca_file: %v", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fail("", "cluster.tls.ca_file: %s holds no certificate in PEM form", t.CAFile)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool}, nil
+}
