@@ -25,7 +25,12 @@ var dependencies = []dependency{
 	{"github.com/jackc/pgx/v5", "PostgreSQL with its command tags and pipelines, which database/sql hides", []string{"resource/postgres", "decision/postgres", "examples", "cmd/assent/bench"}},
 	{"github.com/oklog/ulid/v2", "transaction ids that sort by time, from entropy that is an argument", []string{".", "engine", "api", "cmd", "decision", "resource", "site"}},
 	{"github.com/spf13/cobra", "the program's subcommands, help and completion", []string{"cmd"}},
-	{"go.etcd.io/etcd/client/v3", "an etcd cluster that the user already runs", []string{"decision/etcd", "examples"}},
+	{"github.com/hashicorp/go-hclog", "the logger that hashicorp/raft insists on", []string{"cmd/assent/bench"}},
+	{"github.com/hashicorp/raft", "a peer to be measured beside, in builds with the tag peers", []string{"cmd/assent/bench"}},
+	{"github.com/hashicorp/raft-wal", "its store", []string{"cmd/assent/bench"}},
+	{"go.etcd.io/etcd/api/v3", "etcd's own names for its errors", []string{"decision/etcd"}},
+	{"go.etcd.io/etcd/client/v3", "an etcd cluster that the user already runs", []string{"decision/etcd", "examples", "cmd/assent"}},
+	{"go.uber.org/zap", "the logger that etcd's client insists on", []string{"decision/etcd", "cmd/assent/bench"}},
 	{"golang.org/x/term", "whether the program speaks to a terminal", []string{"cmd"}},
 	{"go.yaml.in/yaml/v3", "the program's configuration file, with line numbers in errors", []string{"cmd", "api"}},
 
@@ -33,6 +38,7 @@ var dependencies = []dependency{
 	{"github.com/cockroachdb/datadriven", "scenarios as text with golden output, in tests", []string{"sim", "check"}},
 	{"github.com/google/go-cmp", "readable differences, in tests", nil},
 	{"github.com/rogpeppe/go-internal", "scripts of the program's behaviour, in tests", nil},
+	{"go.etcd.io/etcd/server/v3", "etcd for real, in tests and in builds with the tag peers", nil},
 	{"go.etcd.io/raft/v3", "its quorums' cases and code to compare ours with, in tests", nil},
 	{"pgregory.net/rapid", "properties over generated input, in tests", nil},
 }
