@@ -75,6 +75,7 @@ func mustDecide(t testing.TB, l *Log, id string) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t)
 	again := func(t *testing.T, log decision.Log) *Log { return mustOpen(t, log.(*Log).cfg) }
 	decisiontest.Run(t, decisiontest.Harness{
