@@ -252,7 +252,7 @@ func (m *Manager) elsewhere(name string) bool {
 }
 
 // leastLogScan is the least pause between two scans of the log, which finds what no branch shows any more.
-const leastLogScan = 5 * time.Second
+const leastLogScan = 2 * time.Second
 
 // scanLogForEver scans the log again and again until the manager's life ends.
 func (m *Manager) scanLogForEver() {

@@ -16,8 +16,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"assent"
+	"assent/cluster"
 	"assent/decision"
 	"assent/decision/disk"
+	"assent/protocol"
 	"assent/resource"
 	"assent/resource/kv"
 	"assent/resource/postgres"
@@ -30,8 +32,9 @@ const kvName = "kv"
 type coordinator struct {
 	observer *observer
 	setup    setup
-	log      *disk.Log
-	store    *kv.Resource
+	log      decision.Log
+	node     *cluster.Node // nil where there is no cluster
+	store    *kv.Resource  // nil in a cluster
 	bases    map[string]*postgres.Resource
 	m        *assent.Manager
 	bank     *bank
@@ -105,28 +108,51 @@ func (c *coordinator) open(s setup) (err error) {
 	c.setup = s
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	c.observer.arm(s.Arms)
-	// Small segments, because a log is opened for each point of the protocol.
-	if c.log, err = disk.Open(filepath.Join(s.Dir, "log"), disk.Config{Logger: logger, SegmentBytes: 64 << 10}); err != nil {
-		return err
+	cfg := assent.Config{
+		Observer: c.observer, Logger: logger, FinishWait: s.FinishWait, PrepareTimeout: s.PrepareTimeout,
+		OrphanGrace: s.OrphanGrace, Retry: s.Retry, RetryMost: 10 * s.Retry, ScanInterval: 50 * time.Millisecond,
 	}
-	if c.store, err = kv.Open(filepath.Join(s.Dir, "kv"), kv.Config{LockTimeout: s.LockTimeout}); err != nil {
+	if s.Cluster == nil || s.Cluster.Alone {
+		// Small segments, because a log is opened for each point of the protocol.
+		if c.log, err = disk.Open(filepath.Join(s.Dir, "log"), disk.Config{Logger: logger, SegmentBytes: 64 << 10}); err != nil {
+			return err
+		}
+	}
+	if s.Cluster != nil {
+		if err := c.join(&cfg); err != nil {
+			return err
+		}
+	} else if c.store, err = kv.Open(filepath.Join(s.Dir, "kv"), kv.Config{LockTimeout: s.LockTimeout}); err != nil {
 		return err
 	}
 	c.bases = map[string]*postgres.Resource{}
-	resources := map[string]resource.Resource{kvName: c.store}
 	for name, dsn := range s.DSN {
-		r, err := postgres.Open(context.Background(), dsn, postgres.Config{LockTimeout: s.LockTimeout, Logger: logger})
-		if err != nil {
+		if c.bases[name], err = postgres.Open(context.Background(), dsn, postgres.Config{LockTimeout: s.LockTimeout, Logger: logger}); err != nil {
 			return err
 		}
-		c.bases[name], resources[name] = r, r
 	}
-	c.m, err = assent.Open(context.Background(), assent.Config{
-		Log: c.log, Resources: resources, Observer: c.observer, Logger: logger,
-		FinishWait: s.FinishWait, PrepareTimeout: s.PrepareTimeout, OrphanGrace: s.OrphanGrace,
-		Retry: s.Retry, RetryMost: 10 * s.Retry, ScanInterval: 50 * time.Millisecond,
-	})
+	cfg.Log, cfg.Resources = c.log, c.resources()
+	c.m, err = assent.Open(context.Background(), cfg)
 	return err
+}
+
+// join makes the process a node of its cluster.
+func (c *coordinator) join(cfg *assent.Config) (err error) {
+	k := c.setup.Cluster
+	config := cluster.Config{Name: "crashtest", Self: protocol.NodeID(k.Self), Members: map[protocol.NodeID]cluster.Member{},
+		Log: c.log, Dir: filepath.Join(c.setup.Dir, "cluster"), AllowPlaintext: k.Exposed, Logger: cfg.Logger}
+	for name, address := range k.Nodes {
+		config.Members[protocol.NodeID(name)] = cluster.Member{Address: address}
+	}
+	if c.node, err = cluster.Open(config); err != nil {
+		return err
+	}
+	c.log = c.node.Log()
+	cfg.ScanInterval, cfg.RetryMost = 250*time.Millisecond, time.Second
+	if !k.Alone {
+		cfg.Alive, cfg.Elsewhere, cfg.OrphanGrace = c.node.Alive, c.node.Elsewhere, time.Minute
+	}
+	return nil
 }
 
 // run makes a transfer.
@@ -266,7 +292,10 @@ func (c *coordinator) settle() error {
 }
 
 func (c *coordinator) resources() map[string]resource.Resource {
-	all := map[string]resource.Resource{kvName: c.store}
+	all := map[string]resource.Resource{}
+	if c.store != nil {
+		all[kvName] = c.store
+	}
 	for name, r := range c.bases {
 		all[name] = r
 	}
@@ -307,6 +336,10 @@ func (c *coordinator) state(books bool) (*state, error) {
 			s.Seen[name] = scan.Err
 		}
 	}
+	if c.node != nil {
+		status := c.node.Status()
+		s.Cluster = &status
+	}
 	if !books {
 		return s, nil
 	}
@@ -316,6 +349,9 @@ func (c *coordinator) state(books bool) (*state, error) {
 			return nil, err
 		}
 		s.Prepared[name], s.Foreign[name] = own, foreign
+	}
+	if c.store == nil {
+		return s, nil
 	}
 	err := c.store.View(ctx, func(v *kv.View) error {
 		for pair, err := range v.Scan(nil, nil) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -49,8 +50,8 @@ func (l *locked) String() string {
 	return l.b.String()
 }
 
-// launch starts a coordinator process.
-func launch(t testing.TB, record func(message)) *process {
+// launch starts a coordinator process: as the last argument of the command in within, where there is one.
+func launch(t testing.TB, record func(message), within ...string) *process {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -60,7 +61,8 @@ func launch(t testing.TB, record func(message)) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: exec.Command(self), out: r, held: make(chan string, 64), exited: make(chan struct{}),
+	command := append(slices.Clone(within), self)
+	p := &process{t: t, cmd: exec.Command(command[0], command[1:]...), out: r, held: make(chan string, 64), exited: make(chan struct{}),
 		waiting: map[int]chan message{}, record: record}
 	// A race in the process ends it, so that nobody overlooks it.
 	p.cmd.Env = append(os.Environ(), roleEnv+"=coordinator", "GORACE=halt_on_error=1")

@@ -44,6 +44,7 @@ type site struct {
 	// transfers that need not be whole.
 	wanted, torn map[string]bool
 	record       func(message)
+	within       []string // the command that runs its coordinators
 }
 
 func newSite(t testing.TB) *site {
@@ -113,13 +114,19 @@ func (s *site) open(arms ...arm) {
 // begin is open for a coordinator that may die meanwhile.
 func (s *site) begin(arms ...arm) (m message, ok bool) {
 	s.Helper()
-	s.launched++
-	s.p = launch(s, s.record)
-	m, ok = s.p.send(request{Open: s.opening(arms...)}).answered()
+	m, ok = s.launch(arms...).answered()
 	if ok && m.Err != "" {
 		s.Fatalf("open: %s", m.Err)
 	}
 	return m, ok
+}
+
+// launch starts a coordinator and tells it to open everything.
+func (s *site) launch(arms ...arm) *call {
+	s.Helper()
+	s.launched++
+	s.p = launch(s, s.record, s.within...)
+	return s.p.send(request{Open: s.opening(arms...)})
 }
 
 // opening returns what the present coordinator opens.

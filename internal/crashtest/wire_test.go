@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"assent"
+	"assent/cluster"
 	"assent/protocol/commit"
 	"assent/resource"
 )
@@ -52,6 +53,17 @@ type setup struct {
 	PrepareTimeout time.Duration
 	LockTimeout    time.Duration
 	OrphanGrace    time.Duration
+
+	// Cluster makes the process a node of a cluster. It then has no kv store.
+	Cluster *member `json:",omitempty"`
+}
+
+// member says which node of which cluster a coordinator process is.
+type member struct {
+	Self    string
+	Nodes   map[string]string // addresses
+	Alone   bool              `json:",omitempty"` // it decides in a log of its own, on its disk
+	Exposed bool              `json:",omitempty"` // plaintext leaves the loopback
 }
 
 // arm says what happens when a point of the protocol is passed.
@@ -194,4 +206,5 @@ type state struct {
 	Accounts   map[string]account // of the kv store
 	Moves      []move             // of the kv store
 	Seen       map[string]string  // what the last scan of a resource met with: its error
+	Cluster    *cluster.Status    `json:",omitempty"`
 }
