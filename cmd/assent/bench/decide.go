@@ -24,6 +24,7 @@ func decideCommand() *cobra.Command {
 
   floor     a bare file: what waits is appended and forced together; it finds nothing again
   disk      the decision log in a directory of this machine
+  paxos     the decision log on three members of a cluster, each with a directory of its own
   postgres  the decision log in a PostgreSQL server, which is started for it
 ` + peersLong + `
 All are on this machine. Ratios are medians of the ratios to the floor in each round.`,
@@ -144,7 +145,11 @@ func benchDecide(ctx context.Context, o options, kinds []deciderKind, p *progres
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", k.name, err)
 		}
-		ways = append(ways, &deciding{decider: d, kind: k, prefix: ulid.Make().String()})
+		prefix := ulid.Make().String()
+		if p, ok := d.(interface{ prefix() string }); ok {
+			prefix = p.prefix() + prefix
+		}
+		ways = append(ways, &deciding{decider: d, kind: k, prefix: prefix})
 	}
 	for _, callers := range o.concurrency {
 		slices, err := decideRounds(ctx, o, ways, callers, p)

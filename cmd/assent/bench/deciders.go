@@ -42,6 +42,7 @@ func deciderKinds() []deciderKind {
 	kinds := []deciderKind{
 		{"floor", "floor: bare file", openBareLog},
 		{"disk", "disk", openDisk},
+		{"paxos", "paxos: 3 members", openPaxos},
 		{"postgres", "postgres", openPostgres},
 	}
 	return append(kinds, peerKinds()...)
@@ -58,6 +59,14 @@ type logDecider struct {
 func (l *logDecider) decide(ctx context.Context, e decision.Entry) error {
 	_, err := l.Decide(ctx, e)
 	return err
+}
+
+// prefix returns what ids begin with that are decided about fastest, or "".
+func (l *logDecider) prefix() string {
+	if p, ok := l.Log.(decision.Prefixer); ok {
+		return p.Prefix() + "-"
+	}
+	return ""
 }
 
 func (l *logDecider) close() (err error) {
