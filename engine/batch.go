@@ -150,6 +150,7 @@ func (b *Batch) take() bool {
 
 // carryOut steps, forces and releases b.steps. It reports whether the machines may go on.
 func (b *Batch) carryOut() bool {
+	observed := b.cfg.Observer != nil // else nothing is put together for it
 	for i := range b.steps {
 		s := &b.steps[i]
 		if s.then != nil {
@@ -160,14 +161,14 @@ func (b *Batch) carryOut() bool {
 		}
 		b.observe(s, trace.Deliver, "", s.Event)
 		s.Machine.Step(s.Event, &s.Out)
-		if len(s.Out.Writes) > 0 {
+		if observed && len(s.Out.Writes) > 0 {
 			b.observe(s, trace.Force, "", s.Out.Writes)
 		}
 	}
 	err := b.cfg.Hands.Force(b.steps)
 	for i := range b.steps {
 		s := &b.steps[i]
-		if len(s.Out.Writes) > 0 {
+		if observed && len(s.Out.Writes) > 0 {
 			b.observe(s, forced(err), "", s.Out.Writes)
 		}
 		switch {

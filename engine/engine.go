@@ -122,18 +122,25 @@ func (l *Loop) stop() {
 func (l *Loop) step(ev protocol.Event) bool {
 	out := &l.out
 	out.Reset()
+	observed := l.cfg.Observer != nil // else nothing is put together for it
 	l.observe(trace.Deliver, "", ev)
 	l.cfg.Machine.Step(ev, out)
 	if len(out.Writes) > 0 {
-		l.observe(trace.Force, "", out.Writes)
-		if err := l.cfg.Hands.Force(out.Writes); err != nil {
-			l.observe(trace.Failed, "", out.Writes)
+		if observed {
+			l.observe(trace.Force, "", out.Writes)
+		}
+		err := l.cfg.Hands.Force(out.Writes)
+		if observed {
+			l.observe(forced(err), "", out.Writes)
+		}
+		if err != nil {
 			return false
 		}
-		l.observe(trace.Forced, "", out.Writes)
 	}
 	for _, t := range out.Timers {
-		l.observe(trace.Timer, "", t)
+		if observed {
+			l.observe(trace.Timer, "", t)
+		}
 		l.setTimer(t)
 	}
 	for _, s := range out.Sends {

@@ -56,6 +56,8 @@ func appendBool(b []byte, is bool) []byte {
 type reader struct {
 	data []byte
 	err  error
+	// names are texts that are expected often: nothing is allocated for them.
+	names [2]string
 }
 
 func (r *reader) fail() uint64 {
@@ -126,6 +128,11 @@ func (r *reader) bytes(most int) []byte { return r.take(majorBytes, most) }
 
 func (r *reader) text(most int) string {
 	text := r.take(majorText, most)
+	for _, name := range r.names {
+		if string(text) == name {
+			return name
+		}
+	}
 	if !utf8.Valid(text) {
 		r.fail()
 		return ""

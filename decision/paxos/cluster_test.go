@@ -118,6 +118,11 @@ func TestCost(t *testing.T) {
 				}
 				g.until("all have accepted", func() bool { return g.forces()-before >= (i+1)*n })
 			}
+			g.until("all have answered", func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return counts[kindPhase2b] >= decisions*(n-1)
+			})
 			mu.Lock()
 			defer mu.Unlock()
 			if counts[kindPhase2a] != decisions*(n-1) || counts[kindPhase2b] != decisions*(n-1) || len(counts) > 2 {

@@ -26,20 +26,30 @@ func (a place) compare(b place) int {
 	return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.id, b.id))
 }
 
-// pageQuery asks for what is held, behind a place, of entries of a status; 0 is any.
+// pageQuery asks for what is held, behind a place, of entries of a status; 0 is any. With ids it asks for
+// what is held of these.
 type pageQuery struct {
 	status decision.Status
 	after  place
+	ids    []commit.TransactionID
 }
 
 func appendPageQuery(b []byte, q pageQuery) []byte {
-	return appendText(appendUint(appendUint(b, uint64(q.status)), q.after.stamp), q.after.id)
+	b = appendText(appendUint(appendUint(b, uint64(q.status)), q.after.stamp), q.after.id)
+	b = appendArray(b, len(q.ids))
+	for _, id := range q.ids {
+		b = appendText(b, id)
+	}
+	return b
 }
 
 func (r *reader) pageQuery() pageQuery {
 	q := pageQuery{status: decision.Status(r.most(uint64(decision.Done)))}
 	q.after.stamp = r.uint()
 	q.after.id = r.id()
+	for range r.list(maxItems) {
+		q.ids = append(q.ids, r.id())
+	}
 	return q
 }
 
@@ -60,7 +70,7 @@ func appendPage(b []byte, p page) []byte {
 func (r *reader) page() (p page) {
 	r.array(2)
 	p.more = r.bool()
-	for range r.list(pageEntries) {
+	for range r.list(maxItems) {
 		p.states = append(p.states, r.held())
 	}
 	return p
@@ -73,6 +83,20 @@ func (s *store) answerPage(p *peer, number uint64, q pageQuery) {
 
 // page returns what q asks for. What is not known to be decided has any status.
 func (s *store) page(q pageQuery) (p page) {
+	size := 0
+	for _, id := range q.ids {
+		if size > pageBytes {
+			p.more = true
+			break
+		}
+		if h, ok := s.look(id); ok {
+			p.states = append(p.states, h)
+			size += len(h.value.Entry) + 128*len(h.notes)
+		}
+	}
+	if len(q.ids) > 0 {
+		return p
+	}
 	var places []place
 	s.mu.Lock()
 	for id, in := range s.table {
@@ -88,7 +112,6 @@ func (s *store) page(q pageQuery) (p page) {
 	}
 	s.mu.Unlock()
 	slices.SortFunc(places, place.compare)
-	size := 0
 	for _, at := range places {
 		if len(p.states) == pageEntries || size > pageBytes {
 			p.more = true
@@ -163,26 +186,17 @@ func (l *Log) listed(ctx context.Context, op string, h held, seen map[commit.Tra
 // nextPage returns what a read quorum holds behind q.after, in order, put together with what is known
 // here; and up to where it goes.
 func (l *Log) nextPage(ctx context.Context, op string, q pageQuery) (all []held, after place, more bool, err error) {
-	replies, err := l.ask(ctx, question{
-		op: op, needed: l.cfg.System.Read, here: true,
-		encode: func(b []byte, number uint64) []byte {
-			return appendPageQuery(appendUint(append(appendArray(b, 5), byte(kindPageQuery)), number), q)
-		},
-		local: func(s *store, number uint64) { s.answerPage(nil, number, q) },
-	}, 0)
+	replies, err := l.askPage(ctx, op, q)
 	if err != nil {
 		return nil, place{}, false, err
 	}
-	byID := map[commit.TransactionID]held{}
+	byID := map[commit.TransactionID]*held{}
+	times := map[commit.TransactionID]int{}
 	var limit *place // beyond it somebody has more to tell
 	for _, r := range replies {
+		gather(byID, r.page)
 		for _, h := range r.page.states {
-			known, ok := byID[h.id]
-			if !ok {
-				known = held{id: h.id}
-			}
-			known.merge(h)
-			byID[h.id] = known
+			times[h.id]++
 		}
 		if n := len(r.page.states); r.page.more && n > 0 {
 			last := r.page.states[n-1]
@@ -192,26 +206,81 @@ func (l *Log) nextPage(ctx context.Context, op string, q pageQuery) (all []held,
 			}
 		}
 	}
+	if limit != nil {
+		after = *limit
+		for id, h := range byID {
+			if (place{h.value.Stamp, id}).compare(*limit) > 0 {
+				delete(byID, id)
+			}
+		}
+	}
+	if err := l.complete(ctx, op, byID, times, len(replies)); err != nil {
+		return nil, place{}, false, err
+	}
+	s := l.serving()
 	for id, h := range byID {
-		at := place{h.value.Stamp, id}
-		if limit != nil && at.compare(*limit) > 0 {
-			continue
-		}
-		if at.compare(after) > 0 {
-			after = at
-		}
-		if s := l.serving(); s != nil {
-			s.learn(h, "")
+		if s != nil {
+			s.learn(*h, "")
 			known, _ := s.look(id)
 			h.merge(known)
 		}
 		if h.value.Stamp != 0 {
-			all = append(all, h)
+			all = append(all, *h)
 		}
 	}
 	slices.SortFunc(all, func(a, b held) int { return place{a.value.Stamp, a.id}.compare(place{b.value.Stamp, b.id}) })
-	if limit != nil {
-		after = *limit
-	}
 	return all, after, limit != nil, nil
+}
+
+// complete asks about those entries of which not all members who were asked have told: the others may
+// hold notes that give the entry another status.
+func (l *Log) complete(ctx context.Context, op string, byID map[commit.TransactionID]*held, times map[commit.TransactionID]int, of int) error {
+	var ids []commit.TransactionID
+	for id := range byID {
+		if times[id] < of {
+			ids = append(ids, id)
+		}
+	}
+	for part := range slices.Chunk(ids, pageEntries) {
+		replies, err := l.askPage(ctx, op, pageQuery{ids: part})
+		if err != nil {
+			return err
+		}
+		short := false
+		for _, r := range replies {
+			gather(byID, r.page)
+			short = short || r.page.more
+		}
+		for i := 0; short && i < len(part); i++ { // they are long: one at a time
+			h, err := l.find(ctx, op, part[i])
+			if err != nil {
+				return err
+			}
+			byID[h.id].merge(h)
+		}
+	}
+	return nil
+}
+
+// gather adds a page to what is known of its entries.
+func gather(byID map[commit.TransactionID]*held, p page) {
+	for _, h := range p.states {
+		known, ok := byID[h.id]
+		if !ok {
+			known = &held{id: h.id}
+			byID[h.id] = known
+		}
+		known.merge(h)
+	}
+}
+
+// askPage asks a read quorum, this member among it.
+func (l *Log) askPage(ctx context.Context, op string, q pageQuery) ([]reply, error) {
+	return l.ask(ctx, question{
+		op: op, needed: l.cfg.System.Read, here: true,
+		encode: func(b []byte, number uint64) []byte {
+			return appendPageQuery(appendUint(append(appendArray(b, 6), byte(kindPageQuery)), number), q)
+		},
+		local: func(s *store, number uint64) { s.answerPage(nil, number, q) },
+	}, 0)
 }

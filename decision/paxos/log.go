@@ -41,6 +41,8 @@ type Log struct {
 	// faulted says that storage has failed since Open: what was begun before may be forgotten.
 	faulted atomic.Bool
 
+	outbox outbox
+
 	mu        sync.Mutex
 	proposals map[commit.TransactionID]*proposal
 	calls     map[uint64]*call
@@ -67,6 +69,7 @@ func Open(cfg Config) (*Log, error) {
 		proposals: map[commit.TransactionID]*proposal{}, calls: map[uint64]*call{}, quit: make(chan struct{}),
 	}
 	l.stamps.now = cfg.Clock
+	l.outbox.waiting = make([][]byte, len(l.peers))
 	name, err := draw(cfg.Random, prefixLength)
 	if err != nil {
 		return nil, l.explain(op, err)

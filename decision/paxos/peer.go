@@ -25,6 +25,14 @@ type peer struct {
 	strange     atomic.Uint64 // payloads that could not be used
 }
 
+// lastIncarnation returns the name of the peer's Log, "" where it is not known.
+func (p *peer) lastIncarnation() string {
+	if is := p.incarnation.Load(); is != nil {
+		return string(*is)
+	}
+	return ""
+}
+
 type peers []*peer
 
 func newPeers(self protocol.NodeID, system quorum.System) (all peers) {

@@ -103,6 +103,7 @@ func (l *Log) propose(id commit.TransactionID, value Value, entry decision.Entry
 	p.loop = engine.New(engine.Config{Scope: string(id), Node: l.cfg.Self, Machine: &p.machine, Hands: p, Clock: engine.SystemClock{}})
 	l.proposals[id] = p
 	l.mu.Unlock()
+	l.outbox.crowd.Add(1)
 	p.loop.Deliver(protocol.Input{Value: paxos.Propose[Value]{Value: p.own}})
 	return p, held{}, nil
 }
@@ -206,7 +207,7 @@ func (p *proposal) Force([]protocol.Write) error { return nil }
 func (p *proposal) Send(to protocol.NodeID, message protocol.Message) {
 	l := p.log
 	if to != l.cfg.Self {
-		l.cfg.Network.Send(to, appendMessage(l.payload(), message))
+		l.outbox.add(l, l.peers.of(to), message)
 		return
 	}
 	if s := l.serving(); s != nil && s.mayVote() {
@@ -229,6 +230,7 @@ func (p *proposal) finish(stands Value, err error) {
 	p.once.Do(func() {
 		p.stands, p.err = stands, err
 		close(p.done)
+		p.log.outbox.crowd.Add(-1)
 		s := p.log.serving()
 		if s == nil {
 			p.remove()
@@ -257,9 +259,16 @@ func (l *Log) answered(from protocol.NodeID, id commit.TransactionID, message pr
 	l.mu.Lock()
 	p := l.proposals[id]
 	l.mu.Unlock()
-	if p == nil || p.decided() {
+	if p != nil {
+		p.answered(from, message)
+	}
+}
+
+func (p *proposal) answered(from protocol.NodeID, message protocol.Message) {
+	if p.decided() {
 		return
 	}
+	l := p.log
 	switch m := message.(type) {
 	case phase2b:
 		if m.Ballot.Node != l.self {
@@ -274,13 +283,13 @@ func (l *Log) answered(from protocol.NodeID, id commit.TransactionID, message pr
 	case Void:
 		l.stamps.heard(m.Forgotten)
 		if s := l.serving(); s != nil {
-			s.deliver(id, from, Learn{Forgotten: m.Forgotten})
+			s.deliver(p.id, from, Learn{Forgotten: m.Forgotten})
 		}
 		p.loop.Stop()
-		p.finish(Value{}, fmt.Errorf("%q was forgotten meanwhile: %w", id, decision.ErrNotFound))
+		p.finish(Value{}, fmt.Errorf("%q was forgotten meanwhile: %w", p.id, decision.ErrNotFound))
 		return
 	case phase1b:
-		if m.Value.Stamp != 0 && m.Value.Stamp <= l.forgottenAt(id) {
+		if m.Value.Stamp != 0 && m.Value.Stamp <= l.forgottenAt(p.id) {
 			m.Accepted, m.Value = paxos.Ballot{}, Value{} // the acceptor has not heard of that yet
 		}
 		message = m

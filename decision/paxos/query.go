@@ -207,10 +207,11 @@ func (l *Log) settled(ctx context.Context, op string, id commit.TransactionID) (
 			continue
 		}
 		p, known, err := l.propose(id, h.value, decision.Entry{})
-		if err != nil || p == nil {
-			return known, err
+		if err == nil && p != nil {
+			known, err = l.decidedBy(ctx, op, p)
 		}
-		return l.decidedBy(ctx, op, p)
+		known.merge(held{id: id, notes: h.notes, forgotten: h.forgotten})
+		return known, err
 	}
 }
 

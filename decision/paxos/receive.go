@@ -6,6 +6,7 @@ import (
 	"assent/decision"
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/resource"
 )
 
 // receive takes a payload from another member. What cannot be understood is left out: it is as if it
@@ -15,7 +16,7 @@ func (l *Log) receive(from protocol.NodeID, payload []byte) {
 	if p == nil {
 		return
 	}
-	r := &reader{data: payload}
+	r := &reader{data: payload, names: [2]string{l.cfg.Owner, p.lastIncarnation()}}
 	e := r.envelope()
 	if r.err != nil || e.owner != l.cfg.Owner {
 		l.strange(p, e, r.err)
@@ -24,6 +25,7 @@ func (l *Log) receive(from protocol.NodeID, payload []byte) {
 	if is := p.incarnation.Load(); is == nil || *is != e.incarnation {
 		p.incarnation.Store(&e.incarnation)
 	}
+	r.names = [2]string{string(l.self), string(e.incarnation)}
 	p.heard.Store(int64(time.Since(l.opened)) + 1)
 	l.stamps.heard(e.stamp)
 	for len(r.data) > 0 {
@@ -50,6 +52,10 @@ func (l *Log) strange(p *peer, e envelope, err error) {
 
 // protocolMessage takes a message of the protocol to the acceptor or the proposer that it is for.
 func (l *Log) protocolMessage(p *peer, incarnation protocol.NodeID, r *reader, k kind, items int) {
+	if k == kindPhase2b {
+		l.acceptance(p, r, items)
+		return
+	}
 	id, m := r.message(k, items)
 	if r.err != nil {
 		return
@@ -61,6 +67,24 @@ func (l *Log) protocolMessage(p *peer, incarnation protocol.NodeID, r *reader, k
 		}
 	default:
 		l.answered(p.node, id, m)
+	}
+}
+
+// acceptance takes a Phase2b, the message that comes most often, to its proposer.
+func (l *Log) acceptance(p *peer, r *reader, items int) {
+	id := r.take(majorText, resource.MaxTransaction)
+	ballot, stamp := r.ballot(), r.uint()
+	if items != 5 {
+		r.fail()
+	}
+	if r.err != nil {
+		return
+	}
+	l.mu.Lock()
+	proposal := l.proposals[commit.TransactionID(id)]
+	l.mu.Unlock()
+	if proposal != nil {
+		proposal.answered(p.node, phase2b{Instance: proposal.machine.Instance, Ballot: ballot, Value: Value{Stamp: stamp}})
 	}
 }
 

@@ -67,13 +67,13 @@ func chosen[V any](s quorum.System, all []Acceptance[V]) (value V, ok bool) {
 		if candidate.Ballot.IsZero() {
 			continue
 		}
-		tally := s.WriteTally(func(n protocol.NodeID) quorum.Answer {
+		verdict := s.Writing(func(n protocol.NodeID) quorum.Answer {
 			if slices.ContainsFunc(all, func(a Acceptance[V]) bool { return a.Node == n && a.Ballot == candidate.Ballot }) {
 				return quorum.Granted
 			}
 			return quorum.Silent
 		})
-		if tally.Verdict() == quorum.Reached {
+		if verdict == quorum.Reached {
 			return candidate.Value, true
 		}
 	}

@@ -143,13 +143,13 @@ func (p *Proposer[V]) ask(out *protocol.Effects) {
 
 // send asks those acceptors that have not answered.
 func (p *Proposer[V]) send(out *protocol.Effects) {
+	var message protocol.Message = Phase2a[V]{Instance: p.Instance, Ballot: p.Ballot, Value: p.Value}
+	if p.State == ProposerReading {
+		message = Phase1a[V]{Instance: p.Instance, Ballot: p.Ballot}
+	}
 	for _, m := range p.System.Members {
-		switch {
-		case p.answer(m.Node) != quorum.Silent:
-		case p.State == ProposerReading:
-			out.Send(m.Node, Phase1a[V]{Instance: p.Instance, Ballot: p.Ballot})
-		default:
-			out.Send(m.Node, Phase2a[V]{Instance: p.Instance, Ballot: p.Ballot, Value: p.Value})
+		if p.answer(m.Node) == quorum.Silent {
+			out.Send(m.Node, message)
 		}
 	}
 }
@@ -213,7 +213,7 @@ func (p *Proposer[V]) promised(a Acceptance[V], out *protocol.Effects) {
 		p.decide(value, out)
 		return
 	}
-	if p.System.ReadTally(p.answer).Verdict() != quorum.Reached {
+	if p.System.Reading(p.answer) != quorum.Reached {
 		return
 	}
 	highest, value := Ballot{}, p.Own
@@ -228,7 +228,7 @@ func (p *Proposer[V]) promised(a Acceptance[V], out *protocol.Effects) {
 
 func (p *Proposer[V]) accepted(a Acceptance[V], out *protocol.Effects) {
 	p.Answers = accepted(p.Answers, a)
-	if p.System.WriteTally(p.answer).Verdict() == quorum.Reached {
+	if p.System.Writing(p.answer) == quorum.Reached {
 		p.decide(p.Value, out)
 	}
 }
@@ -248,11 +248,11 @@ func (p *Proposer[V]) refused(from protocol.NodeID, m Refused[V], out *protocol.
 	if i, found := slices.BinarySearch(p.Refusals, from); !found {
 		p.Refusals = slices.Insert(p.Refusals, i, from)
 	}
-	tally := p.System.ReadTally(p.answer)
+	verdict := p.System.Reading(p.answer)
 	if p.State == ProposerWriting {
-		tally = p.System.WriteTally(p.answer)
+		verdict = p.System.Writing(p.answer)
 	}
-	if tally.Verdict() == quorum.Lost {
+	if verdict == quorum.Lost {
 		p.State, p.Answers, p.Refusals = ProposerRefused, nil, nil
 		p.arm(out)
 	}

@@ -183,12 +183,12 @@ type Joint []System
 
 // Read returns how the read quorums stand: Lost if one is lost, Reached if all are.
 func (j Joint) Read(answer func(protocol.NodeID) Answer) Verdict {
-	return j.worst(func(s System) Verdict { return s.ReadTally(answer).Verdict() })
+	return j.worst(func(s System) Verdict { return s.Reading(answer) })
 }
 
 // Write returns how the write quorums stand: Lost if one is lost, Reached if all are.
 func (j Joint) Write(answer func(protocol.NodeID) Answer) Verdict {
-	return j.worst(func(s System) Verdict { return s.WriteTally(answer).Verdict() })
+	return j.worst(func(s System) Verdict { return s.Writing(answer) })
 }
 
 func (j Joint) worst(verdict func(System) Verdict) Verdict {

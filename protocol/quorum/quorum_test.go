@@ -170,6 +170,9 @@ func TestRulesAreTheIntersections(t *testing.T) {
 		readWrite, writeWrite := true, true
 		for a := range sets {
 			reads := s.ReadTally(subset(s, a)).Verdict() == quorum.Reached
+			if s.Reading(subset(s, a)) != s.ReadTally(subset(s, a)).Verdict() || s.Writing(subset(s, a)) != s.WriteTally(subset(s, a)).Verdict() {
+				t.Fatalf("%v: a verdict is not that of its tally", s)
+			}
 			writes := s.WriteTally(subset(s, a)).Verdict() == quorum.Reached
 			for b := range sets {
 				if a&b != 0 || s.WriteTally(subset(s, b)).Verdict() != quorum.Reached {

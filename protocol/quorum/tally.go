@@ -67,6 +67,30 @@ func (s System) WriteTally(answer func(protocol.NodeID) Answer) Tally {
 	return s.tally(s.Write, answer)
 }
 
+// Reading is ReadTally's verdict, without the names.
+func (s System) Reading(answer func(protocol.NodeID) Answer) Verdict {
+	return s.verdict(s.Read, answer)
+}
+
+// Writing is WriteTally's verdict, without the names.
+func (s System) Writing(answer func(protocol.NodeID) Answer) Verdict {
+	return s.verdict(s.Write, answer)
+}
+
+func (s System) verdict(needed int, answer func(protocol.NodeID) Answer) Verdict {
+	t := Tally{Needed: needed}
+	for _, m := range s.Members {
+		t.Total += m.Votes
+		switch answer(m.Node) {
+		case Granted:
+			t.For += m.Votes
+		case Refused:
+			t.Against += m.Votes
+		}
+	}
+	return t.Verdict()
+}
+
 func (s System) tally(needed int, answer func(protocol.NodeID) Answer) Tally {
 	t := Tally{Needed: needed, Total: s.Total()}
 	for _, m := range s.Members {
