@@ -149,13 +149,13 @@ func (h *Host) Close() error {
 		m.loop.Stop()
 	}
 	for _, w := range h.works {
+		w.timer()
 		if !w.asked {
 			works = append(works, w)
 		}
 	}
 	h.mu.Unlock()
 	for _, w := range works {
-		w.timer()
 		w.rollback(nil)
 	}
 	h.end()
@@ -430,6 +430,9 @@ func (h *Host) sweep(before time.Time) {
 	for k, m := range h.machines {
 		if m.doneBefore(before) {
 			m.loop.Stop()
+			if w := h.works[k.id]; w != nil {
+				w.timer()
+			}
 			delete(h.machines, k)
 			delete(h.works, k.id)
 			old = append(old, m)

@@ -50,11 +50,11 @@ func (h *Host) install(k machineKey, t Transaction, of protocol.Machine) *machin
 	return m
 }
 
-// take makes w, which was done here, what the machine votes on. The caller holds h.mu.
+// take makes w, which was done here, what the machine votes on. Its time goes on: the machine may have
+// been made for another role of the site, and never be asked. The caller holds h.mu.
 func (m *machine) take(w *work) {
 	if w != nil {
 		w.asked = true
-		w.timer()
 		m.work = w
 	}
 }

@@ -18,8 +18,8 @@ import (
 type work struct {
 	h     *Host
 	t     Transaction
-	timer func()
-	asked bool // for its vote, so no more work is taken; h.mu
+	timer func() // stops the time after which the work is given up, unless the site has voted
+	asked bool   // for its vote, so no more work is taken; h.mu
 
 	mu       sync.Mutex
 	branches map[string]*part

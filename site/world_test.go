@@ -153,6 +153,13 @@ func (w *world) crash(id protocol.NodeID) {
 	n.disk = left
 }
 
+// life tells one life of a node from the next. It is nil while the node is down.
+func (w *world) life(id protocol.NodeID) *inbox {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.inbox[id]
+}
+
 func (w *world) all() {
 	for _, id := range w.nodes {
 		w.up(id)
