@@ -23,7 +23,7 @@ help: ## list the targets
 test: ## the one gate: what tests need, lint, 2,000 seeds of the stack, every test under the race detector, a fuzz minute
 	@scripts/setup
 	@$(MAKE) lint
-	go test -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./sim/stack ./check/skeen # all seeds and sites; the race detector sees some of them
+	go test -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./sim/stack ./check/... # all seeds, states and sites; the race detector sees some of them
 	go test -race -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./...
 	@scripts/fuzz $(FUZZ_SECONDS)
 
