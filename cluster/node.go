@@ -23,6 +23,7 @@ const (
 	logChannel   = 0
 	watchChannel = 1
 	askChannel   = 2
+	siteChannel  = 3
 )
 
 // Node is this process's part in its cluster. All methods are safe for concurrent use.
@@ -140,6 +141,12 @@ func (n *Node) Leave() {
 
 // Log returns the log that all nodes share. Its ids' prefix is this node's and this life's alone.
 func (n *Node) Log() decision.Log { return n.log }
+
+// Sites returns the channel on which the machines of transactions among sites speak to one another.
+func (n *Node) Sites() *transport.Channel { return n.mesh.Channel(siteChannel) }
+
+// Nodes returns the names of all members, in their order.
+func (n *Node) Nodes() []protocol.NodeID { return n.cfg.nodes() }
 
 // Self returns this node's name.
 func (n *Node) Self() protocol.NodeID { return n.cfg.Self }

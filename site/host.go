@@ -32,11 +32,9 @@ type Host struct {
 	mu       sync.Mutex
 	works    map[commit.TransactionID]*work
 	machines map[machineKey]*machine
-	errands  map[uint64]waiting // that others do for this site
-	worker   Worker
 	closed   bool
 	workers  sync.WaitGroup
-	slots    chan struct{} // taken by errands for others
+	inbound  chan mail
 
 	life context.Context
 	end  context.CancelFunc
@@ -58,7 +56,7 @@ func Open(ctx context.Context, cfg Config) (h *Host, err error) {
 		return nil, fmt.Errorf("site: make an id: %w", err)
 	}
 	h = &Host{cfg: cfg, codec: codec, run: run.String(), works: map[commit.TransactionID]*work{}, machines: map[machineKey]*machine{},
-		errands: map[uint64]waiting{}, slots: make(chan struct{}, maxErrands)}
+		inbound: make(chan mail, mostMail)}
 	h.life, h.end = context.WithCancel(context.Background())
 	if h.store, err = openStore(cfg, codec); err != nil {
 		return nil, err
@@ -81,6 +79,9 @@ func Open(ctx context.Context, cfg Config) (h *Host, err error) {
 	cfg.Network.Receive(h.receive)
 	for _, m := range anew {
 		m.begin()
+	}
+	for range readers {
+		h.workers.Go(h.read)
 	}
 	h.workers.Go(h.sweepForEver)
 	for name := range cfg.Resources {
@@ -187,6 +188,24 @@ func (h *Host) Join(ctx context.Context, t Transaction, name string) (resource.B
 		return nil, err
 	}
 	return w.join(ctx, name, r)
+}
+
+// Branches returns the transaction's way to its branches in this site's resources.
+func (h *Host) Branches(t Transaction) resource.Transaction { return branches{h, t} }
+
+type branches struct {
+	h *Host
+	t Transaction
+}
+
+// Join implements resource.Transaction.
+func (b branches) Join(ctx context.Context, r resource.Resource) (resource.Branch, error) {
+	for name, known := range b.h.cfg.Resources {
+		if known == r {
+			return b.h.Join(ctx, b.t, name)
+		}
+	}
+	return nil, fmt.Errorf("site: the resource is not one of node %q", b.h.cfg.Self)
 }
 
 // workOf returns the transaction's work, which begins with the first call.

@@ -1,12 +1,10 @@
 package site
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"assent/protocol"
 	"assent/protocol/commit"
@@ -32,10 +30,13 @@ func TestCommitEverywhere(t *testing.T) {
 					t.Errorf("%s: %s has not committed", p, id)
 				}
 			}
+			if _, err := w.host("n1").Branches(tx).Join(t.Context(), w.sites["n2"].store); err == nil {
+				t.Errorf("%s: a store of another site is joined", p)
+			}
 			if _, err := w.host("n1").Commit(t.Context(), tx, sites, true); !errors.Is(err, ErrOver) {
 				t.Errorf("%s: a second commit says %v", p, err)
 			}
-			if _, err := w.host(sites[0]).Join(t.Context(), tx, "kv"); !errors.Is(err, ErrOver) {
+			if _, err := w.host(sites[0]).Branches(tx).Join(t.Context(), w.sites[sites[0]].store); !errors.Is(err, ErrOver) {
 				t.Errorf("%s: work after the vote says %v", p, err)
 			}
 		}
@@ -143,7 +144,7 @@ func cost(t *testing.T, p Protocol, n, f int, together bool) (messages, forces i
 	}
 	w := newWorld(t, size, 1)
 	c := &counter{sent: map[string]int{}, told: map[string]bool{}}
-	w.acceptors, w.observer = w.nodes[:2*f+1], c
+	w.acceptors, w.observer, w.patient = w.nodes[:2*f+1], c, true
 	w.all()
 	tx := w.begin("n1", p)
 	sites := w.nodes[first : first+n]
@@ -157,67 +158,6 @@ func cost(t *testing.T, p Protocol, n, f int, together bool) (messages, forces i
 		w.crash(id) // nothing is counted any more
 	}
 	return c.cost()
-}
-
-// TestWorkAtOtherSites: operations are done where the resource is, and what goes wrong there is told here.
-func TestWorkAtOtherSites(t *testing.T) {
-	w := newWorld(t, 3, 1)
-	w.all()
-	for _, id := range w.nodes[:2] {
-		store := w.sites[id].store
-		w.host(id).Serve(func(ctx context.Context, tx resource.Transaction, operation []byte) ([]byte, error) {
-			b, err := store.Join(ctx, tx)
-			if err != nil {
-				return nil, err
-			}
-			if string(operation) == "too much" {
-				return make([]byte, MaxOperation+1), nil
-			}
-			return operation, b.Put(ctx, operation, operation)
-		})
-	}
-	tx := w.begin("n1", PaxosCommit)
-	for _, id := range w.nodes[:2] {
-		result, err := w.host("n1").Work(t.Context(), tx, id, []byte(tx.ID))
-		if err != nil || string(result) != string(tx.ID) {
-			t.Fatalf("at %s: %q, %v", id, result, err)
-		}
-	}
-	for want, try := range map[string]func() error{
-		"node n2: put: invalid": func() error { _, err := w.host("n1").Work(t.Context(), tx, "n2", nil); return err },
-		"node n3: site: node n3 does no operations": func() error {
-			_, err := w.host("n1").Work(t.Context(), tx, "n3", []byte("x"))
-			return err
-		},
-		"the result has 524289 bytes": func() error { _, err := w.host("n1").Work(t.Context(), tx, "n2", []byte("too much")); return err },
-		"the operation has 524289 bytes": func() error {
-			_, err := w.host("n1").Work(t.Context(), tx, "n2", make([]byte, MaxOperation+1))
-			return err
-		},
-		"node n9 has not answered": func() error {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-			defer cancel()
-			_, err := w.host("n1").Work(ctx, tx, "n9", []byte("x"))
-			return err
-		},
-	} {
-		if err := try(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("want %q, got %v", want, err)
-		}
-	}
-	tx = w.begin("n1", PaxosCommit) // the other is condemned by what was wrong
-	for _, id := range w.nodes[:2] {
-		if _, err := w.host("n1").Work(t.Context(), tx, id, []byte("key-of-the-second")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r, err := w.host("n1").Commit(t.Context(), tx, w.nodes[:2], true)
-	if err != nil || r.Decision != commit.Commit {
-		t.Fatalf("%+v, %v", r, err)
-	}
-	if _, ok, err := w.sites["n2"].store.Peek([]byte("key-of-the-second")); !ok || err != nil {
-		t.Errorf("n2 has it: %v, %v", ok, err)
-	}
 }
 
 // TestBadConfig: what is wrong is named.

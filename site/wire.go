@@ -38,9 +38,7 @@ func newCodec() (*protocol.Codec, error) {
 	return protocol.NewCodec(append(commit.Types(),
 		protocol.Type{Name: "site.Transaction", Zero: Transaction{}},
 		protocol.Type{Name: "site.Letter", Zero: letter{}},
-		protocol.Type{Name: "site.Evidence", Zero: evidence{}},
-		protocol.Type{Name: "site.Errand", Zero: errand{}},
-		protocol.Type{Name: "site.ErrandDone", Zero: errandDone{}})...)
+		protocol.Type{Name: "site.Evidence", Zero: evidence{}})...)
 }
 
 // send puts a message of the transaction t on its way.
@@ -61,35 +59,54 @@ func (h *Host) send(t Transaction, from, to protocol.NodeID, message protocol.Me
 	h.cfg.Logger.Error("a message cannot be sent", "transaction", t.ID, "to", to, "error", err)
 }
 
-// receive takes what arrives from the network.
+// mail is a payload that has arrived.
+type mail struct {
+	from protocol.NodeID
+	data []byte
+}
+
+// How many payloads wait to be read, and how many goroutines read. More are lost, as a network may.
+const (
+	mostMail = 4096
+	readers  = 8
+)
+
+// receive takes what arrives from the network, which it does not keep waiting for a disk.
 func (h *Host) receive(from protocol.NodeID, payload []byte) {
-	v, err := h.codec.Decode(payload)
-	if err == nil {
-		err = h.accept(from, v)
-	}
-	if err != nil {
-		h.cfg.Logger.Warn("a message is dropped", "from", from, "error", err)
+	select {
+	case h.inbound <- mail{from, payload}:
+	default:
 	}
 }
 
-func (h *Host) accept(from protocol.NodeID, v any) error {
-	switch v := v.(type) {
-	case letter:
-		message, err := h.open(from, v)
-		if err != nil {
-			return err
+// read reads what has arrived, until the host is closed.
+func (h *Host) read() {
+	for {
+		select {
+		case m := <-h.inbound:
+			if err := h.accept(m); err != nil {
+				h.cfg.Logger.Warn("a message is dropped", "from", m.from, "error", err)
+			}
+		case <-h.life.Done():
+			return
 		}
-		h.deliver(v.Transaction, v.From, v.To, message)
-	case errand:
-		if err := v.Transaction.check(); err != nil {
-			return err
-		}
-		h.asked(from, v)
-	case errandDone:
-		h.answered(from, v)
-	default:
+	}
+}
+
+func (h *Host) accept(m mail) error {
+	v, err := h.codec.Decode(m.data)
+	if err != nil {
+		return err
+	}
+	l, ok := v.(letter)
+	if !ok {
 		return fmt.Errorf("it is a %T", v)
 	}
+	message, err := h.open(m.from, l)
+	if err != nil {
+		return err
+	}
+	h.deliver(l.Transaction, l.From, l.To, message)
 	return nil
 }
 

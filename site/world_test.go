@@ -28,6 +28,7 @@ type world struct {
 	acceptors []protocol.NodeID
 	observer  trace.Observer
 	refuses   protocol.NodeID // whose store votes no
+	patient   bool            // nothing is ever sent again
 
 	mu     sync.Mutex
 	random *rand.Rand
@@ -110,9 +111,13 @@ func (w *world) config(id protocol.NodeID, b *inbox, n *node) Config {
 	if id == w.refuses {
 		resources["kv"] = refusing{n.store}
 	}
-	return Config{Self: id, Nodes: w.nodes, Acceptors: w.acceptors, Network: b, Dir: "records", FS: n.disk, Owner: "cluster-" + string(id),
+	c := Config{Self: id, Nodes: w.nodes, Acceptors: w.acceptors, Network: b, Dir: "records", FS: n.disk, Owner: "cluster-" + string(id),
 		Resources: resources, Timeout: time.Second, VoteTimeout: 300 * time.Millisecond,
 		Retry: 10 * time.Millisecond, RetryMost: 80 * time.Millisecond, Logger: quietly, Observer: w.observer}
+	if w.patient {
+		c.VoteTimeout, c.Retry, c.RetryMost = time.Hour, time.Hour, time.Hour
+	}
+	return c
 }
 
 // up opens the node, with what its disk has kept.
