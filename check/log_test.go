@@ -36,7 +36,7 @@ func replicatedLog(t *testing.T, l paxos.ReplicatedLog, f check.Faults, claims c
 // that crash and come back, snapshots, and acceptors that change, in smaller systems.
 func TestLogIsSafe(t *testing.T) {
 	options := func(last paxos.Slot, rounds uint64) paxos.LogOptions {
-		return paxos.LogOptions{Poll: -1, Beat: -1, Last: last, Queue: 1, Ballots: paxos.Options{Rounds: rounds}}
+		return paxos.LogOptions{Poll: -1, Beat: -1, Last: last, Queue: 1, Ballots: steady(rounds)}
 	}
 	beating := options(1, 1)
 	beating.Beat = 0

@@ -22,11 +22,11 @@ func TestViewsAreLinear(t *testing.T) {
 		voters int
 		long   bool
 	}{
-		"a member leaves":             {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, always, 1, false},
-		"a member leaves, a crash":    {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, crash, 1, false},
-		"one of three leaves":         {membership.Assembly{Members: 3, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 1}, always, 2, false},
-		"votes change and one leaves": {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{heavier, leave}, Rounds: 2, Every: 2}, always, 1, false},
-		"one of three leaves, a crash": {membership.Assembly{Members: 3, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 1}, crash, 2, true},
+		"a member leaves":                   {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, always, 1, false},
+		"a member leaves, a crash":          {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, crash, 1, false},
+		"one of three leaves":               {membership.Assembly{Members: 3, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 1}, always, 2, false},
+		"votes change and one leaves":       {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{heavier, leave}, Rounds: 2, Every: 2}, always, 1, false},
+		"one of three leaves, a crash":      {membership.Assembly{Members: 3, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 1}, crash, 2, true},
 		"one of three leaves, more ballots": {membership.Assembly{Members: 3, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, always, 2, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -74,7 +74,7 @@ func TestPaxosCommitDoesNotBlock(t *testing.T) {
 		crashes int
 		blocks  bool
 	}{
-		"F crashes":     {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Options: commit.Options{Rounds: 3}}, 1, false},
+		"F crashes": {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Options: commit.Options{Rounds: 3}}, 1, false},
 		// Every leader owns ballot 0 of one of the agreements that it must bring to an end.
 		"F crashes, no acceptor without a branch": {commit.PaxosCommit{Participants: 3, F: 1, CoLocated: true, Votes: []commit.Vote{commit.Yes}, Options: commit.Options{Rounds: 2}}, 1, false},
 		"F + 1 crashes": {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Steadfast: true, Votes: []commit.Vote{commit.Yes}, Options: commit.Options{Rounds: 3}}, 2, true},

@@ -44,3 +44,16 @@ func TestLogSeeds(t *testing.T) {
 		})
 	}
 }
+
+// TestMovingSeeds: a register whose acceptors change while three propose, among all faults but lies.
+func TestMovingSeeds(t *testing.T) {
+	nodes, err := paxos.Moving{Proposers: 3, Old: []int{1, 2, 3}, New: []int{2, 3, 4}, Movers: 2}.Nodes()
+	s := system(t, "moving", nodes, err, append(paxos.Types[string]("string"), paxos.EpochTypes[string]("string")...))
+	s.Always = []spec.Property{spec.Agreement(), spec.Validity("v1", "v2", "v3")}
+	s.Sometimes = []spec.Property{spec.Learns("v1"), spec.Learns("v3")}
+	s.Done = func(_ int, m protocol.Machine) bool {
+		p, ok := m.(*paxos.EpochProposer[string])
+		return !ok || p.Proposer.State == paxos.ProposerIdle || p.Proposer.State == paxos.ProposerDecided
+	}
+	seeds(t, s, enough(200, 20_000), sim.Classes())
+}

@@ -81,7 +81,7 @@ func (a Assembly) Nodes() ([]protocol.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSystem, err)
 	}
-	o := Options{Every: a.Every, Log: paxos.LogOptions{Poll: -1, Beat: -1, Queue: 1, Ballots: paxos.Options{Rounds: a.Rounds}}}
+	o := Options{Every: a.Every, Log: paxos.LogOptions{Poll: -1, Beat: -1, Queue: 1, Ballots: paxos.Options{Rounds: a.Rounds, Retry: 1, RetryMost: 1}}}
 	var nodes []protocol.Node
 	for i, m := range founders {
 		node := protocol.Node{ID: m.Node, New: []func() protocol.Machine{func() protocol.Machine {

@@ -57,6 +57,11 @@ type Proposer[V any] struct {
 	Self     protocol.NodeID
 	// System are the acceptors.
 	System quorum.System
+	// Also are systems of acceptors of which each must agree, too, while the acceptors change (see Epoch).
+	Also quorum.Joint `cbor:",omitempty" json:",omitempty"`
+	// Careful says that the acceptors may have changed since earlier ballots: what a quorum has accepted
+	// in one of them is proposed again, and not taken for decided.
+	Careful bool `cbor:",omitempty" json:",omitempty"`
 	// Owner says that Self owns ballot 0. One proposer of an instance may.
 	Owner   bool `cbor:",omitempty" json:",omitempty"`
 	Options Options
@@ -152,6 +157,22 @@ func (p *Proposer[V]) send(out *protocol.Effects) {
 			out.Send(m.Node, message)
 		}
 	}
+	for i, s := range p.Also {
+		for _, m := range s.Members {
+			if p.answer(m.Node) == quorum.Silent && !p.System.Has(m.Node) && !p.Also[:i].Has(m.Node) {
+				out.Send(m.Node, message)
+			}
+		}
+	}
+}
+
+// reading and writing say how the quorums of all systems stand.
+func (p *Proposer[V]) reading() quorum.Verdict {
+	return max(p.System.Reading(p.answer), p.Also.Read(p.answer))
+}
+
+func (p *Proposer[V]) writing() quorum.Verdict {
+	return max(p.System.Writing(p.answer), p.Also.Write(p.answer))
 }
 
 func (p *Proposer[V]) arm(out *protocol.Effects) {
@@ -181,7 +202,7 @@ func (p *Proposer[V]) answer(node protocol.NodeID) quorum.Answer {
 }
 
 func (p *Proposer[V]) receive(from protocol.NodeID, message protocol.Message, out *protocol.Effects) {
-	if !slices.ContainsFunc(p.System.Members, func(m quorum.Member) bool { return m.Node == from }) {
+	if !p.System.Has(from) && !p.Also.Has(from) {
 		return
 	}
 	switch m := message.(type) {
@@ -209,11 +230,11 @@ func (p *Proposer[V]) promised(a Acceptance[V], out *protocol.Effects) {
 		return
 	}
 	p.Answers = accepted(p.Answers, a)
-	if value, ok := chosen(p.System, p.Answers); ok { // by an earlier ballot, whose proposer may be gone
+	if value, ok := chosen(p.System, p.Answers); ok && !p.Careful { // by an earlier ballot, whose proposer may be gone
 		p.decide(value, out)
 		return
 	}
-	if p.System.Reading(p.answer) != quorum.Reached {
+	if p.reading() != quorum.Reached {
 		return
 	}
 	highest, value := Ballot{}, p.Own
@@ -228,7 +249,7 @@ func (p *Proposer[V]) promised(a Acceptance[V], out *protocol.Effects) {
 
 func (p *Proposer[V]) accepted(a Acceptance[V], out *protocol.Effects) {
 	p.Answers = accepted(p.Answers, a)
-	if p.System.Writing(p.answer) == quorum.Reached {
+	if p.writing() == quorum.Reached {
 		p.decide(p.Value, out)
 	}
 }
@@ -248,9 +269,9 @@ func (p *Proposer[V]) refused(from protocol.NodeID, m Refused[V], out *protocol.
 	if i, found := slices.BinarySearch(p.Refusals, from); !found {
 		p.Refusals = slices.Insert(p.Refusals, i, from)
 	}
-	verdict := p.System.Reading(p.answer)
+	verdict := p.reading()
 	if p.State == ProposerWriting {
-		verdict = p.System.Writing(p.answer)
+		verdict = p.writing()
 	}
 	if verdict == quorum.Lost {
 		p.State, p.Answers, p.Refusals = ProposerRefused, nil, nil

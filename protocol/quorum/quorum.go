@@ -177,9 +177,19 @@ func (s System) Without(node protocol.NodeID) System {
 	return s
 }
 
+// Has reports whether a node is a member.
+func (s System) Has(node protocol.NodeID) bool {
+	return slices.ContainsFunc(s.Members, func(m Member) bool { return m.Node == node })
+}
+
 // Joint are systems of which each must agree: during a change of members the old and the new
 // (Ongaro 2014, 4.3). Without any it is agreed always.
 type Joint []System
+
+// Has reports whether a node is a member of any.
+func (j Joint) Has(node protocol.NodeID) bool {
+	return slices.ContainsFunc(j, func(s System) bool { return s.Has(node) })
+}
 
 // Read returns how the read quorums stand: Lost if one is lost, Reached if all are.
 func (j Joint) Read(answer func(protocol.NodeID) Answer) Verdict {
