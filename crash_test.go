@@ -11,11 +11,15 @@ import (
 	"time"
 
 	"assent"
+	"assent/spec"
 	"assent/trace"
 )
 
-// observer calls a function at a named point of the protocol, and lists the points it sees.
+// observer calls a function at a named point of the protocol, and lists the points it sees. Its witness,
+// if there is one, holds every transaction to the claims of the checker.
 type observer struct {
+	witness *spec.Witness
+
 	mu     sync.Mutex
 	points []string
 	point  string
@@ -31,6 +35,9 @@ func (o *observer) at(point string, then func(id string)) {
 func (o *observer) Observe(e trace.Event) {
 	if e.Kind == trace.Timer {
 		return // nothing comes between it and the next event that a crash could undo
+	}
+	if o.witness != nil {
+		o.witness.Observe(e)
 	}
 	point := e.Point()
 	o.mu.Lock()
@@ -74,7 +81,7 @@ func (h *house) changeAll(ctx context.Context, value string) (id string, err err
 // everything again, and finds the change everywhere or nowhere, and what was reported true.
 // (internal/crashtest and cmd/assent do the same to processes, with SIGKILL.)
 func TestStopAtEveryPoint(t *testing.T) {
-	scout := &observer{}
+	scout := &observer{witness: spec.NewWitness()}
 	h := newHouse(t, func(c *assent.Config) { c.Observer = scout })
 	if _, err := h.changeAll(context.Background(), "0"); err != nil {
 		t.Fatal(err)
@@ -131,11 +138,14 @@ func TestStopAtEveryPoint(t *testing.T) {
 	if committed == 0 || committed == len(points) {
 		t.Errorf("%d of %d stops ended in commit: the points do not surround the decision", committed, len(points))
 	}
+	if broken := scout.witness.Breaches(); len(broken) > 0 || scout.witness.Judged() <= len(points) {
+		t.Errorf("%d transactions were judged, and break %v", scout.witness.Judged(), broken)
+	}
 	t.Logf("%d points, %d committed", len(points), committed)
 }
 
 func TestPointsNameTheProtocol(t *testing.T) {
-	scout := &observer{}
+	scout := &observer{witness: spec.NewWitness()}
 	h := newHouse(t, func(c *assent.Config) { c.Observer = scout })
 	if _, err := h.changeAll(context.Background(), "0"); err != nil {
 		t.Fatal(err)

@@ -7,11 +7,14 @@ import (
 	"syscall"
 	"time"
 
+	"assent/spec"
 	"assent/trace"
 )
 
 // observer kills or holds its process at chosen points of the protocol.
 type observer struct {
+	witness *spec.Witness // may be nil
+
 	tell func(message)
 
 	mu      sync.Mutex
@@ -59,6 +62,9 @@ func (o *observer) release(point string) {
 
 // Observe implements trace.Observer.
 func (o *observer) Observe(e trace.Event) {
+	if o.witness != nil {
+		o.witness.Observe(e)
+	}
 	if e.Kind != trace.Timer { // nothing comes between it and the next event that a crash could undo
 		o.pass(e.Point())
 	}

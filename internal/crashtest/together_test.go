@@ -18,6 +18,7 @@ import (
 	"assent/resource"
 	"assent/resource/kv"
 	"assent/resource/postgres"
+	"assent/spec"
 )
 
 // between returns a transfer between the databases alone.
@@ -141,10 +142,18 @@ func pair(t *testing.T, s *site, grace time.Duration) (*disk.Log, [2]*coordinato
 			t.Error(err)
 		}
 	})
+	// What the two do together is held to the claims of the checker.
+	witness := spec.NewWitness()
+	t.Cleanup(func() {
+		if broken := witness.Breaches(); len(broken) > 0 || witness.Judged() == 0 {
+			t.Errorf("%d transactions were judged, and break %v", witness.Judged(), broken)
+		}
+	})
 	var both [2]*coordinator
 	for i := range both {
 		c := &coordinator{log: log, store: store, bases: map[string]*postgres.Resource{}}
 		c.observer = newObserver(func(message) {})
+		c.observer.witness = witness
 		resources := map[string]resource.Resource{kvName: store}
 		for name, dsn := range s.setup.DSN {
 			r, err := postgres.Open(t.Context(), dsn, postgres.Config{})
