@@ -114,6 +114,11 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
+	if g.busy() {
+		// A caller that is answered now goes elsewhere with its next call, and none is sent on a
+		// connection that is being closed.
+		h.Set("Connection", "close")
+	}
 	if r.URL.Path == "/healthz" {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 		if g.busy() {

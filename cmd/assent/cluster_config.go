@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,7 @@ type clusterConfig struct {
 	Nodes          map[string]*nodeConfig `yaml:"nodes"`
 	TLS            *clusterTLSConfig      `yaml:"tls"`
 	AllowPlaintext bool                   `yaml:"allow_plaintext"`
+	SuspectAfter   time.Duration          `yaml:"suspect_after"`
 }
 
 type nodeConfig struct {
@@ -143,8 +145,17 @@ func (c *config) validateCluster() error {
 	if k.TLS != nil && (k.TLS.CertFile == "" || k.TLS.KeyFile == "" || k.TLS.CAFile == "") {
 		return c.wrong("cluster.tls needs cert_file, key_file and ca_file", "assent certs makes them", "cluster", "tls")
 	}
+	if k.SuspectAfter != 0 && (k.SuspectAfter < leastSuspicion || k.SuspectAfter > mostSuspicion) {
+		return c.wrong(fmt.Sprintf("cluster.suspect_after is %v", k.SuspectAfter), fmt.Sprintf("give %v to %v", leastSuspicion, mostSuspicion), "cluster", "suspect_after")
+	}
 	return c.validateKept()
 }
+
+// The bounds of suspect_after: below, every pause of a process is taken for its end.
+const (
+	leastSuspicion = 500 * time.Millisecond
+	mostSuspicion  = 10 * time.Minute
+)
 
 // validateKept checks the names of the resources that no other node can reach: each must say whose it is,
 // or another node would take its branches for those of a store of its own.

@@ -11,6 +11,7 @@ import (
 	"assent"
 	"assent/cluster"
 	"assent/protocol"
+	"assent/protocol/detector"
 	"assent/resource"
 )
 
@@ -24,6 +25,9 @@ func (p *program) joinCluster(cfg *config, logger *slog.Logger) (*site, error) {
 	}
 	for name, n := range k.Nodes {
 		c.Members[protocol.NodeID(name)] = cluster.Member{Address: n.Address, API: n.API, Votes: n.Votes}
+	}
+	if k.SuspectAfter != 0 {
+		c.Detector = detector.Options{Tick: k.SuspectAfter / 40, Beat: 2, Timeout: 40}
 	}
 	if k.TLS != nil {
 		var err error

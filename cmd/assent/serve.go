@@ -188,10 +188,16 @@ func (s *site) drain(patience time.Duration, logger *slog.Logger) {
 	s.node.Leave()
 	ctx, cancel := context.WithTimeout(context.Background(), patience-patience/4)
 	defer cancel()
+	// Those who call now are told to go elsewhere, while their calls are still answered.
+	said := time.After(min(farewell, patience/4))
 	if err := s.server.Drain(ctx); err != nil {
 		logger.Warn("leaving with open transactions; they are rolled back", "error", err)
 	}
+	<-said
 }
+
+// farewell is for how long a node that leaves goes on to answer at the least.
+const farewell = 500 * time.Millisecond
 
 // httpServer returns the server's way to the network.
 func (s *site) httpServer(logger *slog.Logger) *http.Server {
