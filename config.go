@@ -57,8 +57,9 @@ type Config struct {
 
 	// OrphanGrace is how long a branch of another manager of the same log must have been prepared,
 	// by the resource's clock, before this one settles it. It only spares live transactions from
-	// being aborted; no harm to consistency comes from a short one. Defaults to 0, which is right
-	// where only one manager at a time can have the log open.
+	// being aborted; no harm to consistency comes from a short one. Where there is no Alive, what another
+	// manager has decided is left to it for as long, too. Defaults to 0, which is right where only one
+	// manager at a time can have the log open.
 	OrphanGrace time.Duration
 
 	// Alive reports whether whoever began the transaction is believed to live, which is for a failure

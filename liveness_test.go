@@ -208,3 +208,20 @@ func TestLogScanEndsWhatTheDeadLeft(t *testing.T) {
 		t.Errorf("after: %+v, %v", i, err)
 	}
 }
+
+// TestGraceSparesDecisionsOfOthers: where nobody can tell whether another manager lives, what was decided within
+// the grace is left to it.
+func TestGraceSparesDecisionsOfOthers(t *testing.T) {
+	h, id := diesDecided(t, func(c *assent.Config) { c.OrphanGrace = time.Hour })
+	if err := h.m.Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range h.m.Scans() {
+		if s.Prepared != 1 || s.Settled != 0 {
+			t.Errorf("%s, within the grace: %+v", name, s)
+		}
+	}
+	if i, err := h.m.Transaction(t.Context(), id); err != nil || i.Decision != commit.Commit {
+		t.Errorf("%+v, %v", i, err)
+	}
+}

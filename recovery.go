@@ -294,6 +294,9 @@ func (m *Manager) leaves(e decision.Entry) bool {
 	if m.cfg.Alive != nil && m.cfg.Alive(e.ID) {
 		return true
 	}
+	if m.cfg.Alive == nil && time.Since(e.Time) < m.cfg.OrphanGrace {
+		return true // whoever decided it is likely to be about to finish it
+	}
 	return slices.ContainsFunc(e.Branches, func(b decision.Branch) bool { return m.elsewhere(b.Resource) })
 }
 

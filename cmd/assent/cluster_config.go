@@ -108,7 +108,7 @@ func (c *config) defaultResource() string {
 
 // validateCluster checks the log's backend and the cluster section.
 func (c *config) validateCluster() error {
-	backends := []string{backendDisk, backendPaxos}
+	backends := []string{backendDisk, backendPaxos, backendEtcd, backendPostgres}
 	if !slices.Contains(backends, c.backend()) {
 		return c.wrong(fmt.Sprintf("log.backend is %q", c.Log.Backend), "known are "+strings.Join(backends, ", "), "log", "backend")
 	}

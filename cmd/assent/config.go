@@ -58,6 +58,10 @@ type logConfig struct {
 	Backend     string        `yaml:"backend"`
 	Retention   time.Duration `yaml:"retention"`
 	RetainCount int           `yaml:"retain_count"`
+	// OrphanGrace, Etcd and Postgres are of backends that several servers may share.
+	OrphanGrace time.Duration      `yaml:"orphan_grace"`
+	Etcd        *etcdLogConfig     `yaml:"etcd"`
+	Postgres    *postgresLogConfig `yaml:"postgres"`
 }
 
 type timeoutsConfig struct {
@@ -128,7 +132,7 @@ func readConfig(path string) (*config, error) {
 
 // anchor makes relative paths start at folder.
 func (c *config) anchor(folder string) {
-	paths := []*string{&c.DataDir}
+	paths := append(c.Log.paths(), &c.DataDir)
 	for _, r := range c.Resources {
 		paths = append(paths, &r.Path, &r.DSNFile)
 	}
@@ -206,7 +210,7 @@ func (c *config) badYAML(err error) error {
 // keysOf returns the keys of the configuration's struct of that name.
 func keysOf(structName string) (keys []string) {
 	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{},
-		clusterConfig{}, nodeConfig{}, clusterTLSConfig{}} {
+		clusterConfig{}, nodeConfig{}, clusterTLSConfig{}, etcdLogConfig{}, etcdTLSConfig{}, postgresLogConfig{}} {
 		t := reflect.TypeOf(v)
 		if t.Name() != structName {
 			continue
@@ -258,6 +262,9 @@ func (c *config) validate() error {
 		return c.wrong("tls needs cert_file and key_file", "", "tls")
 	}
 	if err := c.validateCluster(); err != nil {
+		return err
+	}
+	if err := c.validateBackend(); err != nil {
 		return err
 	}
 	return c.validateExposure()

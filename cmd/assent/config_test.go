@@ -41,9 +41,9 @@ func TestExampleConfig(t *testing.T) {
 		t.Errorf("the example's values are not the defaults: %+v", c)
 	}
 	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{},
-		clusterConfig{}, nodeConfig{}, clusterTLSConfig{}} {
+		clusterConfig{}, nodeConfig{}, clusterTLSConfig{}, etcdLogConfig{}, etcdTLSConfig{}, postgresLogConfig{}} {
 		for _, key := range keysOf(reflect.TypeOf(v).Name()) {
-			if !strings.Contains(exampleConfig, key+":") && key != "dsn" && key != "dsn_file" {
+			if !strings.Contains(exampleConfig, key+":") && key != "dsn" && key != "dsn_file" && key != "password_file" {
 				t.Errorf("the example does not show the key %s", key)
 			}
 		}
@@ -51,8 +51,24 @@ func TestExampleConfig(t *testing.T) {
 	// Without its comment signs, the optional part is valid too.
 	full := strings.NewReplacer("\n  # ", "\n  ", "\n# tokens", "\ntokens", "\n#   ", "\n  ", "\n# tls", "\ntls", "\n# allow", "\nallow",
 		"\n# cluster", "\ncluster", "\n  kv:", "\n  kv-a:").Replace(exampleConfig)
+	// Servers share a log in etcd or in a database; this one is not shared.
+	before, after, _ := strings.Cut(full, "  With etcd or postgres")
+	sections, rest, _ := strings.Cut(after, "\ntimeouts:")
+	full = before + "timeouts:" + rest
 	if c, err = decodeConfig("example", []byte(full)); err != nil {
 		t.Fatalf("%v\n%s", err, full)
+	}
+	_, sections, _ = strings.Cut(sections, "\n")
+	inEtcd, inPostgres, _ := strings.Cut(sections, "\n  postgres:")
+	grace, _, _ := strings.Cut(sections, "\n")
+	for backend, section := range map[string]string{backendEtcd: inEtcd, backendPostgres: grace + "\n  postgres:" + inPostgres} {
+		text := "resources: {orders: {type: postgres, dsn: x}}\nlog:\n  backend: " + backend + "\n" + section
+		c, err := decodeConfig("example", []byte(text))
+		if err != nil {
+			t.Errorf("%v\n%s", err, text)
+		} else if !c.shared() || c.Log.OrphanGrace != sharedGrace || c.Log.Etcd == nil && c.Log.Postgres == nil {
+			t.Errorf("the log section gives %+v", c.Log)
+		}
 	}
 	if c.Cluster == nil || len(c.Cluster.Nodes) != 3 || c.Cluster.TLS == nil || c.backend() != backendPaxos {
 		t.Errorf("the cluster section gives %+v", c.Cluster)

@@ -97,7 +97,7 @@ func TestPagesNameEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, v := range []any{config{}, logConfig{}, timeoutsConfig{}, limitsConfig{}, resourceConfig{}, tokenConfig{}, tlsConfig{},
-		clusterConfig{}, nodeConfig{}, clusterTLSConfig{}} {
+		clusterConfig{}, nodeConfig{}, clusterTLSConfig{}, etcdLogConfig{}, etcdTLSConfig{}, postgresLogConfig{}} {
 		for _, key := range keysOf(reflect.TypeOf(v).Name()) {
 			if !regexp.MustCompile("[`.]" + key + "[`.\\[]").Match(operations) {
 				t.Errorf("docs/operations.md does not describe the key %s", key)

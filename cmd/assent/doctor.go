@@ -91,6 +91,9 @@ func (t *target) examine(ctx context.Context) (*assentv1.DoctorResponse, error) 
 	}
 	slices.SortFunc(found, func(a, b assent.Diagnosis) int { return strings.Compare(a.Resource, b.Resource) })
 	response := &assentv1.DoctorResponse{}
+	if cfg.shared() {
+		response.Diagnoses = append(response.Diagnoses, api.Diagnosis(t.p.examineLog(cfg)))
+	}
 	for _, d := range found {
 		response.Diagnoses = append(response.Diagnoses, api.Diagnosis(d))
 	}

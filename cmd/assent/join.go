@@ -36,12 +36,15 @@ func (p *program) joinCluster(cfg *config, logger *slog.Logger) (*site, error) {
 		}
 	}
 	s := &site{cfg: cfg, resources: map[string]resource.Resource{}}
-	if cfg.backend() == backendDisk {
+	if cfg.backend() != backendPaxos {
 		alone, err := p.openLog(cfg, logger, true)
 		if err != nil {
 			return nil, err
 		}
 		s, c.Log, c.LogName = alone, alone.log, "this node alone"
+		if cfg.shared() {
+			c.LogName = cfg.place()
+		}
 	}
 	node, err := cluster.Open(c)
 	if err != nil {

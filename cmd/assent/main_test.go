@@ -145,7 +145,7 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	program, err := exec.LookPath("assent")
 	ts.Check(err)
 	var env []string
-	for _, name := range []string{"HOME", "PATH", "TMPDIR", "GORACE", "ORDERS_DSN", "BILLING_DSN", "SHOP_TOKEN", "OPS_TOKEN"} {
+	for _, name := range []string{"HOME", "PATH", "TMPDIR", "GORACE", "ORDERS_DSN", "BILLING_DSN", "LOG_DSN", "SHOP_TOKEN", "OPS_TOKEN"} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	if len(args) == 0 || args[0] != "-c" {

@@ -54,8 +54,12 @@ func (c *config) refuseFile() error {
 	return nil
 }
 
-// openLog opens the decision log that this process keeps alone. Where create is false there must be one.
+// openLog opens the decision log that this process keeps alone, or one that is shared. Where create is false
+// there must be one.
 func (p *program) openLog(cfg *config, logger *slog.Logger, create bool) (*site, error) {
+	if cfg.shared() {
+		return p.openShared(cfg, logger, create)
+	}
 	if cfg.backend() != backendDisk {
 		return nil, fail("ask one of the nodes, with --server", "the decision log is the cluster's, and no process has it alone")
 	}
@@ -240,8 +244,11 @@ func (s *site) manage(ctx context.Context, logger *slog.Logger) error {
 		Timeout: t.Transaction, PrepareTimeout: t.Prepare, FinishTimeout: t.Finish,
 		FinishWait: t.FinishWait, ScanInterval: t.ScanInterval,
 	}
-	if s.node != nil {
+	switch {
+	case s.node != nil:
 		s.amongOthers(&c)
+	case s.cfg.shared():
+		s.cfg.share(&c)
 	}
 	if s.manager, err = assent.Open(ctx, c); err != nil {
 		return err

@@ -34,6 +34,9 @@ type Config struct {
 	// of which neither begins with the other. Defaults to "assent/".
 	Prefix string
 
+	// Existing refuses to make a log: Open fails with ErrMissing where there is none. Defaults to false.
+	Existing bool
+
 	// Retention is for how long an entry is kept for information after it is Done. Entries that are not
 	// Done are kept for ever. Defaults to 24 hours.
 	Retention time.Duration

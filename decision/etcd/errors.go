@@ -15,6 +15,9 @@ import (
 // Open returns it, wrapped in a *resource.Error that carries a hint.
 var ErrFormat = errors.New("the keys are not a decision log that this program knows")
 
+// ErrMissing says that there is no log under the prefix. Open returns it where Config.Existing is set.
+var ErrMissing = errors.New("etcd holds no decision log under this prefix")
+
 // errReplaced says that the cluster holds another log than the one that was opened, or none.
 var errReplaced = errors.New("etcd holds another decision log than when this one was opened, or none")
 
@@ -49,6 +52,9 @@ func judge(err error) verdict {
 	}
 	if errors.Is(err, errReplaced) {
 		return verdict{code: resource.Unavailable, hint: "give back the cluster that holds the decisions; transactions in doubt need it"}
+	}
+	if errors.Is(err, ErrMissing) {
+		return verdict{code: resource.Unavailable, hint: "look at the endpoints and the prefix; a server that opens the log makes it"}
 	}
 	if errors.Is(err, ErrFormat) {
 		return verdict{code: resource.Unsupported, hint: "use the program that wrote the keys, or a newer one, or give the log a prefix of its own"}

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,6 +88,13 @@ const recordFormat = "assent decision log\nformat 1\nowner %s\n"
 
 // meet learns the owner, or makes the log: who is first draws it.
 func (l *Log) meet(ctx context.Context, _ bool) error {
+	if l.cfg.Existing {
+		resp, err := l.client.Get(ctx, l.keys.log())
+		if err != nil || len(resp.Kvs) == 0 {
+			return cmp.Or(err, error(ErrMissing))
+		}
+		return l.recognize(string(resp.Kvs[0].Value))
+	}
 	owner, err := ulid.New(ulid.Timestamp(l.cfg.Clock()), l.cfg.Random)
 	if err != nil {
 		return fmt.Errorf("draw an owner: %w", err)
@@ -97,7 +105,12 @@ func (l *Log) meet(ctx context.Context, _ bool) error {
 	if err != nil || resp.Succeeded {
 		return err
 	}
-	l.record = string(resp.Responses[0].GetResponseRange().Kvs[0].Value)
+	return l.recognize(string(resp.Responses[0].GetResponseRange().Kvs[0].Value))
+}
+
+// recognize takes the owner from the log's record.
+func (l *Log) recognize(record string) error {
+	l.record = record
 	before, after, _ := strings.Cut(recordFormat, "%s")
 	if l.owner = strings.TrimSuffix(strings.TrimPrefix(l.record, before), after); before+l.owner+after != l.record || len(l.owner) != ulid.EncodedSize {
 		return explain("open decision log", fmt.Errorf("%w: key %s", ErrFormat, l.keys.log()))

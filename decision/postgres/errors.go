@@ -114,7 +114,7 @@ func advice(err error) verdict {
 	return verdict{code: resource.Unavailable, hint: "give back the database that holds the decisions; transactions in doubt need it"}
 }
 
-const noTablesHint = "make the tables: open the log once with CreateSchema (in assent serve: log.create_schema), or name the schema that has them"
+const noTablesHint = "make the tables: open the log once with CreateSchema (in assent serve: log.postgres.create_schema), or name the schema that has them"
 
 // explain adds to err what a person can do about it. Errors that are explained stay as they are, and so
 // are those that callers ask for by name.
