@@ -110,7 +110,7 @@ func (s *Server) living(ctx context.Context, id string, err error) *assentv1.Tra
 	}
 	patient, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
-	data, err := s.opts.Node.Ask(patient, node, question)
+	data, err := s.opts.Node.Ask(patient, node, append([]byte{askTransaction}, question...))
 	if err != nil {
 		return nil
 	}
@@ -121,8 +121,19 @@ func (s *Server) living(ctx context.Context, id string, err error) *assentv1.Tra
 	return response.GetTransaction() // nil where it is not known there either
 }
 
-// answer answers another node's question for a transaction that this one has begun.
+// answer answers another node's question.
 func (s *Server) answer(_ protocol.NodeID, question []byte) []byte {
+	switch {
+	case len(question) > 0 && question[0] == askTransaction:
+		return s.tell(question[1:])
+	case len(question) > 0 && question[0] == askWork:
+		return s.doErrand(question[1:])
+	}
+	return nil // of a later version
+}
+
+// tell tells another node of a transaction that this one has begun.
+func (s *Server) tell(question []byte) []byte {
 	req, response := &assentv1.GetRequest{}, &assentv1.GetResponse{}
 	if err := proto.Unmarshal(question, req); err == nil && s.manager() != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), lookupPatience)

@@ -56,6 +56,9 @@ func (s *Server) here(ctx context.Context, id string, c caller) (*assentv1.Trans
 	if _, past := s.sessions.find(id, c); past != nil {
 		return remember(past), nil
 	}
+	if t := s.amongSites(id); t != nil {
+		return t, nil
+	}
 	return nil, err
 }
 

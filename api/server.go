@@ -15,6 +15,7 @@ import (
 	assentv1 "assent/api/assent/v1"
 	"assent/cluster"
 	"assent/resource"
+	"assent/site"
 )
 
 // Options say what a Server grants. The zero value is ready to use.
@@ -61,6 +62,9 @@ type Options struct {
 	// nothing while the node reaches too few others to decide anything.
 	Node        *cluster.Node
 	NeedsQuorum bool
+
+	// Sites runs the transactions that ask for a protocol of their own, or is nil. It needs Node.
+	Sites *site.Host
 
 	// Logger hears of refused callers, of transactions rolled back for idleness, and of every call
 	// at the debug level; never of a token or of what a statement says. Defaults to slog.Default().

@@ -188,6 +188,9 @@ func (s *Server) Run(ctx context.Context, req *assentv1.RunRequest) (*assentv1.R
 		return nil, refuse(connect.CodeInvalidArgument, fmt.Sprintf("there are %d operations", len(ops)),
 			fmt.Sprintf("give from 1 to %d", s.opts.MaxOperations))
 	}
+	if req.GetProtocol() != "" {
+		return s.runAmongSites(ctx, req, timeout)
+	}
 	for i, op := range ops {
 		if _, err := s.executorFor(op); err != nil {
 			return nil, &operationError{number: i + 1, err: err}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +16,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/detector"
 	"assent/resource"
+	sites "assent/site"
 )
 
 // joinCluster makes this process a node of its cluster and opens the log.
@@ -99,4 +103,21 @@ func (t *clusterTLSConfig) load() (*tls.Config, error) {
 		return nil, fail("", "cluster.tls.ca_file: %s holds no certificate in PEM form", t.CAFile)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool}, nil
+}
+
+// openSites opens this node's part in transactions among sites.
+func (s *site) openSites(ctx context.Context, logger *slog.Logger) error {
+	name := sha256.Sum256([]byte(s.cfg.Cluster.Name + "/" + s.cfg.Cluster.Node)) // bounded, whatever the names
+	t := s.cfg.Timeouts
+	host, err := sites.Open(ctx, sites.Config{
+		Self: s.node.Self(), Nodes: s.node.Nodes(), Network: s.node.Sites(), Dir: filepath.Join(s.cfg.DataDir, "sites"),
+		Owner: "site-" + hex.EncodeToString(name[:12]), Resources: s.resources,
+		Timeout: t.Transaction, BranchTimeout: t.Finish, Logger: logger,
+	})
+	if err != nil {
+		return &failure{exit: exitError, err: err, text: err.Error(), hint: resource.HintOf(err)}
+	}
+	s.sites = host
+	s.closers = append(s.closers, closer{"transactions among sites", host.Close})
+	return nil
 }

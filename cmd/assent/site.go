@@ -21,6 +21,7 @@ import (
 	"assent/resource"
 	"assent/resource/kv"
 	"assent/resource/postgres"
+	sites "assent/site"
 )
 
 // site is what this process opens: the decision log, the resources, and, where transactions are
@@ -28,7 +29,8 @@ import (
 type site struct {
 	cfg       *config
 	log       decision.Log
-	node      *cluster.Node // nil where there is no cluster
+	node      *cluster.Node // nil where there is no cluster, as sites is
+	sites     *sites.Host
 	stats     func() map[string]int64
 	resources map[string]resource.Resource
 	manager   *assent.Manager
@@ -123,6 +125,11 @@ func (c *config) storePath(name string, r *resourceConfig) string {
 func (p *program) furnish(ctx context.Context, s *site, logger *slog.Logger) error {
 	if err := p.openResources(ctx, s, logger); err != nil {
 		return err
+	}
+	if s.node != nil {
+		if err := s.openSites(ctx, logger); err != nil {
+			return err
+		}
 	}
 	return p.openServer(s, logger)
 }
@@ -223,7 +230,7 @@ func (p *program) openServer(s *site, logger *slog.Logger) error {
 		Timeout: t.Transaction, IdleTimeout: t.Idle, StatementTimeout: t.Statement,
 		MaxOpen: s.cfg.Limits.OpenTransactions, MaxRequestBytes: s.cfg.Limits.RequestBytes,
 		MaxRows: s.cfg.Limits.ResultRows, MaxResultBytes: s.cfg.Limits.ResultBytes,
-		Node: s.node, NeedsQuorum: s.cfg.backend() == backendPaxos,
+		Node: s.node, NeedsQuorum: s.cfg.backend() == backendPaxos, Sites: s.sites,
 	}
 	if s.cfg.TLS != nil && s.cfg.TLS.ClientCAFile != "" {
 		options.Hosts = []string{"*"} // nobody comes this far without a certificate

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	assentv1 "assent/api/assent/v1"
+	sites "assent/site"
 )
 
 func (p *program) txnCommand() *cobra.Command {
@@ -36,11 +37,15 @@ decision log itself. The exit code tells the outcome: 0 committed, 3 aborted, 4 
   assent txn --pg orders="UPDATE orders SET paid = true WHERE id = \$1" --arg 17 \
              --pg billing="INSERT INTO payments (order_id) VALUES (\$1)" --arg 17
   assent txn --resource a=postgres:///a --resource b=postgres:///b \
-             --pg a="DELETE FROM t" --pg b="INSERT INTO t VALUES (1)"`,
+             --pg a="DELETE FROM t" --pg b="INSERT INTO t VALUES (1)"
+  assent txn --protocol paxos --put kv-a/x=1 --put kv-b/x=1`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(req.GetOperations()) == 0 {
 				return misuse("assent txn --help shows examples", "give at least one operation: --pg, --put, --get, --delete or --scan")
+			}
+			if warning := sites.Protocol(req.GetProtocol()).Warning(); warning != "" {
+				fmt.Fprintln(p.err, "warning:", warning)
 			}
 			if limit != 0 {
 				req.Timeout = durationpb.New(limit)
@@ -75,6 +80,7 @@ decision log itself. The exit code tells the outcome: 0 committed, 3 aborted, 4 
 	}
 	f.DurationVar(&limit, "limit", 0, "roll back what takes longer than this `time` (default: the server's)")
 	f.Uint32Var(&req.Retries, "retries", 0, "do it again, at most `N` times, when it conflicts with another transaction")
+	f.StringVar(&req.Protocol, "protocol", "", "commit among the nodes that keep the resources, by this `protocol`: 2pc, 3pc, q3pc or paxos")
 	f.BoolVar(&req.EarlyReply, "early-reply", false, "do not wait for the branches once the decision is stable")
 	f.BoolVar(&asJSON, "json", false, "print the contract's RunResponse as JSON")
 	return cmd

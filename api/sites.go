@@ -1,0 +1,235 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	assentv1 "assent/api/assent/v1"
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/resource"
+	"assent/site"
+)
+
+// runAmongSites does a whole transaction by the protocol that was asked for: every operation at the node
+// that keeps its resource, and then the commitment among those nodes.
+func (s *Server) runAmongSites(ctx context.Context, req *assentv1.RunRequest, timeout time.Duration) (*assentv1.RunResponse, error) {
+	if s.opts.Sites == nil {
+		return nil, refuse(connect.CodeFailedPrecondition, "a protocol can be chosen among the nodes of a cluster only",
+			"give the server a cluster section (docs/cluster.md), or leave the protocol out")
+	}
+	if req.GetRetries() > 0 {
+		return nil, refuse(connect.CodeInvalidArgument, "retries cannot be asked for together with a protocol", "ask for one of them")
+	}
+	if err := s.sessions.hold(); err != nil {
+		return nil, err
+	}
+	defer s.sessions.drop()
+	t, err := s.opts.Sites.Begin(site.Protocol(req.GetProtocol()))
+	if err != nil {
+		return nil, refuse(connect.CodeInvalidArgument, err.Error(), "")
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	response := &assentv1.RunResponse{}
+	var nodes []protocol.NodeID
+	bytes := s.opts.MaxResultBytes
+	for i, op := range req.GetOperations() {
+		node := s.nodeOf(op.GetResource())
+		if !slices.Contains(nodes, node) {
+			nodes = append(nodes, node)
+		}
+		result, err := s.workAt(ctx, t, node, op, bytes)
+		if err != nil {
+			failed := &operationError{number: i + 1, err: err}
+			// What is not reached gives the work up by itself.
+			_, _ = s.opts.Sites.Abort(ctx, t, nodes, told(failed.Error()))
+			response.Outcome = abortedAmongSites(t, failed)
+			return response, nil
+		}
+		bytes -= proto.Size(result)
+		response.Results = append(response.Results, result)
+	}
+	r, err := s.opts.Sites.Commit(ctx, t, nodes, !req.GetEarlyReply())
+	if err != nil && !errors.Is(err, site.ErrInDoubt) {
+		return nil, err
+	}
+	response.Outcome = outcomeAmongSites(t, r, err)
+	return response, nil
+}
+
+// nodeOf returns the node at which the resource is worked with: the one that keeps it, or this one.
+func (s *Server) nodeOf(name string) protocol.NodeID {
+	if node, _, ok := s.opts.Node.Keeper(name); ok {
+		return node
+	}
+	return s.opts.Node.Self()
+}
+
+// Questions of one node to another begin with a byte that says what they are.
+const (
+	askTransaction = 't' // a GetRequest: what is known of a transaction that the node has begun
+	askWork        = 'w' // an errand: an operation in a transaction among sites
+)
+
+// errand asks another node for an operation, and errandDone answers. The operation and the result are
+// the contract's messages.
+type errand struct {
+	Transaction site.Transaction `json:"transaction"`
+	Operation   []byte           `json:"operation"`
+	// Bytes is how long the result may be.
+	Bytes int `json:"bytes"`
+}
+
+type errandDone struct {
+	Result []byte        `json:"result,omitempty"`
+	Error  string        `json:"error,omitempty"`
+	Hint   string        `json:"hint,omitempty"`
+	Code   resource.Code `json:"code,omitempty"`
+}
+
+// elsewhereError is what an operation met at another node.
+type elsewhereError struct {
+	node protocol.NodeID
+	done errandDone
+}
+
+// Error returns the node and what it says.
+func (e *elsewhereError) Error() string { return fmt.Sprintf("node %s: %s", e.node, e.done.Error) }
+
+// Hint returns what to do. It may be empty.
+func (e *elsewhereError) Hint() string { return e.done.Hint }
+
+// maxErrandBytes bounds the result of an operation at another node.
+const maxErrandBytes = 1 << 20
+
+// workAt does an operation at the node.
+func (s *Server) workAt(ctx context.Context, t site.Transaction, node protocol.NodeID, op *assentv1.Operation, bytes int) (*assentv1.Result, error) {
+	if node == s.opts.Node.Self() {
+		return s.operate(ctx, s.opts.Sites.Branches(t), op, s.newBudget(op, bytes))
+	}
+	data, err := proto.Marshal(op)
+	if err != nil {
+		return nil, err
+	}
+	question, err := json.Marshal(errand{t, data, min(bytes, maxErrandBytes)})
+	if err != nil {
+		return nil, err
+	}
+	limit, err := duration("timeout", op.GetTimeout(), s.opts.StatementTimeout)
+	if err != nil {
+		return nil, err
+	}
+	patient, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	answer, err := s.opts.Node.Ask(patient, node, append([]byte{askWork}, question...))
+	if err != nil {
+		return nil, err
+	}
+	var done errandDone
+	if err := json.Unmarshal(answer, &done); err != nil {
+		return nil, fmt.Errorf("node %s gives an answer that cannot be read: %w", node, err)
+	}
+	if done.Error != "" {
+		return nil, &elsewhereError{node, done}
+	}
+	result := &assentv1.Result{}
+	return result, proto.Unmarshal(done.Result, result)
+}
+
+// doErrand does an operation for another node.
+func (s *Server) doErrand(question []byte) []byte {
+	var done errandDone
+	result, err := s.errand(question)
+	if err == nil {
+		done.Result, err = proto.Marshal(result)
+	}
+	if err != nil {
+		done = errandDone{Error: toldUpTo(maxError, err.Error()), Hint: toldUpTo(maxError, hintOf(err)), Code: resource.CodeOf(err)}
+	}
+	answer, err := json.Marshal(done)
+	if err != nil {
+		return nil
+	}
+	return answer
+}
+
+func (s *Server) errand(question []byte) (*assentv1.Result, error) {
+	var e errand
+	if err := json.Unmarshal(question, &e); err != nil {
+		return nil, fmt.Errorf("the question cannot be read: %w", err)
+	}
+	op := &assentv1.Operation{}
+	if err := proto.Unmarshal(e.Operation, op); err != nil {
+		return nil, fmt.Errorf("the operation cannot be read: %w", err)
+	}
+	if s.opts.Sites == nil {
+		return nil, errors.New("the node takes no part in transactions among sites")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.opts.StatementTimeout)
+	defer cancel()
+	return s.operate(ctx, s.opts.Sites.Branches(e.Transaction), op, s.newBudget(op, min(max(e.Bytes, 0), maxErrandBytes)))
+}
+
+func abortedAmongSites(t site.Transaction, err *operationError) *assentv1.Outcome {
+	code := resource.CodeOf(err)
+	if e, ok := errors.AsType[*elsewhereError](err.err); ok {
+		code = e.done.Code
+	}
+	return &assentv1.Outcome{Id: string(t.ID), Kind: &assentv1.Outcome_Aborted{Aborted: &assentv1.Aborted{
+		Cause: commit.Cancelled.String(), By: "application", Reason: told(err.Error()), Hint: told(hintOf(err.err)),
+		Retryable: code.Retryable(), Code: assentv1.ErrorCode(code), FailedOperation: uint32(err.number),
+	}}}
+}
+
+func outcomeAmongSites(t site.Transaction, r site.Result, err error) *assentv1.Outcome {
+	o := &assentv1.Outcome{Id: string(t.ID)}
+	switch {
+	case err != nil:
+		o.Kind = &assentv1.Outcome_InDoubt{InDoubt: &assentv1.InDoubt{Reason: told(err.Error()), Hint: "ask for it later: assent show " + string(t.ID)}}
+	case len(r.Heuristic) > 0:
+		h := &assentv1.Heuristic{Decision: assentv1.Decision(r.Decision), Hint: "look at the resources of the nodes that are named"}
+		for _, c := range r.Heuristic {
+			h.Mixed = h.Mixed || c.Outcome != commit.Hazard
+			h.Branches = append(h.Branches, &assentv1.Contradiction{Resource: "node " + string(c.Node), Outcome: assentv1.BranchOutcome(c.Outcome)})
+		}
+		o.Kind = &assentv1.Outcome_Heuristic{Heuristic: h}
+	case r.Decision == commit.Commit:
+		o.Kind = &assentv1.Outcome_Committed{Committed: &assentv1.Committed{}}
+	default:
+		o.Kind = &assentv1.Outcome_Aborted{Aborted: &assentv1.Aborted{Cause: r.Cause.String(), By: string(r.By), Reason: told(r.Reason)}}
+	}
+	return o
+}
+
+// amongSites returns what this node's sites know of the transaction, or nil.
+func (s *Server) amongSites(id string) *assentv1.Transaction {
+	if s.opts.Sites == nil {
+		return nil
+	}
+	var t *assentv1.Transaction
+	for _, m := range s.opts.Sites.List() {
+		if string(m.ID) != id {
+			continue
+		}
+		if t == nil {
+			t = &assentv1.Transaction{Id: id, State: assentv1.State_STATE_PREPARING, Reason: "by " + string(m.Protocol) + ", begun at node " + string(m.Coordinator)}
+		}
+		switch {
+		case m.Decision == commit.Commit:
+			t.State, t.Decision = assentv1.State_STATE_COMMITTED, assentv1.Decision_DECISION_COMMIT
+		case m.Decision == commit.Abort:
+			t.State, t.Decision = assentv1.State_STATE_ABORTED, assentv1.Decision_DECISION_ABORT
+		case m.InDoubt && t.Decision == assentv1.Decision_DECISION_UNSPECIFIED:
+			t.State = assentv1.State_STATE_IN_DOUBT
+		}
+	}
+	return t
+}

@@ -1,0 +1,143 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"assent"
+	assentv1 "assent/api/assent/v1"
+	"assent/cluster"
+	"assent/decision/disk"
+	"assent/protocol"
+	"assent/resource"
+	"assent/resource/kv"
+	"assent/site"
+)
+
+// startNodes starts servers that are nodes of one cluster in this process, each with a store of its own.
+func startNodes(t *testing.T, names ...protocol.NodeID) map[protocol.NodeID]*Server {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	members, listeners := map[protocol.NodeID]cluster.Member{}, map[protocol.NodeID]net.Listener{}
+	for _, id := range names {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		members[id], listeners[id] = cluster.Member{Address: l.Addr().String()}, l
+	}
+	servers := map[protocol.NodeID]*Server{}
+	for _, id := range names {
+		dir := t.TempDir()
+		log := check1(disk.Open(filepath.Join(dir, "log"), disk.Config{Logger: quiet}))(t)
+		t.Cleanup(func() { log.Close() })
+		store := check1(kv.Open(filepath.Join(dir, "kv"), kv.Config{}))(t)
+		t.Cleanup(func() { store.Close() })
+		resources := map[string]resource.Resource{"kv-" + string(id): store}
+		node := check1(cluster.Open(cluster.Config{Name: "shop", Self: id, Members: members, Listener: listeners[id], Log: log, Logger: quiet}))(t)
+		t.Cleanup(func() { node.Close() })
+		host := check1(site.Open(t.Context(), site.Config{Self: id, Nodes: node.Nodes(), Network: node.Sites(), Dir: filepath.Join(dir, "sites"),
+			Owner: "site-" + string(id), Resources: resources, Logger: quiet}))(t)
+		t.Cleanup(func() { host.Close() })
+		manager := check1(assent.Open(t.Context(), assent.Config{Log: log, Resources: resources, Logger: quiet, Elsewhere: node.Elsewhere}))(t)
+		t.Cleanup(func() { manager.Close(context.Background()) })
+		servers[id] = check1(New(manager, resources, Options{Node: node, Sites: host, Logger: quiet}))(t)
+	}
+	for _, id := range names {
+		for { // until all hear one another; the test's time bounds it
+			count, enough := servers[id].opts.Node.Decides()
+			if enough && !strings.Contains(count, "unreachable") {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return servers
+}
+
+// check1 takes what a function returns and fails the test on its error.
+func check1[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func putOp(resource, key, value string) *assentv1.Operation {
+	return &assentv1.Operation{Resource: resource, Action: &assentv1.Operation_Put{Put: &assentv1.PutKey{
+		Key: &assentv1.Key{Form: &assentv1.Key_Text{Text: key}}, Value: &assentv1.Value{Kind: &assentv1.Value_String_{String_: value}}}}}
+}
+
+func getOp(resource, key string) *assentv1.Operation {
+	return &assentv1.Operation{Resource: resource, Action: &assentv1.Operation_Get{Get: &assentv1.GetKey{Key: &assentv1.Key{Form: &assentv1.Key_Text{Text: key}}}}}
+}
+
+// TestRunAmongSites: with each protocol a change is made in the stores of three nodes, and read there.
+func TestRunAmongSites(t *testing.T) {
+	servers := startNodes(t, "a", "b", "c")
+	for i, p := range site.Protocols() {
+		value := fmt.Sprint(i)
+		r, err := servers["a"].Run(t.Context(), &assentv1.RunRequest{Protocol: string(p), Operations: []*assentv1.Operation{
+			putOp("kv-a", "x", value), putOp("kv-b", "x", value), putOp("kv-c", "x", value), getOp("kv-c", "x")}})
+		if err != nil || r.GetOutcome().GetCommitted() == nil {
+			t.Fatalf("%s: %v, %v", p, r, err)
+		}
+		if got := r.GetResults()[3].GetRows()[0].GetValues()[0].GetString_(); got != value {
+			t.Errorf("%s: at another node the transaction reads %q of its own", p, got)
+		}
+		for id, s := range servers {
+			read, err := s.Run(t.Context(), &assentv1.RunRequest{Operations: []*assentv1.Operation{getOp("kv-"+string(id), "x")}})
+			if err != nil || read.GetResults()[0].GetRows()[0].GetValues()[0].GetString_() != value {
+				t.Errorf("%s: at %s there is %v, %v", p, id, read, err)
+			}
+			known, err := s.Get(t.Context(), &assentv1.GetRequest{Id: r.GetOutcome().GetId()})
+			if err != nil || known.GetTransaction().GetState() != assentv1.State_STATE_COMMITTED {
+				t.Errorf("%s: %s says %v, %v", p, id, known, err)
+			}
+		}
+	}
+}
+
+// TestRunAmongSitesRefused: what is wrong is told, wherever it went wrong, and nothing of it stays.
+func TestRunAmongSitesRefused(t *testing.T) {
+	servers := startNodes(t, "a", "b")
+	for want, req := range map[string]*assentv1.RunRequest{
+		`protocol "4pc" is not known; choose 2pc, 3pc, q3pc or paxos`: {Protocol: "4pc", Operations: []*assentv1.Operation{putOp("kv-a", "x", "1")}},
+		"retries cannot be asked for":                                 {Protocol: "paxos", Retries: 1, Operations: []*assentv1.Operation{putOp("kv-a", "x", "1")}},
+		"there are 0 operations":                                      {Protocol: "paxos"},
+	} {
+		if _, err := servers["a"].Run(t.Context(), req); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+	for want, op := range map[string]*assentv1.Operation{
+		"operation 2: node b: the key is missing":     putOp("kv-b", "", "1"),
+		`operation 2: node b: there is no resource`:   putOp("more-b", "x", "1"),
+		`operation 2: there is no resource "nowhere"`: putOp("nowhere", "x", "1"),
+	} {
+		r, err := servers["a"].Run(t.Context(), &assentv1.RunRequest{Protocol: "paxos", Operations: []*assentv1.Operation{putOp("kv-a", "y", "1"), op}})
+		aborted := r.GetOutcome().GetAborted()
+		if err != nil || aborted.GetFailedOperation() != 2 || !strings.Contains(aborted.GetReason(), want) {
+			t.Errorf("want %q, got %v, %v", want, r, err)
+		}
+	}
+	read, err := servers["a"].Run(t.Context(), &assentv1.RunRequest{Operations: []*assentv1.Operation{getOp("kv-a", "y")}})
+	if err != nil || len(read.GetResults()[0].GetRows()) != 0 {
+		t.Errorf("what was given up is there: %v, %v", read, err)
+	}
+	alone := &Server{}
+	alone.opts.setDefaults()
+	_, err = alone.Run(t.Context(), &assentv1.RunRequest{Protocol: "paxos", Operations: []*assentv1.Operation{putOp("kv", "x", "1")}})
+	if err == nil || !strings.Contains(err.Error(), "among the nodes of a cluster only") {
+		t.Errorf("without a cluster: %v", err)
+	}
+}
