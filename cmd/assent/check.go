@@ -133,12 +133,17 @@ func (c *checking) run(cmd *cobra.Command, name string) error {
 		return err
 	}
 	// The quiet search is short, and comes first: whoever stops the long one still learns AC4.
-	r, err := c.explore(ctx, whole, c.faults, c.timing, check.Claims{Always: whole.always, Sometimes: whole.sometimes, Decided: whole.done})
+	kinds := blockedKinds{}
+	r, err := c.explore(ctx, whole, c.faults, c.timing, check.Claims{Always: whole.always, Sometimes: whole.sometimes,
+		Decided: whole.done, Blocked: kinds.count(whole)})
 	if err != nil {
 		return err
 	}
 	v := summary(whole, r, q)
-	v.stopped = ctx.Err() != nil
+	if !r.BlockingKnown {
+		clear(kinds) // it was stopped while they were counted
+	}
+	v.stopped, v.Blocked = ctx.Err() != nil, kinds.list()
 	v.Protocol, v.Model, v.Because, v.Warnings = name, c.timing, c.because, warnings
 	if err := v.print(c.report(), c.asJSON, palette(c.p.out, c.p.getenv)); err != nil {
 		return err

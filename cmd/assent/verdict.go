@@ -20,15 +20,16 @@ type verdict struct {
 	Properties []judgment `json:"properties"`
 	// Reached is what should be possible.
 	Reached []sighting `json:"reached"`
-	// Blocking counts the states in which a participant that is up is blocked.
-	Blocking      int     `json:"blocking"`
-	States        int     `json:"states"`
-	Transitions   int     `json:"transitions"`
-	Depth         int     `json:"depth"`
-	LocalStates   int     `json:"local_states"`
-	Messages      int     `json:"messages"`
-	Seconds       float64 `json:"seconds"`
-	BytesPerState float64 `json:"bytes_per_state"`
+	// Blocking counts the states in which a participant that is up is blocked; Blocked says which they are.
+	Blocking      int           `json:"blocking"`
+	Blocked       []blockedKind `json:"blocked"`
+	States        int           `json:"states"`
+	Transitions   int           `json:"transitions"`
+	Depth         int           `json:"depth"`
+	LocalStates   int           `json:"local_states"`
+	Messages      int           `json:"messages"`
+	Seconds       float64       `json:"seconds"`
+	BytesPerState float64       `json:"bytes_per_state"`
 
 	stopped bool // by Ctrl-C
 }
@@ -145,7 +146,7 @@ func (v verdict) print(w io.Writer, asJSON bool, colours colours) error {
 		}
 	}
 	if v.Blocking > 0 {
-		fmt.Fprintf(&b, "\nin %s of the states a participant is blocked\n", thousands(v.Blocking))
+		v.tellBlocked(&b)
 	}
 	_, err := fmt.Fprint(w, b.String())
 	return err

@@ -1,8 +1,10 @@
 package loopback
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/trace"
+	"assent/trace/chart"
 )
 
 // Word goes from node to node and is kept.
@@ -236,6 +239,49 @@ func (a *acknowledgements) Observe(e trace.Event) {
 	}
 	if a.from[got.From] = true; len(a.from) == a.want {
 		close(a.done)
+	}
+}
+
+// TestTraceIsDrawn: what the observer is told makes a trace, and the trace a chart with every message.
+func TestTraceIsDrawn(t *testing.T) {
+	codec, err := protocol.NewCodec(protocol.Type{Name: "word", Zero: Word{}})
+	must(t, err)
+	var text bytes.Buffer
+	w, err := trace.NewWriter(&text, codec, trace.Header{Executor: trace.Live}, trace.Since(time.Now()))
+	must(t, err)
+	n, all := open(t, w)
+	must(t, n.Input("a", Word{"hello"}))
+	all.expect(t, "a", "kept hello")
+	all.expect(t, "b", "a says hello")
+	must(t, n.Crash("a"))
+	must(t, n.Restart("a"))
+	all.expect(t, "a", "recovered hello")
+	must(t, n.Close())
+	must(t, w.Close())
+	r, err := trace.NewReader(&text, nil)
+	must(t, err)
+	var events []trace.Event
+	for e, err := r.Next(); !errors.Is(err, io.EOF); e, err = r.Next() {
+		must(t, err)
+		events = append(events, e)
+	}
+	received := 0
+	for i, cause := range trace.Causes(events) {
+		if _, ok := events[i].Value.(protocol.Receive); ok && cause >= 0 {
+			received++
+		}
+	}
+	if received != 1 {
+		t.Errorf("%d messages were received whose sending is in the trace, want 1", received)
+	}
+	drawn, err := chart.New(r.Header(), events, chart.Options{})
+	must(t, err)
+	var picture strings.Builder
+	must(t, drawn.WriteSVG(&picture))
+	for _, want := range []string{"word", "crash", "recover"} {
+		if !strings.Contains(picture.String(), want) {
+			t.Errorf("the chart does not show %q", want)
+		}
 	}
 }
 
