@@ -251,7 +251,7 @@ func TestBrokenMachine(t *testing.T) {
 		t.Fatal("no seed has found it")
 	}
 	for _, failed := range sum.Failed[:min(5, len(sum.Failed))] {
-		small, _, err := sim.Shrink(t.Context(), s, failed, 0)
+		small, err := sim.Explain(t.Context(), s, failed, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,45 +261,21 @@ func TestBrokenMachine(t *testing.T) {
 		if len(small.Plan.Faults) > 2 {
 			t.Errorf("seed %d needs %d faults: %v", failed.Plan.Seed, len(small.Plan.Faults), small.Plan.Faults)
 		}
-		text, _ := traced(t, s, small.Plan)
-		_, events := read(t, s, text)
-		script, err := s.Script(t.Context(), small.Plan, events, failed.Failure.Claim)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h, again := read(t, s, written(t, s, small.Plan, script))
-		plan, err := sim.ReadPlan(h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := s.Replay(plan, again, nil)
+		r, err := s.ReplayText(bytes.NewReader(small.Script), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if r.Failure == nil || r.Failure.Claim != failed.Failure.Claim {
-			t.Errorf("seed %d: the script ends with %v; want %v", failed.Plan.Seed, r.Failure, failed.Failure)
+			t.Errorf("seed %d: the script ends with %v; want %v\n%s", failed.Plan.Seed, r.Failure, failed.Failure, small.Script)
 		}
-		if len(script) > 20 {
+		if _, script := read(t, s, small.Script); len(script) > 20 {
 			t.Errorf("seed %d: the script has %d choices", failed.Plan.Seed, len(script))
 		}
+		cut := bytes.Replace(small.Script, []byte("# node p3\n"), nil, 1)
+		if _, err := s.ReplayText(bytes.NewReader(cut), nil); !errors.Is(err, sim.ErrScript) {
+			t.Errorf("a header that is cut off: %v, want ErrScript", err)
+		}
 	}
-}
-
-// written returns a script as text.
-func written(t testing.TB, s sim.Subject, plan sim.Plan, events []trace.Event) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w, err := trace.NewWriter(&b, s.Types(), s.Header(plan), trace.Text())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range events {
-		w.Observe(e)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
 }
 
 // A lie breaks what no protocol for crashes promises to keep under lies, and is found.

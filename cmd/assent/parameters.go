@@ -84,6 +84,9 @@ func readParameters(m map[string]string) (p parameters, err error) {
 }
 
 func parseVotes(texts []string) (votes []commit.Vote, err error) {
+	if len(texts) == 0 {
+		return nil, misuse("yes, no and read-only are the votes", "--votes names no vote")
+	}
 	for _, text := range texts {
 		var v commit.Vote
 		if err := v.UnmarshalText([]byte(text)); err != nil || v == commit.NoVote {

@@ -138,6 +138,9 @@ func (c *simulating) parse(cmd *cobra.Command, name string) (s sim.Subject, err 
 		return nil, err
 	}
 	c.classes = classesFor(name)
+	if cmd.Flags().Changed("faults") && len(c.faults) == 0 {
+		return nil, misuse("none is for no faults", "--faults names no class")
+	}
 	if cmd.Flags().Changed("faults") {
 		if err := c.parseFaults(s.Header(sim.Plan{}).Nodes); err != nil {
 			return nil, err
@@ -279,23 +282,19 @@ func (c *simulating) failed(ctx context.Context, s sim.Subject, sum sim.Summary)
 	if k, ok := s.(*stack.Stack); ok {
 		work = k.Work()
 	}
-	small, runs, err := sim.Shrink(ctx, s, first, work)
+	small, err := sim.Explain(ctx, s, first, work)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(c.p.err, "\nseed %d fails, %v\nshrunk from %d faults to %d, in %d runs:\n", first.Plan.Seed, small.Failure,
-		len(first.Plan.Faults), len(small.Plan.Faults), runs)
+		len(first.Plan.Faults), len(small.Plan.Faults), small.Runs)
 	for _, f := range small.Plan.Faults {
 		fmt.Fprintf(c.p.err, "  %s\n", f)
 	}
 	if work > 0 {
 		fmt.Fprintf(c.p.err, "  and %d of %d pieces of work\n", work-len(small.Plan.Skip), work)
 	}
-	h, choices, err := script(ctx, s, small)
-	if err != nil {
-		return err
-	}
-	if err := writeTrace(c.p.out, s, h, choices); err != nil {
+	if _, err := c.p.out.Write(small.Script); err != nil {
 		return err
 	}
 	if err := c.files(s, small.Plan); err != nil {

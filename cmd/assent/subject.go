@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -210,21 +208,4 @@ func chartName(name string) error {
 		return misuse("name a file that ends in .svg or .html", "there is no chart of the form of %q", name)
 	}
 	return nil
-}
-
-// script returns what replays a failure: the choices of a system's run, as few as can be found. Where
-// something never happens, and of the stack, it is the plan alone, which makes the whole run again.
-func script(ctx context.Context, s sim.Subject, r sim.Report) (h trace.Header, choices []trace.Event, err error) {
-	plan := r.Plan
-	if system, ok := s.(*sim.System); ok && r.Failure.Claim != sim.Ended {
-		var all kept
-		if _, err := s.Run(plan, &all); err != nil {
-			return h, nil, err
-		}
-		if choices, err = system.Script(ctx, plan, all.events, r.Failure.Claim); err != nil {
-			return h, nil, fmt.Errorf("make a script of seed %d: %w", plan.Seed, err)
-		}
-		plan.Faults = nil // the choices say what they did
-	}
-	return s.Header(plan), choices, nil
 }

@@ -10,8 +10,6 @@ import (
 	"assent/spec"
 )
 
-var claims = []spec.Property{exclusive}
-
 // done says when a site of a ring of three has come to its end: it has had its last turn.
 func done(_ int, m protocol.Machine) bool {
 	s := m.(*Site)
@@ -22,7 +20,7 @@ func done(_ int, m protocol.Machine) bool {
 func TestEveryState(t *testing.T) {
 	system := check.System{Nodes: ring(2, "a", "b", "c"), Codec: codec(),
 		Faults: check.Faults{Duplicates: check.Unlimited, Crashes: 2, Restarts: 2}}
-	r, err := check.Run(t.Context(), system, check.Claims{Always: claims, Decided: done}, check.Limits{})
+	r, err := check.Run(t.Context(), system, check.Claims{Always: []spec.Property{exclusive}, Decided: done}, check.Limits{})
 	if err != nil || !r.Complete || len(r.Broken) > 0 {
 		t.Fatal(err, r.Complete, r.Broken)
 	}
@@ -33,10 +31,15 @@ func TestEveryState(t *testing.T) {
 }
 
 func TestSeeds(t *testing.T) {
-	system := &sim.System{Nodes: ring(2, "a", "b", "c"), Codec: codec(), Always: claims, Done: done, Safety: 2 * time.Second}
+	system := &sim.System{Nodes: ring(2, "a", "b", "c"), Codec: codec(), Always: []spec.Property{exclusive},
+		Done: done, Safety: 2 * time.Second}
 	sum, err := sim.Seeds(t.Context(), system, 1, 500, sim.Classes(), 0, nil)
-	if err != nil || sum.Failures > 0 {
-		t.Error(err, sum.Failures, "seeds fail, at first", sum.Failed[:min(1, len(sum.Failed))])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, failed := range sum.Failed[:min(1, len(sum.Failed))] {
+		small, err := sim.Explain(t.Context(), system, failed, 0)
+		t.Errorf("%d seeds fail; the first: %v, %v\n%s", sum.Failures, small.Failure, err, small.Script)
 	}
 }
 

@@ -37,12 +37,12 @@ func TestFlaws(t *testing.T) {
 					continue
 				}
 				r.Plan = plan
-				small, runs, err := sim.Shrink(t.Context(), s, r, s.Work())
+				small, err := sim.Explain(t.Context(), s, r, s.Work())
 				if err != nil {
 					t.Fatal(err)
 				}
 				t.Logf("seed %d: %v; %d faults and %d jobs, after %d runs %d faults and %d jobs: %v", seed, r.Failure,
-					len(plan.Faults), s.Work(), runs, len(small.Plan.Faults), s.Work()-len(small.Plan.Skip), small.Failure)
+					len(plan.Faults), s.Work(), small.Runs, len(small.Plan.Faults), s.Work()-len(small.Plan.Skip), small.Failure)
 				if small.Failure == nil || small.Failure.Claim != r.Failure.Claim || len(small.Plan.Faults) > 4 || s.Work()-len(small.Plan.Skip) > 3 {
 					t.Fatalf("it was shrunk to %v, %v", small.Plan.Faults, small.Failure)
 				}

@@ -10,34 +10,20 @@ import (
 	"assent/trace"
 )
 
-// Script returns what assent sim prints of a plan, and assent replay runs again: the header of its trace.
-func Script(t testing.TB, s *Stack, plan sim.Plan) string {
-	t.Helper()
-	var b bytes.Buffer
-	w, err := trace.NewWriter(&b, s.Types(), s.Header(plan), trace.Text())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
 // Explain logs the script of a run that failed, shrunk.
 func Explain(t testing.TB, s *Stack, failed sim.Report) {
 	t.Helper()
-	small, _, err := sim.Shrink(t.Context(), s, failed, s.Work())
+	small, err := sim.Explain(t.Context(), s, failed, s.Work())
 	if err != nil {
 		t.Error(err)
 	}
-	t.Logf("seed %d, shrunk: %v; assent replay runs this again:\n%s", failed.Plan.Seed, small.Failure, Script(t, s, small.Plan))
+	t.Logf("seed %d, shrunk: %v; assent replay runs this again:\n%s", failed.Plan.Seed, small.Failure, small.Script)
 }
 
-// replays wants the script of a plan to make the run again that failed so.
-func replays(t *testing.T, s *Stack, small sim.Report) {
+// replays wants the script to make the run again that failed so.
+func replays(t *testing.T, s *Stack, small sim.Explanation) {
 	t.Helper()
-	r, err := trace.NewReader(bytes.NewReader([]byte(Script(t, s, small.Plan))), nil)
+	r, err := trace.NewReader(bytes.NewReader(small.Script), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +42,7 @@ func replays(t *testing.T, s *Stack, small sim.Report) {
 }
 
 // minimal wants a plan of which no fault and no piece of work can be left out.
-func minimal(t *testing.T, s *Stack, small sim.Report) {
+func minimal(t *testing.T, s *Stack, small sim.Explanation) {
 	t.Helper()
 	without := func(p sim.Plan, what any) {
 		r, err := s.Run(p, nil)
