@@ -6,6 +6,7 @@ import (
 	"assent/decision"
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/resource"
 )
 
 // Members tell each other what they know to be decided, noted and forgotten, each to each: first a
@@ -31,9 +32,9 @@ const (
 	feedRetry = time.Second
 )
 
-// summary is what a feed tells of a transaction.
+// summary is what a feed tells of a transaction. Its id is part of the payload.
 type summary struct {
-	id        commit.TransactionID
+	id        []byte
 	chosen    bool
 	done      bool
 	stamp     uint64 // of the value that is decided
@@ -43,7 +44,7 @@ type summary struct {
 }
 
 func (in *instance) summary() summary {
-	s := summary{id: in.ID, chosen: in.Chosen, done: in.status == decision.Done, stamp: in.Value.Stamp,
+	s := summary{chosen: in.Chosen, done: in.status == decision.Done, stamp: in.Value.Stamp,
 		forgotten: in.Forgotten, notes: len(in.Notes)}
 	for _, n := range in.Notes {
 		s.last ^= n.Stamp * 0x9e3779b97f4a7c15
@@ -51,14 +52,15 @@ func (in *instance) summary() summary {
 	return s
 }
 
-func appendSummary(b []byte, s summary) []byte {
-	b = appendBool(appendBool(appendText(appendArray(b, 7), s.id), s.chosen), s.done)
+func appendSummary(b []byte, in *instance) []byte {
+	s := in.summary()
+	b = appendBool(appendBool(appendText(appendArray(b, 7), in.ID), s.chosen), s.done)
 	return appendUint(appendUint(appendUint(appendUint(b, s.stamp), s.forgotten), uint64(s.notes)), s.last)
 }
 
 func (r *reader) summary() summary {
 	r.array(7)
-	s := summary{id: r.id(), chosen: r.bool(), done: r.bool()}
+	s := summary{id: r.take(majorText, resource.MaxTransaction), chosen: r.bool(), done: r.bool()}
 	s.stamp = r.uint()
 	s.forgotten = r.uint()
 	s.notes = int(r.most(maxHeldNotes))
@@ -103,7 +105,7 @@ func (s *store) owe(in *instance, mask uint64) {
 
 // setStatus files in under its status. The caller holds s.mu, or nobody else knows s.
 func (s *store) setStatus(in *instance, status decision.Status) {
-	if !in.Chosen && in.Forgotten > 0 && in.Acceptor.Accepted.IsZero() {
+	if !in.Chosen && in.Forgotten > 0 && in.accepted().Stamp == 0 {
 		status = decision.Done // a grave is kept for a while, as what is done is
 	}
 	was := in.status
@@ -120,7 +122,7 @@ func (s *store) setStatus(in *instance, status decision.Status) {
 
 // measure counts the bytes of in. The caller holds s.mu, or nobody else knows s.
 func (s *store) measure(in *instance) {
-	n := int64(2*len(in.ID) + 96 + len(in.Value.Entry) + len(in.Acceptor.Value.Entry))
+	n := int64(2*len(in.ID) + 96 + len(in.Value.Entry) + len(in.accepted().Entry))
 	for _, note := range in.Notes {
 		n += int64(len(note.Note) + 32)
 	}
@@ -160,7 +162,7 @@ func (s *store) nextFeed(i int, now time.Time) []byte {
 			in.queued &^= bit
 			if !in.dropped && in.owed&bit != 0 {
 				f.sent = append(f.sent, feedItem{in, in.version})
-				list = appendSummary(list, in.summary())
+				list = appendSummary(list, in)
 			}
 		}
 		f.queue = f.queue[n:]
@@ -172,7 +174,7 @@ func (s *store) nextFeed(i int, now time.Time) []byte {
 	}
 	if list == nil { // once more
 		for _, item := range f.sent {
-			list = appendSummary(list, item.in.summary())
+			list = appendSummary(list, item.in)
 		}
 	}
 	f.at = now
@@ -201,17 +203,24 @@ func (s *store) acknowledged(p *peer, number uint64) {
 
 // told takes what a peer has told under that number, and asks for what is missing here.
 func (s *store) told(p *peer, number uint64, list []summary) {
-	missing := s.compare(p, list)
-	if len(missing) == 0 {
-		s.acknowledge(p, number)
-		return
-	}
-	b := appendUint(append(appendArray(s.log.payload(), 3), byte(kindFetch)), number)
-	b = appendArray(b, len(missing))
-	for _, id := range missing {
-		b = appendText(b, id)
-	}
-	s.log.cfg.Network.Send(p.node, b)
+	s.batch.Then(func() {
+		missing := s.compare(p, list)
+		if s.failure() != nil {
+			return
+		}
+		if len(missing) == 0 {
+			if s.rest(); s.failure() == nil {
+				s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.log.payload(), 2), byte(kindFeedAck)), number))
+			}
+			return
+		}
+		b := appendUint(append(appendArray(s.log.payload(), 3), byte(kindFetch)), number)
+		b = appendArray(b, len(missing))
+		for _, id := range missing {
+			b = appendText(b, id)
+		}
+		s.log.cfg.Network.Send(p.node, b)
+	})
 }
 
 // acknowledge says so when all that was delivered before is stable.
@@ -223,42 +232,52 @@ func (s *store) acknowledge(p *peer, number uint64) {
 	})
 }
 
-// compare returns the transactions of which the peer knows more than is known here. It delivers what
-// follows from the summary alone.
+// compare returns the transactions of which the peer knows more than is known here. What follows from
+// the summary alone is learned at once. The caller is the working goroutine.
 func (s *store) compare(p *peer, list []summary) (missing []commit.TransactionID) {
-	type lesson struct {
-		id commit.TransactionID
-		Learn
-	}
-	var lessons []lesson
-	s.mu.Lock()
+	var out protocol.Effects
 	for _, there := range list {
-		in, ok := s.table[there.id]
-		var here summary
+		s.mu.Lock()
+		in, ok := s.table[commit.TransactionID(there.id)]
+		learn, lacks := s.lesson(in, there)
+		s.mu.Unlock()
+		if lacks {
+			missing = append(missing, commit.TransactionID(there.id))
+		}
+		if !learn.Chosen && learn.Forgotten == 0 {
+			continue
+		}
+		if !ok {
+			in, ok = s.Machine(string(there.id)).(*instance)
+		}
 		if ok {
-			here = in.summary()
+			out.Reset()
+			in.Step(protocol.Receive{From: p.node, Message: learn}, &out)
+			s.enter(in, out.Writes)
 		}
-		l := Learn{}
-		if there.forgotten > here.forgotten {
-			l.Forgotten = there.forgotten
-		}
-		switch {
-		case !there.chosen || here.chosen && here.stamp == there.stamp && (here.notes > there.notes || here.notes == there.notes && here.last == there.last):
-		case there.stamp <= here.forgotten, !ok && there.done && there.stamp <= s.horizon:
-		case ok && there.notes == 0 && !in.Chosen && in.Acceptor.Value.Stamp == there.stamp:
-			l.Chosen, l.Value = true, in.Acceptor.Value
-		default:
-			missing = append(missing, there.id)
-		}
-		if l.Chosen || l.Forgotten > 0 {
-			lessons = append(lessons, lesson{there.id, l})
-		}
-	}
-	s.mu.Unlock()
-	for _, l := range lessons {
-		s.deliver(l.id, p.node, l.Learn)
 	}
 	return missing
+}
+
+// lesson returns what in, which may be nil, has to learn from the summary, and whether it lacks what
+// the summary does not tell. The caller holds s.mu.
+func (s *store) lesson(in *instance, there summary) (l Learn, lacks bool) {
+	var here summary
+	if in != nil {
+		here = in.summary()
+	}
+	if there.forgotten > here.forgotten {
+		l.Forgotten = there.forgotten
+	}
+	switch {
+	case !there.chosen, there.stamp <= here.forgotten, in == nil && there.done && there.stamp <= s.horizon:
+	case here.chosen && here.stamp == there.stamp && (here.notes > there.notes || here.notes == there.notes && here.last == there.last):
+	case in != nil && there.notes == 0 && !in.Chosen && in.accepted().Stamp == there.stamp:
+		l.Chosen, l.Value = true, in.accepted()
+	default:
+		lacks = true
+	}
+	return l, lacks
 }
 
 // fetched sends a peer what it has asked for.

@@ -102,7 +102,7 @@ func (s *store) page(q pageQuery) (p page) {
 	for id, in := range s.table {
 		at := place{in.Value.Stamp, id}
 		if !in.Chosen {
-			at.stamp = in.Acceptor.Value.Stamp
+			at.stamp = in.accepted().Stamp
 		} else if q.status != 0 && in.status != q.status {
 			continue
 		}

@@ -224,7 +224,7 @@ func (s *store) restore(rec record, g journal.Group) {
 	if !ok {
 		// Where the first record is not one to begin with, those before went with their segment: a
 		// copy of all is to follow.
-		in = &instance{Replica: *newReplica(rec.id), store: s}
+		in = &instance{Replica: Replica{ID: rec.id}, store: s}
 		s.table[rec.id] = in
 	}
 	if rec.state != nil {
@@ -244,7 +244,7 @@ func (s *store) restore(rec record, g journal.Group) {
 
 // restored puts an instance that was read back in its place.
 func (s *store) restored(in *instance) error {
-	s.log.stamps.heard(max(in.Value.Stamp, in.Acceptor.Value.Stamp, in.Forgotten))
+	s.log.stamps.heard(max(in.Value.Stamp, in.accepted().Stamp, in.Forgotten))
 	for _, n := range in.Notes {
 		s.log.stamps.heard(n.Stamp)
 	}

@@ -130,8 +130,9 @@ func (l *Log) request(p *peer, r *reader, k kind, number uint64) func(*store) {
 		q := r.pageQuery()
 		return func(s *store) { s.answerPage(p, number, q) }
 	case kindFeed:
-		var list []summary
-		for range r.list(maxItems) {
+		n := r.list(maxItems)
+		list := make([]summary, 0, n)
+		for range n {
 			list = append(list, r.summary())
 		}
 		return func(s *store) { s.told(p, number, list) }

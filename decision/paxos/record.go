@@ -5,7 +5,6 @@ import (
 
 	"assent/protocol"
 	"assent/protocol/commit"
-	"assent/protocol/paxos"
 )
 
 // recordKind says what a record in the journal is. Numbers are for ever.
@@ -53,7 +52,8 @@ func appendDropped(b []byte, id commit.TransactionID) []byte {
 // appendState appends the record of all that r holds.
 func appendState(b []byte, r *Replica) []byte {
 	b = appendHeld(append(appendArray(b, 6), byte(recordState)), r.held())
-	return appendBallot(appendBallot(b, r.Acceptor.Promised), r.Acceptor.Accepted)
+	promised, accepted, _ := r.ballots()
+	return appendBallot(appendBallot(b, promised), accepted)
 }
 
 func appendMember(b []byte, node protocol.NodeID, storage string) []byte {
@@ -124,15 +124,14 @@ func (r *reader) record() (rec record) {
 // state reads what appendState made, behind its kind.
 func (r *reader) state() *Replica {
 	h := r.held()
-	replica := newReplica(h.id)
-	replica.Notes, replica.Forgotten = h.notes, h.forgotten
+	replica := &Replica{ID: h.id, Notes: h.notes, Forgotten: h.forgotten}
 	promised, accepted := r.ballot(), r.ballot()
 	if h.chosen {
 		replica.Chosen, replica.Value = true, h.value
 		return replica
 	}
-	replica.Acceptor.Step(protocol.Recover{Records: protocol.Records{
-		paxos.AcceptorKey: acceptorRecord{Promised: promised, Accepted: accepted, Value: h.value},
-	}}, &protocol.Effects{})
+	if !promised.IsZero() {
+		replica.restore(acceptorRecord{Promised: promised, Accepted: accepted, Value: h.value})
+	}
 	return replica
 }

@@ -65,9 +65,10 @@ type acceptorRecord = paxos.AcceptorRecord[Value]
 // Replica is what a member holds of one transaction: its acceptor until the decision is known, then
 // the decision, and the notes. It is a machine; its acceptor is one of protocol/paxos.
 type Replica struct {
-	ID       commit.TransactionID
-	Acceptor paxos.Acceptor[Value]
-	// Chosen says that Value is decided. The acceptor is needed no more, then.
+	ID commit.TransactionID
+	// Acceptor is nil before the first ballot, and when the decision is known.
+	Acceptor *paxos.Acceptor[Value] `cbor:",omitempty"`
+	// Chosen says that Value is decided.
 	Chosen bool `cbor:",omitempty"`
 	Value  Value
 	// Notes are sorted, each once.
@@ -76,24 +77,35 @@ type Replica struct {
 	Forgotten uint64 `cbor:",omitempty"`
 }
 
-// newReplica returns a replica that knows nothing.
-func newReplica(id commit.TransactionID) *Replica {
-	r := &Replica{ID: id}
-	r.blank()
-	return r
+// acceptor returns the acceptor, made when it is needed first.
+func (r *Replica) acceptor() *paxos.Acceptor[Value] {
+	if r.Acceptor == nil {
+		r.Acceptor = &paxos.Acceptor[Value]{Instance: paxos.Instance(r.ID), Owner: owner(r.ID)}
+	}
+	return r.Acceptor
 }
 
-// blank makes the acceptor anew.
-func (r *Replica) blank() {
-	r.Acceptor = paxos.Acceptor[Value]{Instance: paxos.Instance(r.ID), Owner: owner(r.ID)}
-	r.Chosen, r.Value, r.Notes = false, Value{}, nil
+// ballots returns what was promised, and in which ballot what was accepted.
+func (r *Replica) ballots() (promised, accepted paxos.Ballot, value Value) {
+	if r.Acceptor == nil {
+		return promised, accepted, value
+	}
+	return r.Acceptor.Promised, r.Acceptor.Accepted, r.Acceptor.Value
+}
+
+// accepted returns what was accepted last.
+func (r *Replica) accepted() Value {
+	_, _, value := r.ballots()
+	return value
 }
 
 // forget drops everything but the promise, which may have been given for what comes after.
 func (r *Replica) forget() {
-	promised := r.Acceptor.Promised
-	r.blank()
-	r.Acceptor.Promised = promised
+	promised, _, _ := r.ballots()
+	r.Acceptor, r.Chosen, r.Value, r.Notes = nil, false, Value{}, nil
+	if !promised.IsZero() {
+		r.acceptor().Promised = promised
+	}
 }
 
 // Step takes the messages of an acceptor, and Learn and Annotate as messages.
@@ -121,16 +133,16 @@ func (r *Replica) Step(ev protocol.Event, out *protocol.Effects) {
 // vote gives the message to the acceptor, unless the decision is known.
 func (r *Replica) vote(ev protocol.Receive, out *protocol.Effects) {
 	if r.Chosen {
-		out.Send(ev.From, chosen{Instance: r.Acceptor.Instance, Value: r.Value})
+		out.Send(ev.From, chosen{Instance: paxos.Instance(r.ID), Value: r.Value})
 		return
 	}
-	r.Acceptor.Step(ev, out)
+	r.acceptor().Step(ev, out)
 }
 
 func (r *Replica) learn(l Learn, out *protocol.Effects) {
 	if l.Forgotten > r.Forgotten {
 		r.Forgotten = l.Forgotten
-		if r.Value.Stamp <= l.Forgotten && r.Acceptor.Value.Stamp <= l.Forgotten {
+		if r.Value.Stamp <= l.Forgotten && r.accepted().Stamp <= l.Forgotten {
 			r.forget()
 			out.Put("forgotten", ForgottenRecord{Stamp: l.Forgotten})
 		}
@@ -138,14 +150,12 @@ func (r *Replica) learn(l Learn, out *protocol.Effects) {
 	// Two values can only be decided where the first was forgotten between; the later one counts.
 	if l.Chosen && l.Value.Stamp > r.Forgotten && (!r.Chosen || l.Value.Stamp > r.Value.Stamp) {
 		record := ChosenRecord{Accepted: true}
-		if r.Acceptor.Value.Stamp == l.Value.Stamp {
-			l.Value = r.Acceptor.Value // the same, and in memory already
+		if own := r.accepted(); own.Stamp == l.Value.Stamp {
+			l.Value = own // the same, and in memory already
 		} else {
 			record = ChosenRecord{Value: l.Value}
 		}
-		notes := r.Notes
-		r.blank()
-		r.Chosen, r.Value, r.Notes = true, l.Value, notes
+		r.Acceptor, r.Chosen, r.Value = nil, true, l.Value
 		out.Put("chosen", record)
 	}
 	for _, n := range l.Notes {
@@ -172,16 +182,14 @@ func (r *Replica) restore(record protocol.Record) {
 	switch v := record.(type) {
 	case acceptorRecord:
 		if !r.Chosen {
-			r.Acceptor.Step(protocol.Recover{Records: protocol.Records{paxos.AcceptorKey: v}}, &protocol.Effects{})
+			r.acceptor().Step(protocol.Recover{Records: protocol.Records{paxos.AcceptorKey: v}}, &protocol.Effects{})
 		}
 	case ChosenRecord:
 		value := v.Value
 		if v.Accepted {
-			value = r.Acceptor.Value
+			value = r.accepted()
 		}
-		notes := r.Notes
-		r.blank()
-		r.Chosen, r.Value, r.Notes = true, value, notes
+		r.Acceptor, r.Chosen, r.Value = nil, true, value
 	case NoteRecord:
 		r.Notes = withNotes(r.Notes, []Note{v.Note})
 	case ForgottenRecord:
@@ -194,7 +202,7 @@ func (r *Replica) restore(record protocol.Record) {
 func (r *Replica) held() held {
 	h := held{id: r.ID, chosen: r.Chosen, value: r.Value, notes: r.Notes, forgotten: r.Forgotten}
 	if !r.Chosen {
-		h.value = r.Acceptor.Value
+		h.value = r.accepted()
 	}
 	return h
 }

@@ -129,7 +129,7 @@ func (s *store) Machine(name string) protocol.Machine {
 	if s.full() != nil {
 		return nil // its proposer asks again; it is told why by its own storage
 	}
-	in := &instance{Replica: *newReplica(id), store: s}
+	in := &instance{Replica: Replica{ID: id}, store: s}
 	s.table[id] = in
 	return in
 }
@@ -153,18 +153,9 @@ func (s *store) Force(steps []engine.Step) error {
 		if len(steps[i].Out.Writes) == 0 {
 			continue
 		}
-		in := steps[i].Machine.(*instance)
-		s.room(len(in.Acceptor.Value.Entry) + len(in.Value.Entry))
-		for _, w := range steps[i].Out.Writes {
-			h := false
-			s.group, h = appendWrite(s.group, in.ID, w)
-			s.count++
-			hard = hard || h
-			if _, ok := w.Record.(acceptorRecord); ok && in.Forgotten == 0 && len(in.Notes) == 0 {
-				in.base = 0 // nothing before is needed
-			}
+		if s.enter(steps[i].Machine.(*instance), steps[i].Out.Writes) {
+			hard = true
 		}
-		s.touched = append(s.touched, in)
 	}
 	s.flushGroup()
 	if hard && s.failure() == nil {
@@ -175,6 +166,23 @@ func (s *store) Force(steps []engine.Step) error {
 		s.compact()
 	}
 	return s.failure()
+}
+
+// enter adds what a step of in writes to the present group, all of it. It reports whether that must be
+// stable before anything follows.
+func (s *store) enter(in *instance, writes []protocol.Write) (hard bool) {
+	s.room(int(in.bytes))
+	for _, w := range writes {
+		h := false
+		s.group, h = appendWrite(s.group, in.ID, w)
+		s.count++
+		hard = hard || h
+		if _, ok := w.Record.(acceptorRecord); ok && in.Forgotten == 0 && len(in.Notes) == 0 {
+			in.base = 0 // nothing before is needed
+		}
+	}
+	s.touched = append(s.touched, in)
+	return hard
 }
 
 // sync forces what was written.
