@@ -135,7 +135,7 @@ func (l *Log) journalConfig(storage string, stop <-chan struct{}) journal.Config
 	}
 }
 
-// openStore reads what the storage holds, checks it, and goes on in a new segment.
+// openStore reads what the storage holds, checks it, and goes on behind it.
 func (l *Log) openStore(storage string) (*store, error) {
 	s := &store{
 		log: l, name: storage, table: map[commit.TransactionID]*instance{},
@@ -153,17 +153,11 @@ func (l *Log) openStore(storage string) (*store, error) {
 	if err := s.replay(contents); err != nil {
 		return nil, err
 	}
-	if s.journal, err = journal.Begin(cfg, contents.Next); err != nil {
+	if s.journal, err = journal.Resume(cfg, contents); err != nil {
 		return nil, err
-	}
-	if err := s.journal.Follow(contents); err != nil {
-		return nil, errors.Join(err, s.journal.Close())
 	}
 	s.journal.Prepare()
 	s.segments = contents.Segments
-	if at := s.journal.Segment(); at != s.segments[len(s.segments)-1] {
-		s.segments = append(s.segments, at)
-	}
 	for _, in := range s.table {
 		s.owe(in, ^uint64(0))
 	}

@@ -9,6 +9,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -34,12 +35,12 @@ type Journal struct {
 	next  uint64
 }
 
-// Begin begins a journal, or goes on with one, in a new segment whose first record has the number next.
-// Call Remove or Follow before the first Write where Read has found something.
+// Begin begins a journal in a new segment whose first record has the number next. Where Read has found
+// something, call Remove before the first Write, or Resume in place of Begin.
 func Begin(cfg Config, next uint64) (*Journal, error) {
 	j := &Journal{cfg: cfg, salt: cfg.Format.salt(), next: next}
 	sp := makeSpare(cfg)
-	seg, err := sp.begin(cfg, next)
+	seg, err := sp.begin(cfg, next, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -69,27 +70,53 @@ func (j *Journal) Remove(c *Contents) error {
 	return SyncDir(j.cfg.FS, j.cfg.Dir)
 }
 
-// Follow makes the journal go on from what c was read from, which stays until it is dropped. All of it
-// is stable then, and a tail that was torn is cut off.
-func (j *Journal) Follow(c *Contents) error {
-	if c.last.path == j.seg.path {
-		return nil // it was empty, and the new one took its name
+// Resume goes on with what c was read from. What a failed sync may have left in memory alone, although it
+// can be read, is written again to a new file, and a tail that was torn is left out; the new file then
+// takes the old one's place, and what is written next goes behind.
+func Resume(cfg Config, c *Contents) (*Journal, error) {
+	j := &Journal{cfg: cfg, salt: cfg.Format.salt(), next: c.Next}
+	files := c.files[len(c.files)-1:]
+	if len(files[0].groups) == 0 && len(c.files) > 1 {
+		files = c.files[len(c.files)-2:] // its end may not be stable either
 	}
-	f, err := j.cfg.FS.OpenReadWrite(c.last.path, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
+	for i, f := range files {
+		seg, err := j.rewrite(f)
+		if err != nil {
+			return nil, err
+		}
+		if i < len(files)-1 {
+			if err := seg.file.Close(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		j.seg = seg
 	}
-	old := &segment{file: f, path: c.last.path, first: c.last.first, off: c.last.end}
-	if err = old.sync(); err == nil {
-		err = old.write(make([]byte, GroupHeader), groupHeader{kind: endGroup, seq: c.last.next}, j.salt)
+	for _, path := range c.paths {
+		if path > j.seg.path { // a crash fell between the making of it and its first use
+			if err := cfg.FS.Remove(path); err != nil {
+				return nil, errors.Join(err, j.seg.file.Close())
+			}
+		}
 	}
-	if err == nil {
-		err = old.sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return j, SyncDir(cfg.FS, cfg.Dir)
+}
+
+// rewrite makes a segment anew, with the same groups.
+func (j *Journal) rewrite(f *file) (*segment, error) {
+	sp := makeSpare(j.cfg)
+	return sp.begin(j.cfg, f.first, func(seg *segment) error {
+		for _, g := range f.groups {
+			h := groupHeader{kind: recordGroup, count: g.Count, seq: g.Seq, at: g.At}
+			if err := seg.write(append(make([]byte, GroupHeader), g.Records...), h, j.salt); err != nil {
+				return err
+			}
+		}
+		if !f.ended {
+			return nil
+		}
+		return seg.write(make([]byte, GroupHeader), groupHeader{kind: endGroup, seq: f.next}, j.salt)
+	})
 }
 
 // Next returns the number of the record that is written next.
@@ -166,7 +193,7 @@ func (j *Journal) rotate(at int64) error {
 	case <-j.cfg.Stop:
 		return fmt.Errorf("begin a segment of %s: stopped", j.cfg.Dir)
 	}
-	seg, err := sp.begin(j.cfg, j.next)
+	seg, err := sp.begin(j.cfg, j.next, nil)
 	if err != nil {
 		return err
 	}
@@ -220,18 +247,23 @@ func (sp *spare) fill(fs vfs.FS) error {
 }
 
 // begin turns the spare into the segment whose first record is first. The file has its name only
-// when its header is stable.
-func (sp *spare) begin(cfg Config, first uint64) (*segment, error) {
+// when its header, and what fill writes, is stable.
+func (sp *spare) begin(cfg Config, first uint64, fill func(*segment) error) (*segment, error) {
 	if sp.err != nil {
 		return nil, sp.err
 	}
 	fs := cfg.FS
 	path := fs.PathJoin(cfg.Dir, segmentName(first))
+	seg := &segment{path: path, first: first, size: sp.size, off: groupsOffset, proven: groupsOffset, sealed: groupsOffset}
 	f, err := fs.OpenReadWrite(sp.path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, err
 	}
 	_, err = f.WriteAt(cfg.Format.encodeHeader(first, sp.size), 0)
+	if err == nil && fill != nil {
+		seg.file = f
+		err = fill(seg)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -245,11 +277,11 @@ func (sp *spare) begin(cfg Config, first uint64) (*segment, error) {
 		err = SyncDir(fs, cfg.Dir)
 	}
 	if err == nil {
-		f, err = fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+		seg.file, err = fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("begin the segment %s: %w", path, err)
 	}
-	return &segment{file: f, path: path, first: first, size: sp.size, off: groupsOffset,
-		proven: groupsOffset, sealed: groupsOffset}, nil
+	seg.proven = seg.off
+	return seg, nil
 }

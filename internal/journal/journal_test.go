@@ -38,10 +38,7 @@ func begin(t *testing.T, fs vfs.FS) (*Journal, *Contents) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := Begin(config(fs), c.Next)
-	if err == nil {
-		err = j.Follow(c)
-	}
+	j, err := Resume(config(fs), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,11 +217,44 @@ func TestTornTail(t *testing.T) {
 	if c.Segments[0] != 1 || path != "j/"+segmentName(1) {
 		t.Errorf("segments %v", c.Segments)
 	}
+	for !write(t, j, true) {
+	}
 	if err := errors.Join(j.Drop(1), j.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := Read(fs, "j", format, 0); err != nil || c.First != 11 {
-		t.Errorf("without the first segment: first %d, %v", c.First, err)
+	if c, err := Read(fs, "j", format, 0); err != nil || c.First != j.Segment() || c.Next != c.First+1 {
+		t.Errorf("without the first segment: first %d, next %d, %v", c.First, c.Next, err)
+	}
+}
+
+// TestResumeWritesAgain: what a failed sync left in memory alone is on the disk after Resume: a crash
+// that loses all that was never forced finds it.
+func TestResumeWritesAgain(t *testing.T) {
+	for _, records := range []int{3, 150} { // in the first segment, and in a later one
+		fs := vfs.NewCrashableMem()
+		j, _ := begin(t, fs)
+		for range records {
+			write(t, j, false)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		j, c := begin(t, fs)
+		check(t, c, 1)
+		if c.Next != uint64(records)+1 {
+			t.Fatalf("%d records can be read; %d were written", c.Next-1, records)
+		}
+		after := fs.CrashClone(vfs.CrashCloneCfg{})
+		c, err := Read(after, "j", format, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if check(t, c, 1); c.Next != uint64(records)+1 {
+			t.Errorf("%d of %d records are left", c.Next-1, records)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

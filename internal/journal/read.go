@@ -65,7 +65,7 @@ type Contents struct {
 	// Segments are the segments that were read: the numbers of their first records.
 	Segments []uint64
 	paths    []string // of all segments, also of those before
-	last     *file
+	files    []*file  // that follow each other
 }
 
 // file is what one segment holds.
@@ -213,11 +213,9 @@ func Read(fs vfs.FS, dir string, format Format, from uint64) (*Contents, error) 
 		return nil, &DamageError{Path: last.path, Offset: last.end, Reason: fmt.Sprintf(
 			"the log goes on with record %d in a segment that is not there", last.next)}
 	}
-	c.First, c.Next, c.last = firsts[start], last.next, last
-	for _, first := range firsts[start:] {
-		if first <= last.first {
-			c.Segments = append(c.Segments, first)
-		}
+	c.First, c.Next = firsts[start], last.next
+	for _, f := range c.files {
+		c.Segments = append(c.Segments, f.first)
 	}
 	return c, nil
 }
@@ -249,5 +247,6 @@ func (c *Contents) read(fs vfs.FS, path string, first uint64, format Format, bef
 		}
 	}
 	c.Groups = append(c.Groups, f.groups...)
+	c.files = append(c.files, f)
 	return f, nil
 }
