@@ -109,12 +109,16 @@ func (s *storm) do(ctx context.Context, l *Log, op proposing, client int) {
 // lose what they had not forced, come back, and are cut off, over a network that loses, repeats and
 // reorders; and when all is well again every member tells the same.
 func TestStorm(t *testing.T) {
+	t.Parallel()
 	rounds, seeds := 12, 2
 	if os.Getenv("ASSENT_SOAK") != "" {
 		rounds, seeds = 60, 20
 	}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { runStorm(t, uint64(seed), rounds) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			runStorm(t, uint64(seed), rounds)
+		})
 	}
 }
 

@@ -88,6 +88,7 @@ func (g *group) ready() {
 // write at each, and nobody waits for more than one round trip (Gray and Lamport 2006; the decision is
 // told later, with other things).
 func TestCost(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 3, 5} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			g := newGroup(t, n, Config{})
@@ -145,6 +146,7 @@ func (g *group) forces() (n int) {
 
 // TestOneDown: with one of three away all goes on, also from scratch; when it is back it catches up.
 func TestOneDown(t *testing.T) {
+	t.Parallel()
 	g := newGroup(t, 3, Config{})
 	g.ready()
 	g.stop("c")
@@ -188,6 +190,7 @@ func TestOneDown(t *testing.T) {
 // TestTwoDown: with two of three away calls fail in time, and say who is missing; nothing is lost, and
 // all goes on when one is back.
 func TestTwoDown(t *testing.T) {
+	t.Parallel()
 	g := newGroup(t, 3, Config{})
 	g.ready()
 	g.decide("a", entry("before", commit.Commit, "a"))
@@ -237,6 +240,7 @@ func TestTwoDown(t *testing.T) {
 // TestAmnesia: a member that has lost its directory is not let vote, and says so; the others go on, and
 // so does it as a coordinator. Its own directory lets it vote again.
 func TestAmnesia(t *testing.T) {
+	t.Parallel()
 	g := newGroup(t, 3, Config{})
 	g.ready()
 	g.decide("a", entry("before", commit.Commit, "a"))
@@ -276,6 +280,7 @@ func TestAmnesia(t *testing.T) {
 
 // TestWrongDirectory: a directory belongs to one node of one cluster.
 func TestWrongDirectory(t *testing.T) {
+	t.Parallel()
 	g := newGroup(t, 3, Config{})
 	g.stop("c")
 	for what, change := range map[string]func(*Config){

@@ -126,8 +126,12 @@ func (g *group) crash(name protocol.NodeID, percent int, rng *rand.Rand) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 3, 5} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) { conformance(t, n, Config{}) })
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			conformance(t, n, Config{})
+		})
 	}
 }
 

@@ -197,7 +197,11 @@ func (s *store) acknowledged(p *peer, number uint64) {
 	}
 	f.sent = nil
 	if len(f.queue) > 0 {
-		s.batch.Then(s.tell)
+		s.batch.Then(func() {
+			if s.rest(); s.failure() == nil {
+				s.tell()
+			}
+		})
 	}
 }
 
@@ -286,12 +290,7 @@ func (s *store) fetched(p *peer, number uint64, ids []commit.TransactionID) {
 		var states []held
 		size := 0
 		flush := func(last bool) {
-			b := appendBool(appendUint(append(appendArray(s.log.payload(), 4), byte(kindStates)), number), last)
-			b = appendArray(b, len(states))
-			for _, h := range states {
-				b = appendHeld(b, h)
-			}
-			s.log.cfg.Network.Send(p.node, b)
+			s.log.cfg.Network.Send(p.node, appendStates(s.log.payload(), number, last, states))
 			states, size = nil, 0
 		}
 		for _, id := range ids {
@@ -305,6 +304,16 @@ func (s *store) fetched(p *peer, number uint64, ids []commit.TransactionID) {
 		}
 		flush(true)
 	})
+}
+
+// appendStates appends the message that answers the fetch of that number, or a part of it.
+func appendStates(b []byte, number uint64, last bool, states []held) []byte {
+	b = appendBool(appendUint(append(appendArray(b, 4), byte(kindStates)), number), last)
+	b = appendArray(b, len(states))
+	for _, h := range states {
+		b = appendHeld(b, h)
+	}
+	return b
 }
 
 // learn takes what a peer, or several, know of a transaction.

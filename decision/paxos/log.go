@@ -142,12 +142,17 @@ func (s *store) close() error {
 	case <-s.failed:
 	}
 	s.batch.Stop()
+	return s.release()
+}
+
+// release waits for the working goroutine to end, after Stop, and gives the journal's files back.
+func (s *store) release() error {
 	s.batch.Wait()
+	s.released.Do(func() { s.releaseErr = s.journal.Close() })
 	if s.failure() != nil {
-		_ = s.journal.Close()
-		return nil
+		return nil // why it failed is known
 	}
-	return s.journal.Close()
+	return s.releaseErr
 }
 
 // storageFailed is called once for a store that has failed.
@@ -203,15 +208,15 @@ func (s *store) tend() {
 	s.batch.Then(func() {
 		defer s.tending.Store(false)
 		s.retire()
-		s.rest()
-		s.tell()
+		if s.rest(); s.failure() == nil {
+			s.tell()
+		}
 	})
 }
 
 // reopen puts another store in place of one that has failed, if its disk lets it.
 func (l *Log) reopen(failed *store) {
-	failed.batch.Wait()
-	_ = failed.journal.Close()
+	_ = failed.release()
 	s, err := l.openStore(l.storage)
 	if err != nil {
 		l.cfg.Logger.Warn("the storage of this member stays stopped", "member", l.cfg.Self, "dir", l.cfg.Dir, "cause", err)

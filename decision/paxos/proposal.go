@@ -233,6 +233,9 @@ func (p *proposal) finish(stands Value, err error) {
 		p.log.outbox.crowd.Add(-1)
 		s := p.log.serving()
 		if s == nil {
+			if err == nil {
+				p.log.publish(held{id: p.id, chosen: true, value: stands})
+			}
 			p.remove()
 			return
 		}
@@ -244,6 +247,13 @@ func (p *proposal) finish(stands Value, err error) {
 			p.remove()
 		}
 	})
+}
+
+// publish tells the other members what is decided, where this one's storage cannot keep it.
+func (l *Log) publish(h held) {
+	for _, p := range l.peers {
+		l.cfg.Network.Send(p.node, appendStates(l.payload(), 0, false, []held{h}))
+	}
 }
 
 func (p *proposal) remove() {

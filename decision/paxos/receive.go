@@ -156,10 +156,14 @@ func (l *Log) request(p *peer, r *reader, k kind, number uint64) func(*store) {
 	return nil
 }
 
-// taught takes what was missing here.
+// taught takes what was missing here, or what a member without storage has published.
 func (s *store) taught(p *peer, number uint64, last bool, states []held) {
+	from := p.node
+	if number == 0 {
+		from = "" // its storage has stopped: it is to be told when it is back
+	}
 	for _, h := range states {
-		s.learn(h, p.node)
+		s.learn(h, from)
 	}
 	if last {
 		s.acknowledge(p, number)

@@ -78,6 +78,9 @@ type store struct {
 	failed chan struct{} // closed after the first failure
 	once   sync.Once
 	cause  error // valid once failed is closed
+	// released gives the files back, once.
+	released   sync.Once
+	releaseErr error
 
 	// The working goroutine's own.
 	journal  *journal.Journal
