@@ -29,7 +29,10 @@ type host struct {
 // after its crash has no effect.
 type life struct {
 	*host
-	loop *engine.Loop
+	machine protocol.Machine
+	loop    *engine.Loop
+	// stepping is the event of a step that holds the network's; it is the stepping goroutine's.
+	stepping *trace.Event
 }
 
 var (
@@ -40,7 +43,7 @@ var (
 
 // start makes the node run the machine, unless one is running.
 func (h *host) start(m protocol.Machine, first protocol.Event) {
-	l := &life{host: h}
+	l := &life{host: h, machine: m}
 	l.loop = engine.New(engine.Config{Node: h.node.ID, Machine: m, Hands: l, Clock: l, Observer: l})
 	h.mu.Lock()
 	up := h.life != nil
@@ -53,18 +56,19 @@ func (h *host) start(m protocol.Machine, first protocol.Event) {
 	}
 }
 
-// halt takes the node down. Where crashed is set the observer is told, if there was something to crash.
-func (h *host) halt(crashed bool) {
+// halt takes the node down and reports whether it was up. Where crashed is set the observer is told.
+func (h *host) halt(crashed bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.life == nil {
-		return
+		return false
 	}
 	h.life.loop.Stop()
 	h.life = nil
 	if crashed {
 		h.observe(trace.Event{Node: h.node.ID, Kind: trace.Crash})
 	}
+	return true
 }
 
 // restart makes the machine anew with the records that were forced.
@@ -138,10 +142,29 @@ func (l *life) up() bool {
 
 // Observe implements trace.Observer.
 func (l *life) Observe(e trace.Event) {
+	if len(l.net.cfg.Always) > 0 {
+		l.oneByOne(e)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.life == l {
 		l.observe(e)
+	}
+}
+
+// oneByOne keeps other machines from being stepped from when the event is delivered until its writes are
+// stable, and judges the claims then: before the first of whatever else follows from it.
+func (l *life) oneByOne(e trace.Event) {
+	switch {
+	case e.Kind == trace.Deliver:
+		l.net.step.Lock()
+		l.stepping = &e
+	case l.stepping != nil && e.Kind != trace.Force:
+		if e.Kind != trace.Failed && l.up() {
+			l.net.judge(*l.stepping)
+		}
+		l.stepping = nil
+		l.net.step.Unlock()
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"assent/engine"
 	"assent/protocol"
+	"assent/spec"
 	"assent/trace"
 )
 
@@ -26,8 +27,12 @@ const maxMessage = 8 << 10
 // maxNodes bounds the sockets that a Network opens.
 const maxNodes = 256
 
-// ErrSystem says that nodes cannot be run; the text says why.
-var ErrSystem = errors.New("system cannot be run")
+var (
+	// ErrSystem says that nodes cannot be run; the text says why.
+	ErrSystem = errors.New("system cannot be run")
+	// ErrClaim says that a claim did not hold; the text says which, and after what.
+	ErrClaim = errors.New("a claim is broken")
+)
 
 // Config says what a Network runs. Nodes and Codec are required.
 type Config struct {
@@ -40,6 +45,10 @@ type Config struct {
 	Emit func(node protocol.NodeID, value protocol.Value)
 	// Observer is told of every event, crashes included. Defaults to none.
 	Observer trace.Observer
+	// Always are claims that hold in every state: the checker's and the simulator's, live. They are judged
+	// after every crash and every step, when its writes are stable and before anything is sent; machines
+	// are then stepped one at a time. Close returns an ErrClaim for the first that is broken.
+	Always []spec.Property
 }
 
 // Network is a running system. All methods are safe for concurrent use.
@@ -49,6 +58,8 @@ type Network struct {
 	addresses map[netip.AddrPort]protocol.NodeID
 	readers   sync.WaitGroup
 	steps     sync.WaitGroup // what is stepping machines; see begin
+
+	step sync.Mutex // is held while a machine is stepped, if there are claims
 
 	mu     sync.Mutex
 	closed bool
@@ -111,7 +122,13 @@ func (n *Network) Crash(node protocol.NodeID) error {
 	if err != nil {
 		return err
 	}
-	h.halt(true)
+	if len(n.cfg.Always) > 0 {
+		n.step.Lock()
+		defer n.step.Unlock()
+	}
+	if h.halt(true) {
+		n.judge(trace.Event{Node: node, Kind: trace.Crash})
+	}
 	return nil
 }
 
@@ -127,8 +144,8 @@ func (n *Network) Restart(node protocol.NodeID) error {
 }
 
 // Close stops the machines and closes the sockets. When it returns nothing of the network runs any more.
-// It returns the first thing that went wrong while it ran: a message or record that the codec does not know,
-// one too long, or to nobody.
+// It returns the first thing that went wrong while it ran: a claim that was broken, a message or record that
+// the codec does not know, one too long, or to nobody.
 func (n *Network) Close() error {
 	n.mu.Lock()
 	n.closed = true
@@ -168,6 +185,50 @@ func (n *Network) fail(err error) {
 	if n.err == nil {
 		n.err = err
 	}
+}
+
+// judge judges the claims in the present state, which e has led to. The caller holds n.step.
+func (n *Network) judge(e trace.Event) {
+	for _, claim := range n.cfg.Always {
+		if !claim.Holds(view{n}) {
+			n.fail(fmt.Errorf("%w: %s, after %s", ErrClaim, claim.Name, e.Point()))
+		}
+	}
+}
+
+// view is the present state, as claims see it.
+type view struct{ *Network }
+
+var _ spec.View = view{}
+
+// Nodes implements spec.View.
+func (v view) Nodes() int { return len(v.cfg.Nodes) }
+
+// Machine implements spec.View.
+func (v view) Machine(i int) protocol.Machine {
+	h := v.hosts[v.cfg.Nodes[i].ID]
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.life == nil {
+		return nil
+	}
+	return h.life.machine
+}
+
+// Record implements spec.View.
+func (v view) Record(i int, key string) protocol.Record {
+	h := v.hosts[v.cfg.Nodes[i].ID]
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	data, ok := h.disk[key]
+	if !ok {
+		return nil
+	}
+	record, err := v.cfg.Codec.Decode(data)
+	if err != nil {
+		v.fail(fmt.Errorf("node %s: record %s: %w", h.node.ID, key, err))
+	}
+	return record
 }
 
 // deliver gives the loop an event, unless the network is closed.

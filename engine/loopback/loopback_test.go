@@ -13,6 +13,7 @@ import (
 
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/spec"
 	"assent/trace"
 	"assent/trace/chart"
 )
@@ -198,6 +199,45 @@ func TestRefuses(t *testing.T) {
 	must(t, n.Close())
 }
 
+// TestClaims: a claim is judged in every state, of machines and of records, and also after a crash.
+func TestClaims(t *testing.T) {
+	codec, err := protocol.NewCodec(protocol.Type{Name: "word", Zero: Word{}})
+	must(t, err)
+	for name, c := range map[string]struct {
+		holds func(spec.View) bool
+		want  string
+	}{
+		"all is well": {func(v spec.View) bool { return v.Nodes() == 2 }, ""},
+		"a machine": {func(v spec.View) bool {
+			e, up := v.Machine(0).(*echo)
+			return !up || e.Kept == ""
+		}, "a claim is broken: a machine, after a deliver"},
+		"a record":  {func(v spec.View) bool { return v.Record(0, "kept") == nil }, "a claim is broken: a record, after a deliver"},
+		"no record": {func(v spec.View) bool { return v.Record(1, "kept") == nil }, ""},
+		"a crash": {func(v spec.View) bool {
+			return v.Machine(0) != nil || v.Record(0, "kept") == nil
+		}, "a claim is broken: a crash, after a crash"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			heard := make(chan string, 10)
+			n, err := Start(Config{Nodes: []protocol.Node{node("a", "b"), node("b", "a")}, Codec: codec,
+				Always: []spec.Property{{Name: name, Holds: c.holds}},
+				Emit:   func(_ protocol.NodeID, v protocol.Value) { heard <- v.(Word).Text }})
+			must(t, err)
+			must(t, n.Input("a", Word{"hello"}))
+			<-heard
+			<-heard
+			must(t, n.Crash("a"))
+			must(t, n.Restart("a"))
+			<-heard
+			err = n.Close()
+			if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrClaim) || !strings.HasPrefix(err.Error(), c.want)) {
+				t.Errorf("Close says %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
 // recorder keeps the events.
 type recorder struct {
 	mu     sync.Mutex
@@ -285,7 +325,7 @@ func TestTraceIsDrawn(t *testing.T) {
 	}
 }
 
-// TestTwoPhase runs the nodes that the checker takes for two-phase commit.
+// TestTwoPhase runs the nodes that the checker takes for two-phase commit, and holds them to its claims.
 func TestTwoPhase(t *testing.T) {
 	system := commit.TwoPhase{Participants: 2, Votes: []commit.Vote{commit.Yes}}
 	nodes, err := system.Nodes()
@@ -293,7 +333,7 @@ func TestTwoPhase(t *testing.T) {
 	codec, err := protocol.NewCodec(commit.Types()...)
 	must(t, err)
 	all := &acknowledgements{from: map[protocol.NodeID]bool{}, want: 2, done: make(chan struct{})}
-	n, err := Start(Config{Nodes: nodes, Codec: codec, Observer: all})
+	n, err := Start(Config{Nodes: nodes, Codec: codec, Observer: all, Always: []spec.Property{spec.AC1(), spec.AC2(), spec.AC3()}})
 	must(t, err)
 	<-all.done
 	must(t, n.Close())

@@ -69,8 +69,8 @@ func ring(rounds int, ids ...protocol.NodeID) (nodes []protocol.Node) {
 	return nodes
 }
 
-// exclusive is the claim of which it is all about.
-var exclusive = spec.Property{Name: "one site at most holds the token", Holds: func(v spec.View) bool {
+// claims are what the checker, the simulator and the live run are held to.
+var claims = []spec.Property{{Name: "one site at most holds the token", Holds: func(v spec.View) bool {
 	held := 0
 	for i := range v.Nodes() {
 		if s, up := v.Machine(i).(*Site); up && s.Holding {
@@ -78,11 +78,11 @@ var exclusive = spec.Property{Name: "one site at most holds the token", Holds: f
 		}
 	}
 	return held <= 1
-}}
+}}}
 
 func main() {
 	held := make(chan string)
-	network, err := loopback.Start(loopback.Config{Nodes: ring(2, "anna", "ben", "carl"), Codec: codec(),
+	network, err := loopback.Start(loopback.Config{Nodes: ring(2, "anna", "ben", "carl"), Codec: codec(), Always: claims,
 		Emit: func(at protocol.NodeID, v protocol.Value) { held <- fmt.Sprintf("%s holds %+v", at, v) }})
 	if err != nil {
 		log.Fatal(err)

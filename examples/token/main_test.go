@@ -7,7 +7,6 @@ import (
 	"assent/check"
 	"assent/protocol"
 	"assent/sim"
-	"assent/spec"
 )
 
 // done says when a site of a ring of three has come to its end: it has had its last turn.
@@ -20,7 +19,7 @@ func done(_ int, m protocol.Machine) bool {
 func TestEveryState(t *testing.T) {
 	system := check.System{Nodes: ring(2, "a", "b", "c"), Codec: codec(),
 		Faults: check.Faults{Duplicates: check.Unlimited, Crashes: 2, Restarts: 2}}
-	r, err := check.Run(t.Context(), system, check.Claims{Always: []spec.Property{exclusive}, Decided: done}, check.Limits{})
+	r, err := check.Run(t.Context(), system, check.Claims{Always: claims, Decided: done}, check.Limits{})
 	if err != nil || !r.Complete || len(r.Broken) > 0 {
 		t.Fatal(err, r.Complete, r.Broken)
 	}
@@ -31,8 +30,7 @@ func TestEveryState(t *testing.T) {
 }
 
 func TestSeeds(t *testing.T) {
-	system := &sim.System{Nodes: ring(2, "a", "b", "c"), Codec: codec(), Always: []spec.Property{exclusive},
-		Done: done, Safety: 2 * time.Second}
+	system := &sim.System{Nodes: ring(2, "a", "b", "c"), Codec: codec(), Always: claims, Done: done, Safety: 2 * time.Second}
 	sum, err := sim.Seeds(t.Context(), system, 1, 500, sim.Classes(), 0, nil)
 	if err != nil {
 		t.Fatal(err)
