@@ -75,7 +75,7 @@ func (s *Server) keptElsewhere(resource string) error {
 		api = "its address"
 	}
 	return refuse(connect.CodeInvalidArgument, fmt.Sprintf("resource %q is kept by node %s, and this is node %s", resource, node, s.opts.Node.Self()),
-		"run the transaction at node "+string(node)+": "+api)
+		"run the transaction at node "+string(node)+": "+api+"; or name a protocol, as --protocol paxos does: the nodes then commit among themselves")
 }
 
 // transaction is the manager's, which a shared log may keep waiting.

@@ -14,6 +14,7 @@ import (
 	"assent"
 	assentv1 "assent/api/assent/v1"
 	"assent/protocol/commit"
+	"assent/site"
 )
 
 const maxList = 1000
@@ -29,6 +30,10 @@ func (s *Server) List(ctx context.Context, req *assentv1.ListRequest) (*assentv1
 		return nil, err
 	}
 	response := &assentv1.ListResponse{More: len(infos) > limit}
+	open := s.sitesTransactions(func(m site.Status) bool { return !m.Done })
+	response.More = response.More || len(open)+len(infos) > limit
+	response.Transactions = open[:min(len(open), limit)]
+	infos = infos[:min(len(infos), limit-len(response.Transactions))]
 	for _, i := range infos[:min(len(infos), limit)] {
 		response.Transactions = append(response.Transactions, Transaction(i))
 	}

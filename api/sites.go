@@ -49,8 +49,9 @@ func (s *Server) runAmongSites(ctx context.Context, req *assentv1.RunRequest, ti
 		result, err := s.workAt(ctx, t, node, op, bytes)
 		if err != nil {
 			failed := &operationError{number: i + 1, err: err}
-			// What is not reached gives the work up by itself.
-			_, _ = s.opts.Sites.Abort(ctx, t, nodes, told(failed.Error()))
+			if err := s.opts.Sites.Abort(t, nodes, told(failed.Error())); err != nil {
+				s.opts.Logger.Warn("work is left to be given up when its time is over", "transaction", t.ID, "error", err)
+			}
 			response.Outcome = abortedAmongSites(t, failed)
 			return response, nil
 		}
@@ -114,6 +115,10 @@ const maxErrandBytes = 1 << 20
 func (s *Server) workAt(ctx context.Context, t site.Transaction, node protocol.NodeID, op *assentv1.Operation, bytes int) (*assentv1.Result, error) {
 	if node == s.opts.Node.Self() {
 		return s.operate(ctx, s.opts.Sites.Branches(t), op, s.newBudget(op, bytes))
+	}
+	if s.opts.Node.Suspected(node) {
+		return nil, refuse(connect.CodeUnavailable, fmt.Sprintf("node %s, which keeps resource %q, is suspected to be down", node, op.GetResource()),
+			"assent cluster status tells more; try again when it is up")
 	}
 	data, err := proto.Marshal(op)
 	if err != nil {
@@ -211,25 +216,36 @@ func outcomeAmongSites(t site.Transaction, r site.Result, err error) *assentv1.O
 
 // amongSites returns what this node's sites know of the transaction, or nil.
 func (s *Server) amongSites(id string) *assentv1.Transaction {
+	all := s.sitesTransactions(func(m site.Status) bool { return string(m.ID) == id })
+	if len(all) == 0 {
+		return nil
+	}
+	return all[0]
+}
+
+// sitesTransactions returns the transactions of this node's sites that are wanted, by their ids.
+func (s *Server) sitesTransactions(wanted func(site.Status) bool) []*assentv1.Transaction {
 	if s.opts.Sites == nil {
 		return nil
 	}
-	var t *assentv1.Transaction
+	var all []*assentv1.Transaction
 	for _, m := range s.opts.Sites.List() {
-		if string(m.ID) != id {
+		if !wanted(m) {
 			continue
 		}
-		if t == nil {
-			t = &assentv1.Transaction{Id: id, State: assentv1.State_STATE_PREPARING, Reason: "by " + string(m.Protocol) + ", begun at node " + string(m.Coordinator)}
+		if len(all) == 0 || all[len(all)-1].GetId() != string(m.ID) {
+			all = append(all, &assentv1.Transaction{Id: string(m.ID), State: assentv1.State_STATE_PREPARING,
+				Reason: "among sites by " + string(m.Protocol) + ", begun at node " + string(m.Coordinator)})
 		}
+		t := all[len(all)-1]
 		switch {
 		case m.Decision == commit.Commit:
 			t.State, t.Decision = assentv1.State_STATE_COMMITTED, assentv1.Decision_DECISION_COMMIT
 		case m.Decision == commit.Abort:
 			t.State, t.Decision = assentv1.State_STATE_ABORTED, assentv1.Decision_DECISION_ABORT
-		case m.InDoubt && t.Decision == assentv1.Decision_DECISION_UNSPECIFIED:
+		case m.InDoubt && t.GetDecision() == assentv1.Decision_DECISION_UNSPECIFIED:
 			t.State = assentv1.State_STATE_IN_DOUBT
 		}
 	}
-	return t
+	return all
 }

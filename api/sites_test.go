@@ -15,6 +15,7 @@ import (
 	"assent/cluster"
 	"assent/decision/disk"
 	"assent/protocol"
+	"assent/protocol/commit"
 	"assent/resource"
 	"assent/resource/kv"
 	"assent/site"
@@ -139,5 +140,55 @@ func TestRunAmongSitesRefused(t *testing.T) {
 	_, err = alone.Run(t.Context(), &assentv1.RunRequest{Protocol: "paxos", Operations: []*assentv1.Operation{putOp("kv", "x", "1")}})
 	if err == nil || !strings.Contains(err.Error(), "among the nodes of a cluster only") {
 		t.Errorf("without a cluster: %v", err)
+	}
+}
+
+// TestSitesWhenANodeIsDown: what waits is listed, and a node that is down is not waited for.
+func TestSitesWhenANodeIsDown(t *testing.T) {
+	servers := startNodes(t, "a", "b")
+	a, b := servers["a"], servers["b"]
+	tx := check1(a.opts.Sites.Begin(site.TwoPhase))(t)
+	for _, id := range []protocol.NodeID{"a", "b"} {
+		check1(a.workAt(t.Context(), tx, id, putOp("kv-"+string(id), "x", "1"), maxErrandBytes))(t)
+	}
+	if err := b.opts.Sites.Close(); err != nil { // it does not vote
+		t.Fatal(err)
+	}
+	over := make(chan site.Result)
+	go func() {
+		r, _ := a.opts.Sites.Commit(t.Context(), tx, []protocol.NodeID{"a", "b"}, false)
+		over <- r
+	}()
+	listed := false
+	for done := false; !done; {
+		select {
+		case r := <-over:
+			done = true
+			if r.Decision != commit.Abort || r.Cause != commit.NoAnswer || r.By != "b" {
+				t.Errorf("it ended %+v", r)
+			}
+		default:
+			l, err := a.List(t.Context(), &assentv1.ListRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range l.GetTransactions() {
+				listed = listed || x.GetId() == string(tx.ID) && x.GetDecision() == assentv1.Decision_DECISION_UNSPECIFIED
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if !listed {
+		t.Error("a transaction that waited for a vote was not listed")
+	}
+	if err := b.opts.Node.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for !a.opts.Node.Suspected("b") {
+		time.Sleep(time.Millisecond)
+	}
+	r, err := a.Run(t.Context(), &assentv1.RunRequest{Protocol: "paxos", Operations: []*assentv1.Operation{putOp("kv-b", "x", "2")}})
+	if err != nil || !strings.Contains(r.GetOutcome().GetAborted().GetReason(), `node b, which keeps resource "kv-b", is suspected to be down`) {
+		t.Errorf("got %v, %v", r, err)
 	}
 }

@@ -282,6 +282,14 @@ func (n *Node) Alive(id commit.TransactionID) bool {
 	return now.Sub(first) < patience
 }
 
+// Suspected reports whether another node is suspected to be down.
+func (n *Node) Suspected(node protocol.NodeID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	o := n.others[node]
+	return o != nil && o.suspected
+}
+
 // Coordinator returns the node that began the transaction, in its present life, and whether it is
 // suspected to be down; ok is false where no node says that it did.
 func (n *Node) Coordinator(id string) (node protocol.NodeID, suspected, ok bool) {

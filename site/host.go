@@ -255,22 +255,39 @@ func (h *Host) Commit(ctx context.Context, t Transaction, sites []protocol.NodeI
 	return m.await(ctx, wait)
 }
 
-// Abort gives the transaction up, at the site that coordinates it and at all that are reached. A site
-// that is not reached gives it up when Config.Timeout is over.
-func (h *Host) Abort(ctx context.Context, t Transaction, sites []protocol.NodeID, reason string) (Result, error) {
+// Abort gives up the transaction, which began here and was not asked to commit: nobody has voted, so there is
+// nothing to decide. It does not wait for the sites. One that is not reached gives the work up when
+// Config.Timeout is over.
+func (h *Host) Abort(t Transaction, sites []protocol.NodeID, reason string) error {
 	if err := t.check(); err != nil {
-		return Result{}, err
+		return err
 	}
 	if t.Coordinator != h.cfg.Self {
-		return Result{}, fmt.Errorf("site: %q began at node %q; only that may ask for it to be aborted", t.ID, t.Coordinator)
+		return fmt.Errorf("site: %q began at node %q; only that may ask for it to be aborted", t.ID, t.Coordinator)
 	}
-	m, err := h.head(t, sites)
-	if err != nil {
-		return Result{}, err
+	if t.Protocol != PaxosCommit {
+		m, err := h.head(t, sites)
+		if err != nil {
+			return err
+		}
+		m.loop.Deliver(protocol.Input{Value: commit.Cancel{Reason: reason}})
+		m.begin()
+		return nil
 	}
-	m.loop.Deliver(protocol.Input{Value: commit.Cancel{Reason: reason}})
-	m.begin()
-	return m.await(ctx, false)
+	h.mu.Lock()
+	over := h.machines[machineKey{t.ID, h.cfg.Self}] != nil
+	h.mu.Unlock()
+	if over {
+		return fmt.Errorf("site: %q: %w", t.ID, ErrOver)
+	}
+	// The machine of this site is made here, so nobody can ask it to lead any more.
+	h.input(t, h.cfg.Self, commit.Abandon{Reason: reason})
+	for _, n := range sites {
+		if n != h.cfg.Self {
+			h.send(t, t.headOf(), n, commit.Finish{ID: t.ID, Decision: commit.Abort})
+		}
+	}
+	return nil
 }
 
 // Status is where a machine of a transaction stands at this site.

@@ -78,9 +78,14 @@ func TestAbort(t *testing.T) {
 		if err := w.put(tx, "key", w.nodes...); err != nil { // it waits for the locks of the one before
 			t.Fatal(p, err)
 		}
-		r, err := w.host("n1").Abort(t.Context(), tx, w.nodes, "changed my mind")
-		if err != nil || r.Decision != commit.Abort {
-			t.Fatalf("%s: %+v, %v", p, r, err)
+		if err := w.host("n1").Abort(tx, w.nodes, "changed my mind"); err != nil {
+			t.Fatal(p, err)
+		}
+		if err := w.host("n1").Abort(tx, w.nodes, "again"); !errors.Is(err, ErrOver) {
+			t.Errorf("%s: a second abort says %v", p, err)
+		}
+		if _, err := w.host("n1").Commit(t.Context(), tx, w.nodes, true); !errors.Is(err, ErrOver) {
+			t.Errorf("%s: a commit after it says %v", p, err)
 		}
 	}
 }
