@@ -126,6 +126,13 @@ func TestOwnProtocolPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tests, err := os.ReadFile(filepath.Join(filepath.Dir(file), "main_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(string(source)+string(tests), "\n"); lines > 150 {
+		t.Errorf("the example and its tests have %d lines; the page says 150", lines)
+	}
 	before, after, ok := strings.Cut(string(source), `out.Put("seen", t)`)
 	if !ok {
 		t.Fatal("the example has no line with its stable write")
