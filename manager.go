@@ -81,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	for _, s := range m.scans {
 		m.spawn(func() { m.scanForEver(s) })
 	}
-	if cfg.Alive != nil {
+	if cfg.Alive != nil || cfg.OrphanGrace > 0 { // there are other managers
 		m.spawn(m.scanLogForEver)
 	}
 	return m, nil

@@ -112,7 +112,12 @@ func (c *coordinator) open(s setup) (err error) {
 		Observer: c.observer, Logger: logger, FinishWait: s.FinishWait, PrepareTimeout: s.PrepareTimeout,
 		OrphanGrace: s.OrphanGrace, Retry: s.Retry, RetryMost: 10 * s.Retry, ScanInterval: 50 * time.Millisecond,
 	}
-	if s.Cluster == nil || s.Cluster.Alone {
+	switch {
+	case s.Shared != nil:
+		if c.log, err = s.Shared.open(logger); err != nil {
+			return err
+		}
+	case s.Cluster == nil || s.Cluster.Alone:
 		// Small segments, because a log is opened for each point of the protocol.
 		if c.log, err = disk.Open(filepath.Join(s.Dir, "log"), disk.Config{Logger: logger, SegmentBytes: 64 << 10}); err != nil {
 			return err

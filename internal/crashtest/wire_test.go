@@ -54,6 +54,8 @@ type setup struct {
 	LockTimeout    time.Duration
 	OrphanGrace    time.Duration
 
+	// Shared is where the decisions are, if not on the process's own disk or at the nodes of its cluster.
+	Shared *sharedLog `json:",omitempty"`
 	// Cluster makes the process a node of a cluster. It then has no kv store.
 	Cluster *member `json:",omitempty"`
 }

@@ -170,7 +170,7 @@ func (g *raftGroup) start(dir string, servers []raft.Server, id raft.ServerID, t
 	cfg := raft.DefaultConfig()
 	cfg.LocalID, cfg.Logger = id, hclog.NewNullLogger()
 	cfg.SnapshotThreshold, cfg.SnapshotInterval = 1<<62, time.Hour
-	cfg.BatchApplyCh = true // what waits is appended together
+	cfg.BatchApplyCh, cfg.MaxAppendEntries = true, 1024 // what waits is appended together
 	snapshots := raft.NewInmemSnapshotStore()
 	if err := raft.BootstrapCluster(cfg, log, log, snapshots, t, raft.Configuration{Servers: servers}); err != nil {
 		return err
