@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"crypto/rand"
 	"fmt"
+	"time"
 
 	"assent/decision"
 	"assent/decision/paxos"
+	proposing "assent/protocol/paxos"
 )
 
 // openLog opens the log that the nodes keep among themselves, or gives the one that they share already a
@@ -16,6 +18,7 @@ func (n *Node) openLog() error {
 		log, err := paxos.Open(paxos.Config{
 			Owner: n.cfg.Name, Self: n.cfg.Self, System: n.cfg.system(), Network: n.mesh.Channel(logChannel), Dir: n.cfg.Dir,
 			Retention: n.cfg.Retention, RetainCount: n.cfg.RetainCount, Logger: n.cfg.Logger,
+			Options: proposing.Options{RetryMost: mostPause},
 		})
 		if err != nil {
 			return fmt.Errorf("open this node's part of the decision log: %w", err)
@@ -32,6 +35,10 @@ func (n *Node) openLog() error {
 	n.log = prefixed{n.cfg.Log, n.prefix}
 	return nil
 }
+
+// mostPause bounds the pauses of proposers that have reached too few: what could not be decided while the
+// nodes were cut off from each other is decided soon after.
+const mostPause = time.Second
 
 // LogStats returns what this node's part of the log has done since Open, by name; nil where the nodes do not
 // keep the log among themselves.

@@ -58,7 +58,7 @@ type Config struct {
 	// to three times Ping.
 	Silence time.Duration
 	// Retry and RetryMost are the first and the greatest pause before a peer that is away is called
-	// again; each pause is twice the one before. Default to 50 ms and 1 s.
+	// again; each pause is twice the one before. Default to 50 ms and 500 ms.
 	Retry, RetryMost time.Duration
 	// Handshake bounds the time from the first byte of a connection to its first message. Defaults
 	// to 5 s.
@@ -77,7 +77,7 @@ func (c *Config) setDefaults() {
 	c.Ping = cmp.Or(c.Ping, time.Second)
 	c.Silence = cmp.Or(c.Silence, 3*c.Ping)
 	c.Retry = cmp.Or(c.Retry, 50*time.Millisecond)
-	c.RetryMost = max(c.Retry, cmp.Or(c.RetryMost, time.Second))
+	c.RetryMost = max(c.Retry, cmp.Or(c.RetryMost, 500*time.Millisecond))
 	c.Handshake = cmp.Or(c.Handshake, 5*time.Second)
 	c.speaks = cmp.Or(c.speaks, versions{oldestVersion, newestVersion})
 	if c.Logger == nil {

@@ -103,12 +103,17 @@ func (p *peer) pause(d time.Duration) bool {
 	return true
 }
 
+// mostDialing bounds one attempt to connect, to the time after which TCP itself repeats a lost SYN: the next
+// attempt does so as well, and sooner than TCP, whose pauses double.
+const mostDialing = time.Second
+
 // call makes a connection and greets.
 func (p *peer) call() (*stream, error) {
 	m := p.mesh
 	ctx, cancel := context.WithTimeout(p.life, m.cfg.Handshake)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
+	dialer := net.Dialer{Timeout: mostDialing}
+	conn, err := dialer.DialContext(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package crashtest
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"assent"
 	"assent/cluster"
+	"assent/protocol"
 	"assent/protocol/commit"
 )
 
@@ -29,14 +31,7 @@ func newBand(t testing.TB, names ...string) *band {
 	first := newSite(t)
 	addresses := map[string]string{}
 	for _, name := range names {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addresses[name] = l.Addr().String()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		addresses[name] = freeAddress(t)
 	}
 	b := &band{site: first, nodes: []*site{first}}
 	for range names[1:] {
@@ -48,6 +43,20 @@ func newBand(t testing.TB, names ...string) *band {
 		n.setup.Cluster = &member{Self: names[i], Nodes: addresses}
 	}
 	return b
+}
+
+// freeAddress returns an address that nobody listens on. It is none that the system gives to those who ask
+// for any, so that it stays free.
+func freeAddress(t testing.TB) string {
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12_000+rand.N(18_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("there is no free port")
+	return ""
 }
 
 // openAll starts all nodes, the first with the arms.
@@ -64,12 +73,30 @@ func (b *band) openAll(arms ...arm) {
 			b.Fatalf("node %s does not open: %v %s\n%s", b.nodes[i].setup.Cluster.Self, ok, m.Err, b.nodes[i].p.stderr.String())
 		}
 	}
+	b.united()
+}
+
+// united waits until all nodes know each other to be up.
+func (b *band) united() {
+	b.Helper()
 	b.await("all nodes know each other", func() bool {
 		return !slices.ContainsFunc(b.nodes, func(n *site) bool {
-			return slices.ContainsFunc(n.p.do(request{State: true}).State.Cluster.Members, func(m cluster.MemberStatus) bool {
-				return m.State != "up" && m.State != "this node"
-			})
+			return slices.ContainsFunc(n.members(), func(m cluster.MemberStatus) bool { return m.State != "up" && m.State != "this node" })
 		})
+	})
+}
+
+// members returns what the node believes of the members of its cluster.
+func (s *site) members() []cluster.MemberStatus {
+	s.Helper()
+	return s.p.do(request{Cluster: true}).State.Cluster.Members
+}
+
+// believes waits until the node believes of another what state says.
+func (s *site) believes(other protocol.NodeID, state string) {
+	s.Helper()
+	s.await(fmt.Sprintf("%s takes %s for %s", s.setup.Cluster.Self, other, state), func() bool {
+		return slices.ContainsFunc(s.members(), func(m cluster.MemberStatus) bool { return m.Node == other && m.State == state })
 	})
 }
 
@@ -129,6 +156,7 @@ func transactionOf(t testing.TB, gids []string) string {
 // TestCoordinatorLostForGood kills a node in the middle of a commit and removes its disk. The others finish
 // what it has begun, and go on.
 func TestCoordinatorLostForGood(t *testing.T) {
+	t.Parallel()
 	kills := []arm{
 		{Point: "pg1 deliver BranchPrepared(yes)", Kill: true},
 		{Point: "coordinator: emit Propose(commit)", Kill: true},
@@ -190,6 +218,7 @@ func clusterPoints(t *testing.T) (kills []arm) {
 // TestDiskLostForGood is the same with decisions on the node's own disk: what is prepared stays in doubt, as
 // the theory says, and the others show it.
 func TestDiskLostForGood(t *testing.T) {
+	t.Parallel()
 	b := newBand(t, "a", "b", "c")
 	for _, n := range b.nodes {
 		n.setup.Cluster.Alone = true
@@ -203,14 +232,7 @@ func TestDiskLostForGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := b.nodes[1]
-	b.await("the node is suspected", func() bool {
-		for _, m := range other.p.do(request{State: true}).State.Cluster.Members {
-			if m.Node == "a" && m.State == "suspected" {
-				return true
-			}
-		}
-		return false
-	})
+	other.believes("a", "suspected")
 	other.p.do(request{Settle: true})
 	left := b.prepared()
 	if len(left) != 2 {
@@ -225,6 +247,7 @@ func TestDiskLostForGood(t *testing.T) {
 // TestStalledCoordinator stops a node with SIGSTOP in the middle of a commit. The others take it for dead
 // and finish what it has begun; when it goes on it does no harm, and reports what has become of it.
 func TestStalledCoordinator(t *testing.T) {
+	t.Parallel()
 	for point, want := range map[string]string{
 		"coordinator: emit Propose(commit)": aborted,
 		"pg1 emit CommitBranch":             committed,
@@ -255,14 +278,7 @@ func TestStalledCoordinator(t *testing.T) {
 			if before.happened(tr.ID) != after.happened(tr.ID) || after.happened(tr.ID) != (want == committed) {
 				t.Errorf("happened: %v, and after it went on %v; want %s", before.happened(tr.ID), after.happened(tr.ID), want)
 			}
-			b.await("the node that stalled is trusted again", func() bool {
-				for _, m := range b.nodes[1].p.do(request{State: true}).State.Cluster.Members {
-					if m.Node == "a" && m.State == "up" {
-						return true
-					}
-				}
-				return false
-			})
+			b.nodes[1].believes("a", "up")
 			b.mustReport(b.run(b.between()), committed, "", nil, false)
 			b.audit("", b.nodes...)
 			t.Logf("finished %v after the stop", took)

@@ -89,6 +89,9 @@ func (c *coordinator) serve(r request) {
 		}
 	case r.State:
 		m.State, err = c.state(false)
+	case r.Cluster:
+		status := c.node.Status()
+		m.State = &state{Cluster: &status}
 	case r.Info != "":
 		var i assent.Info
 		i, err = c.m.Transaction(context.Background(), r.Info)
@@ -340,10 +343,6 @@ func (c *coordinator) state(books bool) (*state, error) {
 		if scan.Err != "" {
 			s.Seen[name] = scan.Err
 		}
-	}
-	if c.node != nil {
-		status := c.node.Status()
-		s.Cluster = &status
 	}
 	if !books {
 		return s, nil

@@ -5,7 +5,7 @@
 // decision log and a kv store on disk and two PostgreSQL clusters that the tests start. It is
 // killed with SIGKILL at every point of the protocol, and so are the clusters; connections are cut;
 // an operator of a database meddles;
-// nodes of a cluster are lost for good, or stalled. After each blow the tests promise to have looked at
+// nodes of a cluster are lost for good, stalled, or cut off from each other. After each blow the tests promise to have looked at
 // everything: no branch is left prepared, the change is everywhere or nowhere, and whatever was
 // reported is true. They prove nothing about machines that lose what they have forced.
 package crashtest

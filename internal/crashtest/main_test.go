@@ -26,8 +26,11 @@ var (
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
-	if os.Getenv(roleEnv) == "coordinator" {
+	switch os.Getenv(roleEnv) {
+	case "coordinator":
 		os.Exit(coordinate())
+	case "tunnel":
+		os.Exit(tunnel())
 	}
 	flag.Parse()
 	code := m.Run()

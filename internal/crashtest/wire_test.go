@@ -22,6 +22,7 @@ type request struct {
 	Transfer *transfer `json:",omitempty"`
 	Settle   bool      `json:",omitempty"`
 	State    bool      `json:",omitempty"`
+	Cluster  bool      `json:",omitempty"` // of the state, how the cluster stands: that waits for nobody
 	Info     string    `json:",omitempty"` // the id of a transaction
 	Bank     *workload `json:",omitempty"`
 	Rest     bool      `json:",omitempty"` // end the workload
