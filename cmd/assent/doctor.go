@@ -168,7 +168,7 @@ func (p *program) writeDiagnoses(response *assentv1.DoctorResponse) error {
 	out.add(plain("RESOURCE", "RESULT", "CHECK", "DETAIL", "HINT")...)
 	for _, d := range response.GetDiagnoses() {
 		if d.GetError() != "" {
-			out.add(cell{text: d.GetResource()}, cell{"failure", out.palette.bad}, cell{text: "examination"}, cell{text: d.GetError()})
+			out.add(cell{text: d.GetResource()}, cell{"failure", out.palette.bad}, cell{text: "examination"}, cell{text: strings.Join(strings.Fields(d.GetError()), " ")})
 		}
 		for _, f := range d.GetFindings() {
 			severity, colour := enumName(f.GetSeverity().String(), "SEVERITY_"), ""
