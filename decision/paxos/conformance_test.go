@@ -19,7 +19,7 @@ import (
 
 // group is a cluster for tests: members, their disks and the network between them.
 type group struct {
-	t     *testing.T
+	t     testing.TB
 	wires *wires
 	names []protocol.NodeID
 	cfg   Config
@@ -46,7 +46,7 @@ func (c *atomicCounter) next() int {
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 // newGroup makes a cluster of n members with crashable disks and starts it.
-func newGroup(t *testing.T, n int, cfg Config) *group {
+func newGroup(t testing.TB, n int, cfg Config) *group {
 	t.Helper()
 	g := &group{t: t, wires: newWires(uint64(n)), logs: map[protocol.NodeID]*Log{}, fs: map[protocol.NodeID]vfs.FS{}, cfg: cfg}
 	for i := range n {

@@ -70,7 +70,7 @@ func (r *reader) summary() summary {
 
 // changed takes note that in knows something new, from the node from. The caller holds s.mu.
 func (s *store) changed(in *instance, from protocol.NodeID) {
-	status, err := in.Replica.status()
+	status, err := in.Copy.status()
 	if err != nil {
 		s.log.cfg.Logger.Error("an entry cannot be read", "transaction", in.ID, "cause", err)
 		status = decision.Damaged

@@ -35,7 +35,7 @@ type Log struct {
 	stats  counters
 
 	storage string // the name of the directory's storage
-	// store is what keeps this member's replicas; a failed one until another takes its place; nil
+	// store is what keeps this member's copies; a failed one until another takes its place; nil
 	// once the log is closed.
 	store atomic.Pointer[store]
 	// faulted says that storage has failed since Open: what was begun before may be forgotten.

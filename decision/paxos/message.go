@@ -87,7 +87,9 @@ func appendValue(b []byte, v Value) []byte {
 
 func (r *reader) value() Value {
 	v := Value{Stamp: r.uint(), Status: decision.Status(r.most(uint64(decision.Done)))}
-	v.Entry = slices.Clone(r.bytes(maxEntry))
+	if raw := r.bytes(maxEntry); len(raw) > 0 {
+		v.Entry = slices.Clone(raw)
+	}
 	return v
 }
 

@@ -218,11 +218,11 @@ func (s *store) restore(rec record, g journal.Group) {
 	if !ok {
 		// Where the first record is not one to begin with, those before went with their segment: a
 		// copy of all is to follow.
-		in = &instance{Replica: Replica{ID: rec.id}, store: s}
+		in = &instance{Copy: Copy{ID: rec.id}, store: s}
 		s.table[rec.id] = in
 	}
 	if rec.state != nil {
-		in.Replica, in.base = *rec.state, 0
+		in.Copy, in.base = *rec.state, 0
 	} else {
 		in.restore(rec.change)
 		if _, ok := rec.change.(acceptorRecord); ok && in.Forgotten == 0 && len(in.Notes) == 0 && !in.Chosen {
@@ -243,7 +243,7 @@ func (s *store) restored(in *instance) error {
 		s.log.stamps.heard(n.Stamp)
 	}
 	s.measure(in)
-	status, err := in.Replica.status()
+	status, err := in.Copy.status()
 	if err != nil {
 		return err
 	}

@@ -232,10 +232,10 @@ func (p *proposal) finish(stands Value, err error) {
 		close(p.done)
 		p.log.outbox.crowd.Add(-1)
 		s := p.log.serving()
+		if err == nil && (s == nil || !s.mayVote()) {
+			p.log.publish(held{id: p.id, chosen: true, value: stands})
+		}
 		if s == nil {
-			if err == nil {
-				p.log.publish(held{id: p.id, chosen: true, value: stands})
-			}
 			p.remove()
 			return
 		}
@@ -249,7 +249,7 @@ func (p *proposal) finish(stands Value, err error) {
 	})
 }
 
-// publish tells the other members what is decided, where this one's storage cannot keep it.
+// publish tells the other members what is decided, where this one's storage does not.
 func (l *Log) publish(h held) {
 	for _, p := range l.peers {
 		l.cfg.Network.Send(p.node, appendStates(l.payload(), 0, false, []held{h}))

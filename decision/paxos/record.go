@@ -23,7 +23,7 @@ const (
 	recordBegin                                // the first segment that is needed
 )
 
-// appendWrite appends the record of what a replica writes. Hard says that it must be stable before
+// appendWrite appends the record of what a copy writes. Hard says that it must be stable before
 // anything follows from it; the others tell of what others know, too, and are stable soon after.
 func appendWrite(b []byte, id commit.TransactionID, w protocol.Write) (record []byte, hard bool) {
 	switch v := w.Record.(type) {
@@ -42,7 +42,7 @@ func appendWrite(b []byte, id commit.TransactionID, w protocol.Write) (record []
 		b = appendText(append(appendArray(b, 3), byte(recordForgotten)), id)
 		return appendUint(b, v.Stamp), true
 	}
-	panic(fmt.Sprintf("a %T is not a record of a replica", w.Record))
+	panic(fmt.Sprintf("a %T is not a record of a copy", w.Record))
 }
 
 func appendDropped(b []byte, id commit.TransactionID) []byte {
@@ -50,7 +50,7 @@ func appendDropped(b []byte, id commit.TransactionID) []byte {
 }
 
 // appendState appends the record of all that r holds.
-func appendState(b []byte, r *Replica) []byte {
+func appendState(b []byte, r *Copy) []byte {
 	b = appendHeld(append(appendArray(b, 6), byte(recordState)), r.held())
 	promised, accepted, _ := r.ballots()
 	return appendBallot(appendBallot(b, promised), accepted)
@@ -70,8 +70,8 @@ func appendBegin(b []byte, first uint64) []byte {
 type record struct {
 	kind   recordKind
 	id     commit.TransactionID
-	change protocol.Record // what Replica.restore takes, for a change of a replica
-	state  *Replica        // of a recordState
+	change protocol.Record // what Copy.restore takes, for a change of a copy
+	state  *Copy        // of a recordState
 	node   protocol.NodeID
 	text   string // a member's storage
 	first  uint64
@@ -122,16 +122,16 @@ func (r *reader) record() (rec record) {
 }
 
 // state reads what appendState made, behind its kind.
-func (r *reader) state() *Replica {
+func (r *reader) state() *Copy {
 	h := r.held()
-	replica := &Replica{ID: h.id, Notes: h.notes, Forgotten: h.forgotten}
+	c := &Copy{ID: h.id, Notes: h.notes, Forgotten: h.forgotten}
 	promised, accepted := r.ballot(), r.ballot()
 	if h.chosen {
-		replica.Chosen, replica.Value = true, h.value
-		return replica
+		c.Chosen, c.Value = true, h.value
+		return c
 	}
 	if !promised.IsZero() {
-		replica.restore(acceptorRecord{Promised: promised, Accepted: accepted, Value: h.value})
+		c.restore(acceptorRecord{Promised: promised, Accepted: accepted, Value: h.value})
 	}
-	return replica
+	return c
 }

@@ -15,9 +15,9 @@ import (
 	"assent/protocol/commit"
 )
 
-// instance is a replica in a store's table.
+// instance is a copy in a store's table.
 type instance struct {
-	Replica
+	Copy
 	store *store
 	// base is the segment that holds the first record which is needed to restore it; 0 for none.
 	base uint64
@@ -37,7 +37,7 @@ func (in *instance) Step(ev protocol.Event, out *protocol.Effects) {
 	s := in.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	in.Replica.Step(ev, out)
+	in.Copy.Step(ev, out)
 	told := false
 	for _, w := range out.Writes {
 		if _, ok := w.Record.(acceptorRecord); !ok {
@@ -52,7 +52,7 @@ func (in *instance) Step(ev protocol.Event, out *protocol.Effects) {
 	}
 }
 
-// store is the open storage of a member: the replicas of all transactions, and the journal that keeps
+// store is the open storage of a member: the copies of all transactions, and the journal that keeps
 // them. After the first failure it says nothing any more; a new one takes its place.
 type store struct {
 	log   *Log
@@ -121,7 +121,7 @@ func (s *store) fail(err error) {
 	})
 }
 
-// Machine implements engine.BatchHands. A transaction of which nothing is held gets a replica.
+// Machine implements engine.BatchHands. A transaction of which nothing is held gets a copy.
 func (s *store) Machine(name string) protocol.Machine {
 	id := commit.TransactionID(name)
 	s.mu.Lock()
@@ -132,7 +132,7 @@ func (s *store) Machine(name string) protocol.Machine {
 	if s.full() != nil {
 		return nil // its proposer asks again; it is told why by its own storage
 	}
-	in := &instance{Replica: Replica{ID: id}, store: s}
+	in := &instance{Copy: Copy{ID: id}, store: s}
 	s.table[id] = in
 	return in
 }
@@ -205,7 +205,7 @@ func (s *store) room(more int) {
 
 const maxGroup = 1 << 20 // bytes
 
-// put adds a record that no replica's step has made. The caller is the working goroutine.
+// put adds a record that no copy's step has made. The caller is the working goroutine.
 func (s *store) put(record func([]byte) []byte) {
 	s.room(0)
 	s.group = record(s.group)
@@ -262,7 +262,7 @@ func (s *store) compactOldest() {
 		}
 		s.room(int(in.bytes))
 		s.mu.Lock()
-		s.group = appendState(s.group, &in.Replica)
+		s.group = appendState(s.group, &in.Copy)
 		s.mu.Unlock()
 		s.count++
 		in.base = 0
@@ -362,7 +362,7 @@ func (s *store) look(id commit.TransactionID) (h held, ok bool) {
 	return in.held(), true
 }
 
-// deliver gives the replica of the transaction a message.
+// deliver gives the copy of the transaction a message.
 func (s *store) deliver(id commit.TransactionID, from protocol.NodeID, message protocol.Message) {
 	s.batch.Deliver(string(id), protocol.Receive{From: from, Message: message})
 }

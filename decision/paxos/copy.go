@@ -26,7 +26,7 @@ type Void struct {
 	Forgotten uint64
 }
 
-// What a Replica is told besides the protocol's messages.
+// What a Copy is told besides the protocol's messages.
 type (
 	// Learn says what is known elsewhere: the decision, notes, that the transaction was forgotten.
 	Learn struct {
@@ -42,7 +42,7 @@ type (
 	}
 )
 
-// The stable records of a Replica, besides the acceptor's.
+// The stable records of a Copy, besides the acceptor's.
 type (
 	// ChosenRecord says that Value is decided or, where Accepted is set, that the value is which the
 	// acceptor has accepted last.
@@ -62,9 +62,9 @@ type (
 // acceptorRecord is the acceptor's record.
 type acceptorRecord = paxos.AcceptorRecord[Value]
 
-// Replica is what a member holds of one transaction: its acceptor until the decision is known, then
+// Copy is what a member holds of one transaction: its acceptor until the decision is known, then
 // the decision, and the notes. It is a machine; its acceptor is one of protocol/paxos.
-type Replica struct {
+type Copy struct {
 	ID commit.TransactionID
 	// Acceptor is nil before the first ballot, and when the decision is known.
 	Acceptor *paxos.Acceptor[Value] `cbor:",omitempty"`
@@ -78,7 +78,7 @@ type Replica struct {
 }
 
 // acceptor returns the acceptor, made when it is needed first.
-func (r *Replica) acceptor() *paxos.Acceptor[Value] {
+func (r *Copy) acceptor() *paxos.Acceptor[Value] {
 	if r.Acceptor == nil {
 		r.Acceptor = &paxos.Acceptor[Value]{Instance: paxos.Instance(r.ID), Owner: owner(r.ID)}
 	}
@@ -86,7 +86,7 @@ func (r *Replica) acceptor() *paxos.Acceptor[Value] {
 }
 
 // ballots returns what was promised, and in which ballot what was accepted.
-func (r *Replica) ballots() (promised, accepted paxos.Ballot, value Value) {
+func (r *Copy) ballots() (promised, accepted paxos.Ballot, value Value) {
 	if r.Acceptor == nil {
 		return promised, accepted, value
 	}
@@ -94,13 +94,13 @@ func (r *Replica) ballots() (promised, accepted paxos.Ballot, value Value) {
 }
 
 // accepted returns what was accepted last.
-func (r *Replica) accepted() Value {
+func (r *Copy) accepted() Value {
 	_, _, value := r.ballots()
 	return value
 }
 
 // forget drops everything but the promise, which may have been given for what comes after.
-func (r *Replica) forget() {
+func (r *Copy) forget() {
 	promised, _, _ := r.ballots()
 	r.Acceptor, r.Chosen, r.Value, r.Notes = nil, false, Value{}, nil
 	if !promised.IsZero() {
@@ -109,7 +109,7 @@ func (r *Replica) forget() {
 }
 
 // Step takes the messages of an acceptor, and Learn and Annotate as messages.
-func (r *Replica) Step(ev protocol.Event, out *protocol.Effects) {
+func (r *Copy) Step(ev protocol.Event, out *protocol.Effects) {
 	e, ok := ev.(protocol.Receive)
 	if !ok {
 		return
@@ -131,7 +131,7 @@ func (r *Replica) Step(ev protocol.Event, out *protocol.Effects) {
 }
 
 // vote gives the message to the acceptor, unless the decision is known.
-func (r *Replica) vote(ev protocol.Receive, out *protocol.Effects) {
+func (r *Copy) vote(ev protocol.Receive, out *protocol.Effects) {
 	if r.Chosen {
 		out.Send(ev.From, chosen{Instance: paxos.Instance(r.ID), Value: r.Value})
 		return
@@ -139,7 +139,7 @@ func (r *Replica) vote(ev protocol.Receive, out *protocol.Effects) {
 	r.acceptor().Step(ev, out)
 }
 
-func (r *Replica) learn(l Learn, out *protocol.Effects) {
+func (r *Copy) learn(l Learn, out *protocol.Effects) {
 	if l.Forgotten > r.Forgotten {
 		r.Forgotten = l.Forgotten
 		if r.Value.Stamp <= l.Forgotten && r.accepted().Stamp <= l.Forgotten {
@@ -163,7 +163,7 @@ func (r *Replica) learn(l Learn, out *protocol.Effects) {
 	}
 }
 
-func (r *Replica) annotate(n Note, forced bool, out *protocol.Effects) {
+func (r *Copy) annotate(n Note, forced bool, out *protocol.Effects) {
 	if n.Stamp <= r.Forgotten {
 		return
 	}
@@ -178,7 +178,7 @@ func (r *Replica) annotate(n Note, forced bool, out *protocol.Effects) {
 
 // restore takes back a record that was stable before a crash. Records come in the order in which
 // they were written.
-func (r *Replica) restore(record protocol.Record) {
+func (r *Copy) restore(record protocol.Record) {
 	switch v := record.(type) {
 	case acceptorRecord:
 		if !r.Chosen {
@@ -199,7 +199,7 @@ func (r *Replica) restore(record protocol.Record) {
 }
 
 // held returns what r holds. It shares the notes, which are not changed in place.
-func (r *Replica) held() held {
+func (r *Copy) held() held {
 	h := held{id: r.ID, chosen: r.Chosen, value: r.Value, notes: r.Notes, forgotten: r.Forgotten}
 	if !r.Chosen {
 		h.value = r.accepted()
@@ -208,7 +208,7 @@ func (r *Replica) held() held {
 }
 
 // status returns the entry's status, or 0 where nothing is known to be decided.
-func (r *Replica) status() (decision.Status, error) {
+func (r *Copy) status() (decision.Status, error) {
 	if !r.Chosen || len(r.Notes) == 0 {
 		return r.Value.Status, nil
 	}
