@@ -208,7 +208,9 @@ func (s *store) tend() {
 	s.batch.Then(func() {
 		defer s.tending.Store(false)
 		s.retire()
-		if s.rest(); s.failure() == nil {
+		s.rest()
+		s.compact()
+		if s.failure() == nil {
 			s.tell()
 		}
 	})

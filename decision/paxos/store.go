@@ -246,6 +246,9 @@ func (s *store) flushGroup() {
 // compact copies forward what is needed of the oldest segments and removes them, while there are more
 // than what is held needs. It does a little at a time, for everybody waits.
 func (s *store) compact() {
+	if s.failure() != nil {
+		return
+	}
 	s.mu.Lock()
 	s.compactAt = 4 + int(2*s.bytes/s.log.cfg.SegmentBytes)
 	s.mu.Unlock()
