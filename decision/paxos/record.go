@@ -71,7 +71,7 @@ type record struct {
 	kind   recordKind
 	id     commit.TransactionID
 	change protocol.Record // what Copy.restore takes, for a change of a copy
-	state  *Copy        // of a recordState
+	state  *Copy           // of a recordState
 	node   protocol.NodeID
 	text   string // a member's storage
 	first  uint64
