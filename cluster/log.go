@@ -62,7 +62,7 @@ func (n *Node) describeLog(s *Status) {
 		s.Log += fmt.Sprintf("; %d transactions unfinished and %d done here", own.Members[0].Unfinished, own.Members[0].Retained)
 	}
 	if own.Stopped != "" {
-		s.Log = "kept by the nodes; this node's part has stopped: " + own.Stopped
+		s.Log = "kept by the nodes; this node's part does not vote: " + own.Stopped
 	}
 	for i := range s.Members {
 		for _, m := range own.Members {

@@ -58,3 +58,24 @@ func TestNodesKeepTheLog(t *testing.T) {
 		t.Errorf("%+v, %v", e, err)
 	}
 }
+
+// Two nodes of three do not decide before the third has been there once, and say so.
+func TestFirstStart(t *testing.T) {
+	h := newHouse(t, "a", "b", "c")
+	dir := t.TempDir()
+	for _, name := range []protocol.NodeID{"a", "b"} {
+		cfg := h.config(name)
+		cfg.Log, cfg.LogName, cfg.Dir = nil, "", filepath.Join(dir, string(name))
+		n, err := cluster.Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		delete(h.first, name)
+		h.nodes[name] = n
+	}
+	h.eventually("a says what it waits for", func() bool {
+		s := h.nodes["a"].Status()
+		return !s.Decides && strings.HasPrefix(s.Quorum, "0 of 3 votes, 2 needed: ") && strings.Contains(s.Quorum, "b not admitted to vote") &&
+			strings.Contains(s.Quorum, "a not voting (") && strings.Contains(s.Quorum, "c unreachable") && strings.Contains(s.Log, "does not vote: ")
+	})
+}

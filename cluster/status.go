@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,24 +84,55 @@ func (n *Node) Status() Status {
 	return s
 }
 
-// Decides reports whether this node reaches enough of the others for anything to be decided, and counts
+// Decides reports whether this node reaches enough members that vote for anything to be decided, and counts
 // their votes in words: "2 of 3 votes, 2 needed: c unreachable".
 func (n *Node) Decides() (count string, enough bool) {
-	reached := map[protocol.NodeID]bool{n.cfg.Self: true}
-	for _, l := range n.mesh.Status() {
-		reached[l.Node] = l.Connected && l.Hears
-	}
+	wanting := n.wanting()
 	tally := n.cfg.system().WriteTally(func(node protocol.NodeID) quorum.Answer {
-		if reached[node] {
+		if wanting[node] == "" {
 			return quorum.Granted
 		}
-		return quorum.Unreachable
+		return quorum.Silent
 	})
-	count, enough = tally.String(), tally.Verdict() == quorum.Reached
-	if enough && len(tally.Unreachable) > 0 { // the tally explains only what is wanting
-		count += ": " + words(tally.Unreachable) + " unreachable"
+	count = fmt.Sprintf("%d of %d votes, %d needed", tally.For, tally.Total, tally.Needed)
+	separator := ": "
+	for _, why := range slices.Sorted(maps.Values(wanting)) {
+		var nodes []protocol.NodeID
+		for _, node := range n.cfg.nodes() {
+			if wanting[node] == why {
+				nodes = append(nodes, node)
+				delete(wanting, node) // said
+			}
+		}
+		if len(nodes) > 0 {
+			count += separator + words(nodes) + " " + why
+			separator = ", "
+		}
 	}
-	return count, enough
+	return count, tally.Verdict() == quorum.Reached
+}
+
+// wanting says why members give no vote as far as this node knows.
+func (n *Node) wanting() map[protocol.NodeID]string {
+	why := map[protocol.NodeID]string{}
+	for _, l := range n.mesh.Status() {
+		if !l.Connected || !l.Hears {
+			why[l.Node] = "unreachable"
+		}
+	}
+	if n.own == nil {
+		return why
+	}
+	for _, m := range n.own.Status().Members {
+		// What the log has not heard for a moment counts as the network says: it may only be busy.
+		if heard := m.Condition == "votes" || strings.HasPrefix(m.Condition, "not heard of"); why[m.Node] == "" && !heard {
+			why[m.Node] = m.Condition
+			if m.Node == n.cfg.Self {
+				why[m.Node] = "not voting (" + m.Condition + ")"
+			}
+		}
+	}
+	return why
 }
 
 // describe says what this node believes of another.

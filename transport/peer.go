@@ -39,7 +39,7 @@ type peer struct {
 	heard   atomic.Int64  // nanoseconds since the mesh's epoch; of streams that are gone
 	rtt     atomic.Int64
 
-	sent, received, dropped, breaks atomic.Uint64
+	sent, received, dropped, missed, breaks atomic.Uint64
 }
 
 func newPeer(m *Mesh, node protocol.NodeID, address string) *peer {
@@ -215,7 +215,7 @@ func (p *peer) dropQueueLocked() {
 		}
 		rest = rest[frameHeader+int(binary.BigEndian.Uint32(rest[1:])):]
 	}
-	p.dropped.Add(n)
+	p.missed.Add(n)
 	p.queue = p.queue[:0]
 }
 

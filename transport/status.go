@@ -27,11 +27,14 @@ type PeerStatus struct {
 	RoundTrip time.Duration `json:"roundTrip,omitempty"`
 	// Queued are the bytes that wait to be written.
 	Queued int `json:"queued"`
-	// Sent, Received and Dropped count messages, and Breaks the streams to the peer that have
-	// ended, all since the peer became one. Sent includes those that were lost on the way.
+	// Sent and Received count messages, Dropped those for which the queue was full or which were too
+	// long, Missed those that were given up because the peer was away, and Breaks the streams to the
+	// peer that have ended: all since the peer became one. Sent includes those that were lost on the
+	// way.
 	Sent     uint64 `json:"sent"`
 	Received uint64 `json:"received"`
 	Dropped  uint64 `json:"dropped"`
+	Missed   uint64 `json:"missed"`
 	Breaks   uint64 `json:"breaks"`
 	// Version is the protocol's, and Software what the peer says of its program. Both are zero
 	// before the first connection.
@@ -55,7 +58,7 @@ func (p *peer) status() PeerStatus {
 	s := PeerStatus{
 		Node: p.node, Address: p.address, Connected: p.out != nil, Since: p.since, Hears: p.in != nil,
 		RoundTrip: time.Duration(p.rtt.Load()), Queued: len(p.queue),
-		Sent: p.sent.Load(), Received: p.received.Load(), Dropped: p.dropped.Load(), Breaks: p.breaks.Load(),
+		Sent: p.sent.Load(), Received: p.received.Load(), Dropped: p.dropped.Load(), Missed: p.missed.Load(), Breaks: p.breaks.Load(),
 		Version: int(p.version), Software: p.program,
 	}
 	if p.why != nil && p.out == nil {
