@@ -149,7 +149,7 @@ func (s *store) nextFeed(i int, now time.Time) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f, bit := &s.feeds[i], s.log.peers[i].bit
-	var list []byte
+	list := make([]byte, 0, min(80*max(len(f.queue), len(f.sent)), feedBytes+512))
 	if len(f.sent) > 0 {
 		if now.Sub(f.at) < feedRetry && !now.Before(f.at) {
 			return nil
@@ -172,13 +172,13 @@ func (s *store) nextFeed(i int, now time.Time) []byte {
 			return nil
 		}
 	}
-	if list == nil { // once more
+	if len(list) == 0 { // once more
 		for _, item := range f.sent {
 			list = appendSummary(list, item.in)
 		}
 	}
 	f.at = now
-	b := appendUint(append(appendArray(s.log.payload(), 3), byte(kindFeed)), f.number)
+	b := appendUint(append(appendArray(s.log.payloadOf(len(list)+128), 3), byte(kindFeed)), f.number)
 	return append(appendArray(b, len(f.sent)), list...)
 }
 

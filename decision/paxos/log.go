@@ -2,7 +2,6 @@ package paxos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -126,8 +125,10 @@ func (l *Log) Close() error {
 		p.loop.Stop()
 	}
 	l.care.Wait()
-	s := l.store.Swap(nil)
-	return errors.Join(s.close(), l.lock.Close())
+	if err := l.store.Swap(nil).close(); err != nil {
+		return err // a write may still reach the disk, so nobody else may have the directory
+	}
+	return l.lock.Close()
 }
 
 // close ends the store: what was delivered is served, if it has not failed.
@@ -137,13 +138,21 @@ func (s *store) close() error {
 		s.rest()
 		close(rested)
 	})
+	timer := time.NewTimer(closeTime)
+	defer timer.Stop()
 	select {
 	case <-rested:
 	case <-s.failed:
+	case <-timer.C:
+		s.batch.Stop()
+		return fmt.Errorf("close %s: the disk has not answered for %v", s.log.cfg.Dir, closeTime)
 	}
 	s.batch.Stop()
 	return s.release()
 }
+
+// closeTime is how long a disk is given to answer before its storage is left as it is.
+const closeTime = 10 * time.Second
 
 // release waits for the working goroutine to end, after Stop, and gives the journal's files back.
 func (s *store) release() error {
@@ -202,11 +211,11 @@ func (l *Log) takeCare() {
 
 // tend lets the working goroutine force, tell and drop what is due.
 func (s *store) tend() {
-	if s.tending.Swap(true) {
+	if !s.tending.CompareAndSwap(0, time.Now().UnixNano()) {
 		return // it is busy with the last
 	}
 	s.batch.Then(func() {
-		defer s.tending.Store(false)
+		defer s.tending.Store(0)
 		s.retire()
 		s.rest()
 		s.compact()
@@ -214,6 +223,16 @@ func (s *store) tend() {
 			s.tell()
 		}
 	})
+}
+
+// stuck returns for how long the disk has not answered, where that is long.
+func (s *store) stuck() (d time.Duration, is bool) {
+	since := s.tending.Load()
+	if since == 0 {
+		return 0, false
+	}
+	d = time.Duration(time.Now().UnixNano() - since)
+	return d, d > 5*time.Second
 }
 
 // reopen puts another store in place of one that has failed, if its disk lets it.
@@ -265,8 +284,11 @@ func invalid(op string, err error) error {
 }
 
 // payload begins a payload.
-func (l *Log) payload() []byte {
-	return appendEnvelope(make([]byte, 0, 256), envelope{
+func (l *Log) payload() []byte { return l.payloadOf(256) }
+
+// payloadOf begins a payload that will be about that long.
+func (l *Log) payloadOf(size int) []byte {
+	return appendEnvelope(make([]byte, 0, size), envelope{
 		owner: l.cfg.Owner, incarnation: l.self, stamp: l.stamps.last.Load(),
 	})
 }

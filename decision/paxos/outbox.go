@@ -2,6 +2,7 @@ package paxos
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +17,7 @@ type outbox struct {
 
 	mu       sync.Mutex
 	waiting  [][]byte // a payload for each peer, or nil
+	size     int      // of the latest
 	flushing bool     // somebody will send them
 }
 
@@ -28,7 +30,7 @@ func (o *outbox) add(l *Log, p *peer, message protocol.Message) {
 	o.mu.Lock()
 	b := o.waiting[p.index]
 	if b == nil {
-		b = l.payload()
+		b = l.payloadOf(max(o.size+o.size/4, 512))
 	}
 	b = appendMessage(b, message)
 	var full []byte
@@ -54,6 +56,7 @@ func (o *outbox) flush(l *Log) {
 	o.flushing = false
 	ready := make([][]byte, len(o.waiting))
 	copy(ready, o.waiting)
+	o.size = len(slices.MaxFunc(ready, func(a, b []byte) int { return len(a) - len(b) }))
 	clear(o.waiting)
 	o.mu.Unlock()
 	for i, b := range ready {

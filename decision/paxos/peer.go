@@ -105,9 +105,10 @@ func (r *reader) hello() hello {
 // greet tells all peers how this member is.
 func (l *Log) greet() {
 	h := hello{storage: l.storage, stopped: true}
-	if s := l.store.Load(); s != nil && s.failure() == nil {
+	if s := l.serving(); s != nil {
+		_, stuck := s.stuck()
 		s.mu.Lock()
-		h.stopped, h.admitted = false, s.admitted
+		h.stopped, h.admitted = stuck, s.admitted
 		h.unfinished, h.retained = uint64(len(s.table)-s.settled), uint64(s.settled)
 		s.mu.Unlock()
 	}
@@ -321,6 +322,9 @@ func (l *Log) stoppedWhy() string {
 	}
 	if err := s.failure(); err != nil {
 		return "its storage has stopped: " + err.Error()
+	}
+	if d, stuck := s.stuck(); stuck {
+		return fmt.Sprintf("its disk has not answered for %v", d.Round(time.Second))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

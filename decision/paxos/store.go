@@ -90,9 +90,11 @@ type store struct {
 	count    int
 	touched  []*instance
 	out      map[protocol.NodeID][]byte // payloads that are being put together
+	outSize  int                        // of the latest
 	// compactAt is the number of segments above which the oldest go.
 	compactAt int
-	tending   atomic.Bool
+	// tending is since when the working goroutine has been asked to tend; 0 when it has done so.
+	tending atomic.Int64
 }
 
 // doneItem is an instance that became Done at that time.
@@ -332,7 +334,7 @@ func (s *store) Release(step *engine.Step) {
 		}
 		b := s.out[p.node]
 		if b == nil {
-			b = s.log.payload()
+			b = s.log.payloadOf(max(s.outSize+s.outSize/4, 256))
 		}
 		if b = appendMessage(b, m.Message); len(b) > maxPayload {
 			s.log.cfg.Network.Send(p.node, b)
@@ -346,6 +348,7 @@ func (s *store) Release(step *engine.Step) {
 func (s *store) Flush() {
 	for node, b := range s.out {
 		if b != nil {
+			s.outSize = len(b)
 			s.log.cfg.Network.Send(node, b)
 			s.out[node] = nil
 		}

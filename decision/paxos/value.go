@@ -56,8 +56,14 @@ func (s *stamps) next() uint64 {
 	}
 }
 
+// maxStamp bounds what is believed of others: it is in the year 2116.
+const maxStamp = 1 << 62
+
 // heard makes all later stamps later than stamp.
 func (s *stamps) heard(stamp uint64) {
+	if stamp > maxStamp {
+		return
+	}
 	for {
 		last := s.last.Load()
 		if last >= stamp || s.last.CompareAndSwap(last, stamp) {
