@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/connect"
 
 	assentv1 "assent/api/assent/v1"
+	"assent/decision/remote"
 )
 
 // Role is a right that a token carries.
@@ -26,6 +27,9 @@ const (
 	RoleBegin Role = "begin"
 	// RoleResolve may list, examine and resolve.
 	RoleResolve Role = "resolve"
+	// RoleDecide may use the decision log itself, and so propose any decision: it is for applications that
+	// coordinate their own transactions.
+	RoleDecide Role = "decide"
 	// RoleAdmin may do everything.
 	RoleAdmin Role = "admin"
 )
@@ -48,11 +52,11 @@ func (t Token) validate() error {
 	case len(t.Secret) < MinSecret:
 		return fmt.Errorf("the secret of token %q has fewer than %d bytes", t.Name, MinSecret)
 	case len(t.Roles) == 0:
-		return fmt.Errorf("token %q has no roles; give it begin, resolve or admin", t.Name)
+		return fmt.Errorf("token %q has no roles; give it begin, resolve, decide or admin", t.Name)
 	}
 	for _, r := range t.Roles {
-		if r != RoleBegin && r != RoleResolve && r != RoleAdmin {
-			return fmt.Errorf("token %q has the unknown role %q; known are begin, resolve and admin", t.Name, r)
+		if !slices.Contains(Roles(), r) {
+			return fmt.Errorf("token %q has the unknown role %q; known are begin, resolve, decide and admin", t.Name, r)
 		}
 	}
 	return nil
@@ -77,6 +81,9 @@ func callerOf(ctx context.Context) caller {
 	}
 	return caller{name: "local", roles: []Role{RoleAdmin}}
 }
+
+// Roles returns every role.
+func Roles() []Role { return []Role{RoleBegin, RoleResolve, RoleDecide, RoleAdmin} }
 
 // required says which role a procedure needs. For a procedure that is not in it, any will do.
 var required = map[string]Role{
@@ -173,7 +180,11 @@ func (g *guard) admit(r *http.Request) (caller, error) {
 		return caller{}, refuse(connect.CodeUnauthenticated, "the request carries no valid token",
 			"send the header Authorization: Bearer TOKEN")
 	}
-	if role := required[r.URL.Path]; role != "" && !c.has(role) {
+	role := required[r.URL.Path]
+	if strings.HasPrefix(r.URL.Path, remote.Path) {
+		role = RoleDecide
+	}
+	if role != "" && !c.has(role) {
 		return caller{}, refuse(connect.CodePermissionDenied,
 			fmt.Sprintf("token %q has not the role %q", c.name, role), "")
 	}

@@ -14,6 +14,7 @@ import (
 	"assent"
 	assentv1 "assent/api/assent/v1"
 	"assent/cluster"
+	"assent/decision/remote"
 	"assent/resource"
 	"assent/site"
 )
@@ -62,6 +63,10 @@ type Options struct {
 	// nothing while the node reaches too few others to decide anything.
 	Node        *cluster.Node
 	NeedsQuorum bool
+
+	// Register answers applications that use the decision log itself, below remote.Path, or is nil. With
+	// tokens it takes one with RoleDecide.
+	Register http.Handler
 
 	// Sites runs the transactions that ask for a protocol of their own, or is nil. It needs Node.
 	Sites *site.Host
@@ -169,6 +174,9 @@ func New(m *assent.Manager, resources map[string]resource.Resource, opts Options
 	}
 	mux.Handle(assentv1.NewTransactionServiceHandler(s, handle...))
 	mux.Handle(assentv1.NewOperatorServiceHandler(s, handle...))
+	if opts.Register != nil {
+		mux.Handle(remote.Path, opts.Register)
+	}
 	s.handler = newGuard(opts, mux, func() bool { return s.manager() == nil || s.sessions.draining() })
 	return s, nil
 }

@@ -249,11 +249,11 @@ func (c *config) validate() error {
 		case (t.Env == "") == (t.File == ""):
 			return c.wrong(fmt.Sprintf("token %q needs env or file, and not both", t.Name), "they name where the secret is; it is never in this file", at...)
 		case len(t.Roles) == 0:
-			return c.wrong(fmt.Sprintf("token %q has no roles", t.Name), "known are begin, resolve and admin", at...)
+			return c.wrong(fmt.Sprintf("token %q has no roles", t.Name), "known are begin, resolve, decide and admin", at...)
 		}
 		for _, role := range t.Roles {
-			if role != api.RoleBegin && role != api.RoleResolve && role != api.RoleAdmin {
-				return c.wrong(fmt.Sprintf("token %q has the unknown role %q", t.Name, role), "known are begin, resolve and admin", at...)
+			if !slices.Contains(api.Roles(), role) {
+				return c.wrong(fmt.Sprintf("token %q has the unknown role %q", t.Name, role), "known are begin, resolve, decide and admin", at...)
 			}
 		}
 		seen[t.Name] = true

@@ -14,6 +14,7 @@ import (
 	"assent"
 	"assent/cluster"
 	"assent/protocol"
+	"assent/protocol/commit"
 	"assent/protocol/detector"
 	"assent/resource"
 	sites "assent/site"
@@ -85,7 +86,9 @@ func (s *site) amongOthers(c *assent.Config) {
 	if s.cfg.backend() == backendDisk {
 		return // nobody else has this log
 	}
-	c.OrphanGrace, c.Alive, c.Elsewhere = clusterGrace, s.node.Alive, s.node.Elsewhere
+	c.OrphanGrace, c.Elsewhere = clusterGrace, s.node.Elsewhere
+	// A transaction is that of a node, or of an application that uses the log itself.
+	c.Alive = func(id commit.TransactionID) bool { return s.register.Alive(id) || s.node.Alive(id) }
 }
 
 // load reads the certificates.

@@ -18,6 +18,7 @@ import (
 	"assent/cluster"
 	"assent/decision"
 	"assent/decision/disk"
+	remotelog "assent/decision/remote"
 	"assent/resource"
 	"assent/resource/kv"
 	"assent/resource/postgres"
@@ -29,7 +30,8 @@ import (
 type site struct {
 	cfg       *config
 	log       decision.Log
-	node      *cluster.Node // nil where there is no cluster, as sites is
+	node      *cluster.Node      // nil where there is no cluster, as sites is
+	register  *remotelog.Handler // nil where the log is this process's alone
 	sites     *sites.Host
 	stats     func() map[string]int64
 	resources map[string]resource.Resource
@@ -231,6 +233,10 @@ func (p *program) openServer(s *site, logger *slog.Logger) error {
 		MaxOpen: s.cfg.Limits.OpenTransactions, MaxRequestBytes: s.cfg.Limits.RequestBytes,
 		MaxRows: s.cfg.Limits.ResultRows, MaxResultBytes: s.cfg.Limits.ResultBytes,
 		Node: s.node, NeedsQuorum: s.cfg.backend() == backendPaxos, Sites: s.sites,
+	}
+	if s.cfg.backend() != backendDisk {
+		s.register = remotelog.NewHandler(s.log)
+		options.Register = s.register
 	}
 	if s.cfg.TLS != nil && s.cfg.TLS.ClientCAFile != "" {
 		options.Hosts = []string{"*"} // nobody comes this far without a certificate

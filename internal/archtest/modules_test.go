@@ -48,6 +48,7 @@ var adapters = map[string]string{
 	"decision/disk":     "github.com/cockroachdb/pebble/v2",
 	"decision/etcd":     "go.etcd.io/etcd/client/v3",
 	"decision/paxos":    "github.com/cockroachdb/pebble/v2", // its file system alone
+	"decision/remote":   "",
 	"decision/postgres": "github.com/jackc/pgx/v5",
 	"resource/kv":       "github.com/cockroachdb/pebble/v2",
 	"resource/mysql":    "github.com/go-sql-driver/mysql",
