@@ -53,7 +53,8 @@ type Config struct {
 	RetainCount int
 
 	// Detector are the failure detector's times. Default to a heartbeat every 200 ms, suspicion after
-	// some 0.8 s of silence in a steady network and later in an unsteady one.
+	// some 0.8 s of silence in a steady network, and later in an unsteady one, but never after more
+	// than 3 s.
 	Detector detector.Options
 	// Election are the election's times. Default to 300 ms for an answer, and a leader that says so
 	// every second.
@@ -81,7 +82,7 @@ type Member struct {
 
 func (c *Config) setDefaults() {
 	if c.Detector == (detector.Options{}) {
-		c.Detector = detector.Options{Tick: 100 * time.Millisecond, Beat: 2, Timeout: 12, Phi: 60}
+		c.Detector = detector.Options{Tick: 100 * time.Millisecond, Beat: 2, Timeout: 12, Phi: 60, Most: 30}
 	}
 	if c.Election == (election.Options{}) {
 		c.Election = election.Options{Answer: 300 * time.Millisecond, Again: time.Second}

@@ -238,8 +238,13 @@ func (n *Node) receive(from protocol.NodeID, payload []byte) {
 		var a announcement
 		if json.Unmarshal(payload[1:], &a) == nil && len(a.Prefix) <= decision.MaxPrefix {
 			n.mu.Lock()
-			n.others[from].news, n.others[from].known = a, true
+			o := n.others[from]
+			another := o.known && o.news.Prefix != a.Prefix
+			o.news, o.known = a, true
 			n.mu.Unlock()
+			if another {
+				n.watcher.reborn(from)
+			}
 		}
 	case machined:
 		if message, err := n.codec.Decode(payload[1:]); err == nil {

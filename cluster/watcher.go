@@ -62,6 +62,18 @@ func (w *watcher) Step(ev protocol.Event, out *protocol.Effects) {
 	}
 }
 
+// reborn notes that the node has begun a new life: suspicions of the last one were right and are nothing to
+// be more patient for, and its silence says nothing of its rhythm.
+func (w *watcher) reborn(node protocol.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.detector.Peers {
+		if p := &w.detector.Peers[i]; p.Node == node {
+			p.Mistakes, p.Intervals = 0, nil
+		}
+	}
+}
+
 // leader returns who leads, as far as this node knows.
 func (w *watcher) leader() (protocol.NodeID, election.State) {
 	w.mu.Lock()

@@ -32,7 +32,7 @@ func (p *program) joinCluster(cfg *config, logger *slog.Logger) (*site, error) {
 		c.Members[protocol.NodeID(name)] = cluster.Member{Address: n.Address, API: n.API, Votes: n.Votes}
 	}
 	if k.SuspectAfter != 0 {
-		c.Detector = detector.Options{Tick: k.SuspectAfter / 40, Beat: 2, Timeout: 40}
+		c.Detector = detector.Options{Tick: k.SuspectAfter / 40, Beat: 2, Timeout: 40, Most: 120}
 	}
 	if k.TLS != nil {
 		var err error

@@ -5,8 +5,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -153,30 +155,37 @@ func (b *band) begin(nodes ...*site) *load {
 	l := &load{b: b, stop: make(chan struct{}), reports: map[*site]map[string]int{}}
 	for i, n := range nodes {
 		l.reports[n] = map[string]int{}
-		l.group.Go(func() {
-			for {
-				select {
-				case <-l.stop:
-					return
-				default:
-				}
-				l.mu.Lock()
-				tr := transfer{ID: fmt.Sprintf("t%d", len(b.made)), Legs: []leg{ // accounts of its own: nobody waits for another's locks
-					{Resource: "pg1", Account: i, Delta: -4}, {Resource: "pg2", Account: i, Delta: 4}}}
-				b.made[tr.ID], b.reports[tr.ID] = tr, nil
-				l.mu.Unlock()
-				m, ok := n.p.send(request{Transfer: &tr}).answered()
-				if !ok {
-					return
-				}
-				l.mu.Lock()
-				b.reports[tr.ID] = m.Report
-				l.reports[n][m.Report.Kind]++
-				l.mu.Unlock()
-			}
-		})
+		l.work(i, n)
 	}
 	return l
+}
+
+// work makes transfers at the node, in accounts of its own so that nobody waits for another's locks, until the
+// load or the node ends.
+func (l *load) work(account int, n *site) {
+	p := n.p
+	l.group.Go(func() {
+		for {
+			select {
+			case <-l.stop:
+				return
+			default:
+			}
+			l.mu.Lock()
+			tr := transfer{ID: fmt.Sprintf("t%d", len(l.b.made)), Legs: []leg{
+				{Resource: "pg1", Account: account, Delta: -4}, {Resource: "pg2", Account: account, Delta: 4}}}
+			l.b.made[tr.ID], l.b.reports[tr.ID] = tr, nil
+			l.mu.Unlock()
+			m, ok := p.send(request{Transfer: &tr}).answered()
+			if !ok {
+				return
+			}
+			l.mu.Lock()
+			l.b.reports[tr.ID] = m.Report
+			l.reports[n][m.Report.Kind]++
+			l.mu.Unlock()
+		}
+	})
 }
 
 // committed is how many transfers of the node are committed.
@@ -221,11 +230,9 @@ func (l *load) told() string {
 	return strings.Join(words, ", ")
 }
 
-// TestNetwork cuts, flaps, slows and spoils the network between three nodes while they commit. Whatever it
-// does, no transfer is torn and no report is wrong; whoever reaches a majority goes on; and when it is whole
-// again nothing stays in doubt.
-func TestNetwork(t *testing.T) {
-	t.Parallel()
+// newNet makes a cluster of three nodes, each in a network namespace of its own, and starts it.
+func newNet(t *testing.T) (*fabric, *band) {
+	t.Helper()
 	f, namespaces := newFabric(t, 3)
 	b := newBand(t, "a", "b", "c")
 	addresses := map[string]string{}
@@ -237,6 +244,15 @@ func TestNetwork(t *testing.T) {
 		n.setup.Cluster.Nodes, n.setup.Cluster.Exposed = addresses, true
 	}
 	b.openAll()
+	return f, b
+}
+
+// TestNetwork cuts, flaps, slows and spoils the network between three nodes while they commit. Whatever it
+// does, no transfer is torn and no report is wrong; whoever reaches a majority goes on; and when it is whole
+// again nothing stays in doubt.
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	f, b := newNet(t)
 	first, second, third := b.nodes[0], b.nodes[1], b.nodes[2]
 	step := func(name string, does func(t *testing.T)) {
 		t.Run(name, func(t *testing.T) {
@@ -314,4 +330,67 @@ func TestNetwork(t *testing.T) {
 		f.heal()
 		l.end()
 	})
+}
+
+// TestClusterUnderFire kills and restarts nodes, stalls them, and cuts them off, at random and one after
+// another, while all make transfers: for 4 s, or for two minutes with ASSENT_SOAK.
+func TestClusterUnderFire(t *testing.T) {
+	t.Parallel()
+	f, b := newNet(t)
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	length := 4 * time.Second
+	if *soakFlag {
+		length = 2 * time.Minute
+	}
+	l := b.begin(b.nodes...)
+	l.progress(2, b.nodes...)
+	blows := map[string]int{}
+	for began := time.Now(); time.Since(began) < length; {
+		i := rng.IntN(len(b.nodes))
+		n, others := b.nodes[i], append(slices.Clone(b.nodes[:i]), b.nodes[i+1:]...)
+		blow := []string{"kill", "stall", "isolate", "one way", "loss"}[rng.IntN(5)]
+		blows[blow]++
+		pause := time.Duration(rng.IntN(2500)) * time.Millisecond
+		switch blow {
+		case "kill":
+			n.p.kill()
+			time.Sleep(pause) // the length of the fault; so below
+			m, ok := n.launch().answered()
+			if !ok || m.Err != "" {
+				t.Fatalf("node %s does not open again: %v %s", n.setup.Cluster.Self, ok, m.Err)
+			}
+			l.work(i, n)
+		case "stall":
+			signal(t, n, syscall.SIGSTOP)
+			time.Sleep(pause)
+			signal(t, n, syscall.SIGCONT)
+		case "isolate":
+			f.isolate(i)
+			time.Sleep(pause)
+		case "one way":
+			f.way(i, (i+1+rng.IntN(2))%3, rule{cut: true})
+			time.Sleep(pause)
+		case "loss":
+			f.all(rule{loss: 0.1, delay: 5 * time.Millisecond, jitter: 5 * time.Millisecond})
+			time.Sleep(pause)
+		}
+		f.heal()
+		if pause > 1500*time.Millisecond { // else the next blow comes before they have recovered
+			l.progress(1, others...)
+		}
+	}
+	l.end()
+	t.Logf("%v", blows)
+}
+
+func signal(t *testing.T, n *site, s syscall.Signal) {
+	t.Helper()
+	if err := n.p.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
 }
