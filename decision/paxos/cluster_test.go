@@ -14,6 +14,7 @@ import (
 	"assent/decision"
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/protocol/paxos"
 	"assent/resource"
 )
 
@@ -91,7 +92,7 @@ func TestCost(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 3, 5} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			g := newGroup(t, n, Config{})
+			g := newGroup(t, n, Config{Options: paxos.Options{Retry: time.Minute, RetryMost: time.Minute}})
 			g.ready()
 			var mu sync.Mutex
 			counts := map[kind]int{}
@@ -117,20 +118,30 @@ func TestCost(t *testing.T) {
 				if got := g.decide("a", e); got.By != "coordinator" {
 					t.Fatalf("%v stands", got)
 				}
-				g.until("all have accepted", func() bool { return g.forces()-before >= (i+1)*n })
+				g.until("all hold it", func() bool {
+					for _, name := range g.names {
+						if h, _ := g.log(name).serving().look(e.ID); h.value.Stamp == 0 {
+							return false
+						}
+					}
+					return true
+				})
 			}
 			g.until("all have answered", func() bool {
 				mu.Lock()
 				defer mu.Unlock()
-				return counts[kindPhase2b] >= decisions*(n-1)
+				return counts[kindPhase2b]+counts[kindChosen] >= decisions*(n-1) && g.forces()-before >= decisions*n-counts[kindChosen]
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			if counts[kindPhase2a] != decisions*(n-1) || counts[kindPhase2b] != decisions*(n-1) || len(counts) > 2 {
+			// Where a message was slow, its receiver may have been told of the decision by another
+			// before: then it answers with that, and forces nothing.
+			late := counts[kindChosen]
+			if counts[kindPhase2a] != decisions*(n-1) || counts[kindPhase2b] != decisions*(n-1)-late || late > decisions/2 {
 				t.Errorf("messages by kind: %v; want %d to accept and as many answers", counts, decisions*(n-1))
 			}
-			if got := g.forces() - before; got != decisions*n {
-				t.Errorf("%d forced writes; want %d", got, decisions*n)
+			if got := g.forces() - before; got != decisions*n-late {
+				t.Errorf("%d forced writes; want %d", got, decisions*n-late)
 			}
 		})
 	}
