@@ -50,10 +50,14 @@ func TestPaxosCommitIsSafe(t *testing.T) {
 		check.Faults
 		soak bool
 	}{
-		"one acceptor, two crashes":    {commit.PaxosCommit{Participants: 2, Options: one}, crashes(2), false},
-		"one participant":              {commit.PaxosCommit{Participants: 1, F: 1, CoLocated: true, Leaders: 1, Options: one}, crashes(0), false},
-		"one participant, two leaders": {commit.PaxosCommit{Participants: 1, F: 1, CoLocated: true, Leaders: 2, Steadfast: true, Votes: yes, Options: one}, crashes(0), true},
-		"one leader":                   {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Leaders: 1, Steadfast: true, Options: one}, crashes(0), true},
+		"one acceptor, two crashes":       {commit.PaxosCommit{Participants: 2, Options: one}, crashes(2), false},
+		"one participant":                 {commit.PaxosCommit{Participants: 1, F: 1, CoLocated: true, Leaders: 1, Options: one}, crashes(0), false},
+		"one participant, two leaders":    {commit.PaxosCommit{Participants: 1, F: 1, CoLocated: true, Leaders: 2, Steadfast: true, Votes: yes, Options: one}, crashes(0), true},
+		"one leader, fast":                {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Leaders: 1, Steadfast: true, Votes: yes, Fast: true, Options: one}, crashes(0), true},
+		"one acceptor, two crashes, fast": {commit.PaxosCommit{Participants: 2, Fast: true, Options: one}, crashes(2), true},
+		"one acceptor, a crash, fast":     {commit.PaxosCommit{Participants: 2, Fast: true, Steadfast: true, Votes: []commit.Vote{commit.Yes, commit.No}, Options: one}, crashes(1), false},
+		"one participant, fast":           {commit.PaxosCommit{Participants: 1, F: 1, CoLocated: true, Leaders: 1, Fast: true, Options: one}, crashes(0), false},
+		"one leader":                      {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Leaders: 1, Steadfast: true, Options: one}, crashes(0), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.soak && os.Getenv("ASSENT_SOAK") == "" {
@@ -77,8 +81,9 @@ func TestPaxosCommitDoesNotBlock(t *testing.T) {
 		"F crashes": {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Options: commit.Options{Rounds: 3}}, 1, false},
 		// Every leader owns ballot 0 of one of the agreements that it must bring to an end.
 		"F crashes, no acceptor without a branch": {commit.PaxosCommit{Participants: 3, F: 1, CoLocated: true, Votes: []commit.Vote{commit.Yes}, Options: commit.Options{Rounds: 2}}, 1, false},
-		"F + 1 crashes": {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Steadfast: true, Votes: []commit.Vote{commit.Yes}, Options: commit.Options{Rounds: 3}}, 2, true},
-		"F = 0":         {commit.PaxosCommit{Participants: 2, Steadfast: true, Options: commit.Options{Rounds: 1}}, 1, true},
+		"F crashes, fast":                         {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Fast: true, Votes: []commit.Vote{commit.Yes}, Options: commit.Options{Rounds: 3}}, 1, false},
+		"F + 1 crashes":                           {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Steadfast: true, Votes: []commit.Vote{commit.Yes}, Options: commit.Options{Rounds: 3}}, 2, true},
+		"F = 0":                                   {commit.PaxosCommit{Participants: 2, Steadfast: true, Options: commit.Options{Rounds: 1}}, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := paxosCommit(t, c.PaxosCommit, check.Faults{Crashes: c.crashes}, check.Synchronous, check.Claims{
@@ -93,7 +98,8 @@ func TestPaxosCommitDoesNotBlock(t *testing.T) {
 
 // TestPaxosCommitQuietRunCommits is AC4.
 func TestPaxosCommitQuietRunCommits(t *testing.T) {
-	for _, c := range []commit.PaxosCommit{{Participants: 2, F: 1}, {Participants: 2, F: 1, CoLocated: true}, {Participants: 3}} {
+	for _, c := range []commit.PaxosCommit{{Participants: 2, F: 1}, {Participants: 2, F: 1, CoLocated: true}, {Participants: 3},
+		{Participants: 2, F: 1, Fast: true}, {Participants: 2, F: 1, CoLocated: true, Fast: true}, {Participants: 3, Fast: true}} {
 		c.Steadfast, c.Options.Rounds = true, 1
 		r := paxosCommit(t, c, check.Faults{}, check.Synchronous, check.Claims{
 			Always:    []spec.Property{spec.AC1(), spec.AC2(), spec.AC3(), spec.AC4()},

@@ -108,6 +108,8 @@ func TestPaxosCommitSeeds(t *testing.T) {
 		"co-located": {Participants: 3, F: 1, CoLocated: true},
 		"apart":      {Participants: 2, F: 2, Leaders: 3},
 		"F = 0":      {Participants: 2},
+		"fast":       {Participants: 3, F: 1, CoLocated: true, Fast: true},
+		"fast apart": {Participants: 2, F: 1, Fast: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			nodes, err := c.Nodes()

@@ -16,7 +16,7 @@ const (
 
 // Exhibits returns what is on show.
 func Exhibits() []Exhibit {
-	return slices.Concat(participants(), coordinators(), threePhase(), others())
+	return slices.Concat(participants(), coordinators(), threePhase(), others(), agreements(), logs(), changes())
 }
 
 func participants() []Exhibit {

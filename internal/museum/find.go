@@ -2,6 +2,7 @@ package museum
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"assent/check"
@@ -32,7 +33,11 @@ const (
 
 // Find lets both tools look for what is wrong in the machines that this program is built with.
 func Find(ctx context.Context, s System, seeds int) (f Found, err error) {
-	codec, err := protocol.NewCodec(commit.Types()...)
+	types := s.Types
+	if len(types) == 0 {
+		types = commit.Types()
+	}
+	codec, err := protocol.NewCodec(types...)
 	if err != nil {
 		return f, err
 	}
@@ -77,13 +82,24 @@ func (s System) explore(ctx context.Context, codec *protocol.Codec) (f Finding, 
 	case err != nil:
 		return Finding{}, err
 	case len(r.Broken) > 0:
-		f.Steps = len(r.Broken[0].Steps) - 1
+		f.Steps, err = s.shortest(nodes, codec, f)
 	case r.Blocked != nil:
 		f = Finding{Claim: spec.AC5().Name, Tried: r.States, Took: r.Elapsed, Steps: len(r.Blocked.Steps) - 1}
 	default:
 		f = Finding{Tried: r.States, Took: r.Elapsed}
 	}
-	return f, nil
+	return f, err
+}
+
+// shortest returns the length of the shortest run to what was found, in a search of as many states.
+func (s System) shortest(nodes []protocol.Node, codec *protocol.Codec, f Finding) (steps int, err error) {
+	i := slices.IndexFunc(s.Always, func(p spec.Property) bool { return p.Name == f.Claim })
+	r, err := check.Run(context.Background(), check.System{Nodes: nodes, Codec: codec, Faults: s.Faults, Model: s.Model},
+		check.Claims{Always: s.Always[i : i+1]}, check.Limits{States: f.Tried + f.Tried/4 + 1000, Workers: 1})
+	if err != nil || len(r.Broken) == 0 {
+		return 0, err
+	}
+	return len(r.Broken[0].Steps) - 1, nil
 }
 
 // simulate runs one seed after the other until one is wrong.
@@ -93,7 +109,7 @@ func (s System) simulate(ctx context.Context, codec *protocol.Codec, seeds int) 
 		return f, err
 	}
 	system := sim.System{Name: s.Name, Nodes: nodes, Codec: codec, Always: s.Always}
-	if !s.Open {
+	if system.Done = s.Done; s.Done == nil && !s.Open {
 		system.Done = spec.ParticipantDone
 	}
 	begun := time.Now()

@@ -1,4 +1,4 @@
-// Package museum keeps bugs: the machines of protocol/commit, each with one line changed, as somebody
+// Package museum keeps bugs: the machines of packages commit, paxos and membership, each with one line changed, as somebody
 // might write it. Both tools must find every one, the checker and the simulator; docs/museum.md tells how
 // soon they do.
 //
@@ -76,6 +76,12 @@ func method(f *ast.FuncDecl) string {
 	of := f.Recv.List[0].Type
 	if pointer, ok := of.(*ast.StarExpr); ok {
 		of = pointer.X
+	}
+	switch generic := of.(type) { // the parameters of a type are no part of its name
+	case *ast.IndexExpr:
+		of = generic.X
+	case *ast.IndexListExpr:
+		of = generic.X
 	}
 	name, ok := of.(*ast.Ident)
 	if !ok {

@@ -86,6 +86,10 @@ func TestMachinesAreSound(t *testing.T) {
 		for _, s := range Systems() {
 			t.Run(s.Name, func(t *testing.T) {
 				t.Parallel()
+				seeds := seeds
+				if s.Slow {
+					seeds /= 10
+				}
 				f, err := run(t.Context(), finder, s.Name, seeds)
 				if err != nil {
 					t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"assent/sim"
 )
 
 // page is docs/museum.md.
@@ -18,7 +20,7 @@ change as an overlay, and lets both tools look; a bug that survives fails the bu
 are both find nothing, and that is tested with them: in as many states, at most a million, and in 1,000
 seeds, or with ` + "`make soak`" + ` in the 20,000 after which the simulator would give up a bug.
 
-The checker looks at a small system (` + "`internal/museum/systems.go`" + `), two or three participants under a
+The checker looks at a small system (` + "`internal/museum/systems.go`" + `), two or three participants, acceptors or replicas under a
 budget of faults, and counts the states up to the first that is wrong, and the steps of the shortest run to one. The simulator
 runs one more participant as often as not, with faults drawn from each seed, and counts the seeds up to
 the first that fails. Both counts are the same in every run; the times are of one run, on one processor of a
@@ -38,7 +40,9 @@ participants, partitions and rounds cost the checker a million states; a seed th
 	}
 	b.WriteString("\nAC1 to AC3 are in `spec`: all who decide decide alike; no decision is reversed; commit only if all\n" +
 		"voted yes. *End* is the claim that all come to their end when the faults are over; *forget*, that a\n" +
-		"commit is forgotten when all have done it.\n")
+		"commit is forgotten when all have done it; *agreement*, that no two nodes know different decisions; *log\n" +
+		"agreement*, that of any two histories of a log one begins with the other; *linear membership*, that all see\n" +
+		"the same views in the same order.\n")
 	for i, e := range exhibits {
 		fmt.Fprintf(&b, "\n## %d. %s\n\n%s\n\n```diff\n %s, %s\n-%s\n", i+1, capital(e.Name), e.Why, e.File, e.Func, e.Old)
 		if e.New != "" {
@@ -59,8 +63,10 @@ func claim(name string) string {
 		return short
 	case name == toldAll().Name:
 		return "forget"
+	case name == sim.Ended:
+		return "end"
 	}
-	return "end"
+	return name
 }
 
 func short(d time.Duration) string {

@@ -21,6 +21,12 @@ type System struct {
 	Model        check.Model
 	Classes      []sim.Class
 	Always       []spec.Property
+	// Types are those of the machines; the types of package commit where there are none.
+	Types []protocol.Type
+	// Done says when a machine is at its end. Defaults to spec.ParticipantDone.
+	Done func(node int, m protocol.Machine) bool
+	// Slow says that a seed takes long: the machines as they are run through fewer.
+	Slow bool
 	// Nonblocking says that nobody who is up is ever blocked, whatever the faults.
 	Nonblocking bool
 	// Open says that not everybody need come to the end when the faults are over.
@@ -33,7 +39,10 @@ type Noder interface {
 }
 
 // Systems returns the systems in which bugs are looked for.
-func Systems() []System {
+func Systems() []System { return slices.Concat(commitment(), agreement()) }
+
+// commitment are the protocols of atomic commitment.
+func commitment() []System {
 	yes, yesNo := []commit.Vote{commit.Yes}, []commit.Vote{commit.Yes, commit.No}
 	safe := []spec.Property{spec.AC1(), spec.AC2(), spec.AC3()}
 	two := append(safe[:len(safe):len(safe)], toldAll())

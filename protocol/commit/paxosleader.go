@@ -240,9 +240,14 @@ func (l *PaxosLeader) coordinator(ev protocol.Event, out *protocol.Effects) {
 	l.Coordinator.Step(ev, &upper)
 	out.Timers = append(out.Timers, upper.Timers...)
 	for _, s := range upper.Sends {
-		if m, ok := s.Message.(Prepare); ok {
+		switch m := s.Message.(type) {
+		case Prepare:
 			m.Electorate = l.Register.Electorate
 			s.Message = m
+		case Finish:
+			if l.toldByAcceptors(ev) {
+				continue
+			}
 		}
 		out.Send(s.To, s.Message)
 	}
@@ -253,6 +258,20 @@ func (l *PaxosLeader) coordinator(ev protocol.Event, out *protocol.Effects) {
 		}
 		out.Emit(v)
 	}
+}
+
+// toldByAcceptors reports whether the participants learn a decision from the acceptors, at the same time as
+// this leader does. If one does not, it is told when the leader sends again what was not acknowledged.
+func (l *PaxosLeader) toldByAcceptors(ev protocol.Event) bool {
+	if e := l.Register.Electorate; e == nil || !e.Fast {
+		return false
+	}
+	if in, ok := ev.(protocol.Input); !ok {
+		return false
+	} else if _, ok := in.Value.(Decided); !ok {
+		return false
+	}
+	return !slices.ContainsFunc(l.Register.Proposers, func(p paxos.Proposer[Cast]) bool { return p.Round > l.Register.Round })
 }
 
 // register steps the register and carries what it says to the coordinator.

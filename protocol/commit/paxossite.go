@@ -74,6 +74,8 @@ type PaxosCommit struct {
 	// first of them. Otherwise the leader c has an acceptor and no branch, and the other acceptors have
 	// nodes of their own.
 	CoLocated bool
+	// Fast has acceptors tell the participants themselves.
+	Fast bool
 	// Leaders is how many nodes may lead: acceptors, the first of which is the coordinator. Defaults
 	// to all acceptors.
 	Leaders int
@@ -114,7 +116,7 @@ func (t PaxosCommit) Nodes() ([]protocol.Node, error) {
 		return nil, fmt.Errorf("%w: %d leaders among %d acceptors", ErrSystem, t.Leaders, len(acceptors))
 	}
 	t.Options.Retry, t.Options.RetryMost = time.Second, time.Second
-	e := Electorate{Participants: participants, Acceptors: quorum.Majority(acceptors...), Leaders: acceptors[:t.Leaders]}
+	e := Electorate{Participants: participants, Acceptors: quorum.Majority(acceptors...), Leaders: acceptors[:t.Leaders], Fast: t.Fast}
 	ids := append([]protocol.NodeID(nil), acceptors...)
 	for _, p := range participants {
 		if !e.accepts(p) {

@@ -23,6 +23,11 @@ type ReplicatedLog struct {
 	// Moves are the voters of the configurations that follow the first, by number. Whoever leads submits
 	// them, one after the other.
 	Moves [][]int
+	// Heavier adds a configuration in which n1 has three votes and the quorums are what they were: they do
+	// not meet, so it must be refused.
+	Heavier bool
+	// Fickle lets a leader be given another value, "wi", too.
+	Fickle bool
 	// Every is the number of slots after which the owner hands over its state. Defaults to 0: never.
 	Every   Slot
 	Window  Slot
@@ -96,10 +101,10 @@ func (n *LogNode) Step(ev protocol.Event, out *protocol.Effects) {
 
 // give steps the replica and takes what it emits.
 func (n *LogNode) give(ev protocol.Event, out *protocol.Effects) {
+	before, told := len(out.Emits), len(n.History.Values)
 	n.Replica.Step(ev, out)
-	told := len(n.History.Values)
-	for i := 0; i < len(out.Emits); i++ {
-		switch v := out.Emits[i].(type) {
+	for _, v := range out.Emits[before:] {
+		switch v := v.(type) {
 		case Restored[History]:
 			n.History.Values = slices.Clone(v.State.Values)
 		case Appended[string]:
@@ -135,7 +140,7 @@ func (n *LogNode) pace(out *protocol.Effects) {
 	}
 }
 
-// work submits the next wish that is not in the log, and the next configuration where this node leads. A
+// work submits the wishes that are not in the log, and the next configuration where this node leads. A
 // node that hears of no leader for a while tries to lead; one that hears of another does not.
 func (n *LogNode) work(out *protocol.Effects) {
 	n.pace(out)
@@ -152,15 +157,13 @@ func (n *LogNode) work(out *protocol.Effects) {
 		n.give(protocol.Input{Value: Follow[string]{}}, out)
 	}
 	for _, v := range n.Wishes {
-		if slices.Contains(n.History.Values, v) {
-			continue
-		}
-		if r.Leader != r.Self {
+		switch {
+		case slices.Contains(n.History.Values, v):
+		case r.Leader != r.Self:
 			out.Send(r.Leader, Forward{Value: v})
-		} else {
+		default:
 			n.give(protocol.Input{Value: Submit[string]{Entry: Entry[string]{Kind: Command, Value: v}}}, out)
 		}
-		break
 	}
 	n.move(out)
 }
@@ -207,6 +210,9 @@ func (l ReplicatedLog) Nodes() ([]protocol.Node, error) {
 		}
 		moves = append(moves, c)
 	}
+	if l.Heavier {
+		moves = append(moves, heavier(reigns[0].Configuration, uint64(len(moves))+2))
+	}
 	var nodes []protocol.Node
 	for i := range l.Size {
 		make := func() *LogNode {
@@ -227,6 +233,9 @@ func (l ReplicatedLog) Nodes() ([]protocol.Node, error) {
 		node := protocol.Node{ID: name(i + 1), New: []func() protocol.Machine{func() protocol.Machine { return make() }}}
 		if i < l.Leaders {
 			node.Inputs = append(node.Inputs, Lead[string]{}, Submit[string]{Entry: Entry[string]{Kind: Command, Value: fmt.Sprintf("v%d", i+1)}})
+			if l.Fickle {
+				node.Inputs = append(node.Inputs, Submit[string]{Entry: Entry[string]{Kind: Command, Value: fmt.Sprintf("w%d", i+1)}})
+			}
 			for k := range moves {
 				node.Inputs = append(node.Inputs, Submit[string]{Entry: Entry[string]{Kind: Reconfiguration, Configuration: &moves[k]}})
 			}
@@ -234,6 +243,14 @@ func (l ReplicatedLog) Nodes() ([]protocol.Node, error) {
 		nodes = append(nodes, node)
 	}
 	return nodes, nil
+}
+
+// heavier returns the configuration with more votes for its first member, and a number.
+func heavier(c Configuration, number uint64) Configuration {
+	c.Number = number
+	c.System.Members = slices.Clone(c.System.Members)
+	c.System.Members[0].Votes = 3
+	return c
 }
 
 // ReplicatedLogTypes returns the encodings of a ReplicatedLog.
