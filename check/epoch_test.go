@@ -26,6 +26,9 @@ func TestAcceptorsChangeSafely(t *testing.T) {
 		"1, 2, 3 to 2, 3": {paxos.Moving{Proposers: 2, Old: []int{1, 2, 3}, New: []int{2, 3}, Movers: 1, Silent: true, Options: steady(1)}, always, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.long {
+				soak(t)
+			}
 			nodes, err := c.Nodes()
 			if err != nil {
 				t.Fatal(err)
