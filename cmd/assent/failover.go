@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -19,17 +20,20 @@ type failover struct {
 	last    atomic.Int32
 }
 
+// maxRepeated is the greatest body that is kept to be sent again.
+const maxRepeated = 64 << 20
+
 // RoundTrip sends the request. Only what cannot have been done is sent again: a connection was refused, or
 // the server itself says so.
 func (f *failover) RoundTrip(req *http.Request) (*http.Response, error) {
+	body, again, err := bodyOf(req)
+	if err != nil {
+		return nil, err
+	}
 	first := int(f.last.Load())
 	for i := range f.servers {
 		at := (first + i) % len(f.servers)
-		attempt, again := f.addressed(req, at, i > 0)
-		if attempt == nil {
-			return nil, errors.New("the request cannot be sent again")
-		}
-		response, err := f.next.RoundTrip(attempt)
+		response, err := f.next.RoundTrip(f.addressed(req, at, body))
 		lastOne := i == len(f.servers)-1 || !again || req.Context().Err() != nil
 		switch {
 		case err != nil && (lastOne || !notSent(err)):
@@ -45,21 +49,30 @@ func (f *failover) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errors.New("there is no server") // the list is not empty
 }
 
-// addressed returns the request for a server, nil where its body is gone, and whether it can be sent once
-// more.
-func (f *failover) addressed(req *http.Request, at int, repeated bool) (attempt *http.Request, again bool) {
-	attempt = req.Clone(req.Context())
+// bodyOf reads the body of a request, so that each attempt has a reader of its own: those that
+// http.Request.GetBody returns may share what an earlier attempt has read or closed. again is false, and
+// the body is left alone, where it is too long for that or of unknown length.
+func bodyOf(req *http.Request) (body []byte, again bool, err error) {
+	switch {
+	case req.Body == nil || req.Body == http.NoBody:
+		return nil, true, nil
+	case req.ContentLength < 0 || req.ContentLength > maxRepeated:
+		return nil, false, nil
+	}
+	body, err = io.ReadAll(io.LimitReader(req.Body, maxRepeated))
+	return body, true, errors.Join(err, req.Body.Close())
+}
+
+// addressed returns the request for a server, with a body of its own if there is one.
+func (f *failover) addressed(req *http.Request, at int, body []byte) *http.Request {
+	attempt := req.Clone(req.Context())
 	attempt.URL.Scheme, attempt.URL.Host = f.servers[at].Scheme, f.servers[at].Host
 	attempt.Host = f.servers[at].Host
-	again = req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
-	if repeated && req.GetBody != nil {
-		body, err := req.GetBody()
-		if err != nil {
-			return nil, false
-		}
-		attempt.Body = body
+	if body != nil {
+		attempt.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		attempt.Body, _ = attempt.GetBody() // which does not fail
 	}
-	return attempt, again
+	return attempt
 }
 
 // notSent reports whether err says that no connection was made.

@@ -266,8 +266,9 @@ func (f *fleet) tooFew(t *testing.T) {
 func (f *fleet) restarts(t *testing.T) {
 	var committed, calls atomic.Int64
 	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	var workers sync.WaitGroup
+	defer workers.Wait() // whatever ends the test
+	defer cancel()
 	for w := range 3 {
 		workers.Go(func() {
 			c := assentv1.NewTransactionServiceClient(f.client(), f.servers[w].String())
