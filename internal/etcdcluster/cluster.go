@@ -35,6 +35,9 @@ type Options struct {
 	Dir string
 	// InProcess makes the members parts of this process, which cannot be killed.
 	InProcess bool
+	// CertFile, KeyFile and CAFile make the members speak TLS with clients, and want a certificate of that
+	// authority from them.
+	CertFile, KeyFile, CAFile string
 }
 
 // Cluster is an etcd cluster. Its methods are safe for concurrent use.
@@ -50,6 +53,8 @@ type spec struct {
 	Name, Dir    string
 	Client, Peer string // URLs
 	Cluster      string
+	Cert, Key    string // files
+	CA           string
 }
 
 // member is a running member.
@@ -104,6 +109,10 @@ func (s spec) start() (*embed.Etcd, error) {
 	}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
+	if s.Cert != "" {
+		cfg.ClientTLSInfo.CertFile, cfg.ClientTLSInfo.KeyFile, cfg.ClientTLSInfo.TrustedCAFile = s.Cert, s.Key, s.CA
+		cfg.ClientTLSInfo.ClientCertAuth = true
+	}
 	return embed.StartEtcd(cfg)
 }
 
@@ -120,7 +129,11 @@ func New(ctx context.Context, opts Options) (*Cluster, error) {
 	}
 	for i := range opts.Members {
 		s := spec{Name: fmt.Sprint("member-", i+1), Dir: filepath.Join(opts.Dir, fmt.Sprint("etcd-", i+1)),
-			Client: fmt.Sprintf("http://127.0.0.1:%d", ports[2*i]), Peer: fmt.Sprintf("http://127.0.0.1:%d", ports[2*i+1])}
+			Client: fmt.Sprintf("http://127.0.0.1:%d", ports[2*i]), Peer: fmt.Sprintf("http://127.0.0.1:%d", ports[2*i+1]),
+			Cert: opts.CertFile, Key: opts.KeyFile, CA: opts.CAFile}
+		if opts.CertFile != "" {
+			s.Client = strings.Replace(s.Client, "http:", "https:", 1)
+		}
 		if err := os.Mkdir(s.Dir, 0o700); err != nil {
 			return nil, err
 		}
