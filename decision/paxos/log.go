@@ -169,11 +169,18 @@ func (l *Log) storageFailed(s *store, err error) {
 	l.faulted.Store(true)
 	l.cfg.Logger.Error("the storage of this member has stopped; the others go on",
 		"member", l.cfg.Self, "dir", l.cfg.Dir, "cause", err)
+	var decided []*proposal // they waited for the storage to know
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	for id, p := range l.proposals {
 		if p.decided() {
-			delete(l.proposals, id) // it waited for the storage to know
+			delete(l.proposals, id)
+			decided = append(decided, p)
+		}
+	}
+	l.mu.Unlock()
+	for _, p := range decided {
+		if p.err == nil {
+			l.publish(held{id: p.id, chosen: true, value: p.stands})
 		}
 	}
 }

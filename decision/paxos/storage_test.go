@@ -76,6 +76,12 @@ func TestFailingDisk(t *testing.T) {
 			f.set(nil)
 			g.until("c votes again", func() bool { return g.log("c").Status().Stopped == "" })
 			g.until("c has caught up", func() bool {
+				// What c knew when its disk failed, and had not told, is settled by whoever lists.
+				for _, err := range g.log("b").List(t.Context(), decision.Unfinished) {
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
 				s := g.log("c").serving()
 				for i := range 20 {
 					for _, id := range []string{"before", "meanwhile", "there"} {
