@@ -170,9 +170,15 @@ func insert(resource, id string) *assentv1.Operation {
 func TestFleet(t *testing.T) {
 	f := newFleet(t)
 	f.healthy()
-	t.Run("any node tells", func(t *testing.T) { f.tells(t) })
-	t.Run("rolling restart", func(t *testing.T) { f.restarts(t) })
-	t.Run("too few nodes", func(t *testing.T) { f.tooFew(t) })
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T)
+	}{{"any node tells", f.tells}, {"rolling restart", f.restarts}, {"too few nodes", f.tooFew}} {
+		t.Run(part.name, func(t *testing.T) {
+			f.t = t // who fails
+			part.run(t)
+		})
+	}
 }
 
 func (f *fleet) transactions(node int) assentv1.TransactionServiceClient {
