@@ -231,7 +231,7 @@ func minorityKilled(t *testing.T, c *etcdcluster.Cluster) {
 func majorityKilled(t *testing.T, c *etcdcluster.Cluster) {
 	cfg := fresh(c)
 	const waiting = 150
-	cfg.MaxWaiting, cfg.Patience = waiting, time.Minute
+	cfg.MaxWaiting, cfg.Patience, cfg.AttemptTimeout = waiting, time.Minute, time.Second
 	l := mustOpen(t, cfg)
 	mustDecide(t, l, "before")
 	c.Kill(0, 1)
@@ -242,11 +242,11 @@ func majorityKilled(t *testing.T, c *etcdcluster.Cluster) {
 	}
 	var both sync.WaitGroup
 	both.Go(func() {
-		_, err := l.Lookup(within(4*time.Second), "before")
+		_, err := l.Lookup(within(5*time.Second), "before")
 		refused(t, err, context.DeadlineExceeded, resource.Unavailable, "a majority of etcd's members")
 	})
 	both.Go(func() {
-		_, err := Open(within(4*time.Second), cfg)
+		_, err := Open(within(5*time.Second), cfg)
 		refused(t, err, context.DeadlineExceeded, resource.Unavailable, "a majority of etcd's members")
 	})
 	both.Wait()

@@ -63,7 +63,7 @@ func TestCoordinatorOfASharedLogLostForGood(t *testing.T) {
 				for _, n := range b.nodes {
 					n.setup.Shared = &log
 					if !c.cluster {
-						n.setup.Cluster, n.setup.OrphanGrace = nil, time.Second
+						n.setup.Cluster, n.setup.OrphanGrace = nil, 2*time.Second
 					}
 				}
 				kill := arm{Point: point, Kill: true}
