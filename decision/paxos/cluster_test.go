@@ -227,7 +227,7 @@ func TestTwoDown(t *testing.T) {
 			return nil
 		},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		err := do(ctx)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || resource.CodeOf(err) != resource.Unavailable ||
