@@ -86,6 +86,9 @@ func TestPaxosCommitDoesNotBlock(t *testing.T) {
 		"F = 0":                                   {commit.PaxosCommit{Participants: 2, Steadfast: true, Options: commit.Options{Rounds: 1}}, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.Participants > 2 {
+				million(t)
+			}
 			r := paxosCommit(t, c.PaxosCommit, check.Faults{Crashes: c.crashes}, check.Synchronous, check.Claims{
 				Always:    []spec.Property{spec.AC1(), spec.AC2(), spec.AC3()},
 				Sometimes: []spec.Property{spec.AllCommit()}, Decided: spec.AC5().Decided})
@@ -98,14 +101,28 @@ func TestPaxosCommitDoesNotBlock(t *testing.T) {
 
 // TestPaxosCommitQuietRunCommits is AC4.
 func TestPaxosCommitQuietRunCommits(t *testing.T) {
-	for _, c := range []commit.PaxosCommit{{Participants: 2, F: 1}, {Participants: 2, F: 1, CoLocated: true}, {Participants: 3},
-		{Participants: 2, F: 1, Fast: true}, {Participants: 2, F: 1, CoLocated: true, Fast: true}, {Participants: 3, Fast: true}} {
-		c.Steadfast, c.Options.Rounds = true, 1
-		r := paxosCommit(t, c, check.Faults{}, check.Synchronous, check.Claims{
-			Always:    []spec.Property{spec.AC1(), spec.AC2(), spec.AC3(), spec.AC4()},
-			Sometimes: []spec.Property{spec.AllCommit()}, Decided: spec.AC5().Decided})
-		if r.Blocked != nil {
-			t.Errorf("%+v: %v", c, r.Blocked)
-		}
+	for name, c := range map[string]struct {
+		commit.PaxosCommit
+		leave func(*testing.T)
+	}{
+		"apart":              {commit.PaxosCommit{Participants: 2, F: 1}, nil},
+		"co-located":         {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true}, nil},
+		"F = 0":              {commit.PaxosCommit{Participants: 3}, nil},
+		"faster, apart":      {commit.PaxosCommit{Participants: 2, F: 1, Fast: true}, soak},
+		"faster, co-located": {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Fast: true}, million},
+		"faster, F = 0":      {commit.PaxosCommit{Participants: 3, Fast: true}, soak},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.leave != nil {
+				c.leave(t)
+			}
+			c.Steadfast, c.Options.Rounds = true, 1
+			r := paxosCommit(t, c.PaxosCommit, check.Faults{}, check.Synchronous, check.Claims{
+				Always:    []spec.Property{spec.AC1(), spec.AC2(), spec.AC3(), spec.AC4()},
+				Sometimes: []spec.Property{spec.AllCommit()}, Decided: spec.AC5().Decided})
+			if r.Blocked != nil {
+				t.Errorf("%+v: %v", c.PaxosCommit, r.Blocked)
+			}
+		})
 	}
 }
