@@ -56,6 +56,7 @@ func Open(dir string, cfg Config) (*Log, error) {
 		return nil, invalid(op, err)
 	}
 	l := &Log{dir: dir, cfg: cfg, fs: cfg.FS, turn: make(chan struct{}, 1)}
+	l.last.at = time.Now() // this is an attempt, too
 	if err := l.open(); err != nil {
 		return nil, l.explain(op, err)
 	}
