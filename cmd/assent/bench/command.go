@@ -32,6 +32,7 @@ type options struct {
 	rows        int
 	load        float64
 	slowSync    time.Duration
+	cluster     bool
 	postgres    []string
 	dir         string
 	json        bool
@@ -43,7 +44,7 @@ func commitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "commit",
 		Short: "two-phase commit over two PostgreSQL databases: by hand, with Assent, and without",
-		Long: `Each transaction changes one row in each of two databases. Six ways take turns in short slices:
+		Long: `Each transaction changes one row in each of two databases. The ways take turns in short slices:
 
   floor               by hand: BEGIN, update and PREPARE in both at once, then COMMIT PREPARED in
                       both at once, a statement after the other; no log, so a crash in between
@@ -53,6 +54,8 @@ func commitCommand() *cobra.Command {
   assent early reply  the caller goes on when the decision is stable
   no atomicity        two plain commits
   assent slow sync    as assent, with every sync of the decision log made slower by --slow-sync
+  assent on a cluster with --cluster: the decision log is that of three nodes, which run in this process,
+                      force files of their own and speak over TCP
 
 Ratios are medians of the ratios to the floor in each round. With --load the ways are compared again
 with transactions that arrive at that share of the floor's throughput: where callers wait for
@@ -85,6 +88,7 @@ Without --postgres two servers of its own are started, which takes PostgreSQL on
 	f.IntVar(&o.rows, "rows", 100_000, "rows in each database; no row has two callers")
 	f.Float64Var(&o.load, "load", 0.5, "compare again at this share of the floor's throughput; 0 does not")
 	f.DurationVar(&o.slowSync, "slow-sync", 2*time.Millisecond, "how much slower the log's syncs are in the slow way; 0 leaves it out")
+	f.BoolVar(&o.cluster, "cluster", false, "compare with a decision log of three nodes, too")
 	f.StringVar(&dsns, "postgres", "", "two connection strings, separated by a comma, of databases in which a table may be made")
 	return cmd
 }

@@ -58,7 +58,7 @@ type cost struct {
 
 func (m *measurement) run(ctx context.Context) error {
 	for k, kind := range kinds {
-		if kind.slow && m.o.slowSync == 0 {
+		if !kind.asked(m.o) {
 			continue
 		}
 		m.p.say("concurrency %d: counting, %s", m.callers, kind.name)
@@ -185,7 +185,7 @@ func (m *measurement) countOpen(ctx context.Context, kind int) (c cost, n float6
 // logSyncs returns how often the decision log of w was forced.
 func logSyncs(w way) uint64 {
 	if m, ok := w.(*managed); ok {
-		return m.log.Stats().Syncs
+		return m.log.syncs()
 	}
 	return 0
 }

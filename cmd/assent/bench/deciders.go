@@ -54,6 +54,9 @@ func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
 type logDecider struct {
 	decision.Log
 	closers []func() error
+	// syncs returns how often the log, or all its members together, have forced their storage. It may
+	// be nil.
+	syncs func() uint64
 }
 
 func (l *logDecider) decide(ctx context.Context, e decision.Entry) error {
@@ -81,7 +84,7 @@ func openDisk(_ context.Context, dir string) (decider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &logDecider{l, []func() error{l.Close}}, nil
+	return &logDecider{Log: l, closers: []func() error{l.Close}}, nil
 }
 
 // openPostgres starts a server of its own.
@@ -99,7 +102,7 @@ func openPostgres(ctx context.Context, _ string) (decider, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &logDecider{l, []func() error{c.Close, l.Close}}, nil
+	return &logDecider{Log: l, closers: []func() error{c.Close, l.Close}}, nil
 }
 
 // bareLog is the floor: what callers bring while a write is under way is appended by the next write

@@ -14,9 +14,14 @@ import (
 	"assent/transport"
 )
 
-// openPaxos opens three members of a cluster on this machine, which speak over TCP. All callers are at
-// the first.
-func openPaxos(ctx context.Context, dir string) (_ decider, err error) {
+// openPaxos opens three members of a cluster for decisions alone: nobody finishes these transactions.
+func openPaxos(ctx context.Context, dir string) (decider, error) {
+	return openMembers(ctx, dir, 8_000_000)
+}
+
+// openMembers opens three members of a cluster on this machine, which speak over TCP. All callers are at
+// the first. maxOpen is paxos.Config.MaxOpen.
+func openMembers(ctx context.Context, dir string, maxOpen int) (_ *logDecider, err error) {
 	names := []protocol.NodeID{"a", "b", "c"}
 	listeners, addresses := map[protocol.NodeID]net.Listener{}, map[protocol.NodeID]string{}
 	d := &logDecider{}
@@ -33,7 +38,7 @@ func openPaxos(ctx context.Context, dir string) (_ decider, err error) {
 		d.closers = append(d.closers, func() error { _ = l.Close(); return nil }) // the mesh has closed it, mostly
 		listeners[n], addresses[n] = l, l.Addr().String()
 	}
-	var first *paxos.Log
+	var all []*paxos.Log
 	for _, n := range names {
 		m, err := transport.Listen(transport.Config{Cluster: "bench", Self: n, Listener: listeners[n], Peers: addresses, Logger: silent()})
 		if err != nil {
@@ -42,18 +47,22 @@ func openPaxos(ctx context.Context, dir string) (_ decider, err error) {
 		d.closers = append(d.closers, m.Close)
 		l, err := paxos.Open(paxos.Config{
 			Owner: "bench", Self: n, System: quorum.Majority(names...), Network: m.Channel(0), Dir: filepath.Join(dir, string(n)),
-			MaxOpen: 8_000_000, // nobody finishes these transactions
-			Logger:  silent(),
+			MaxOpen: maxOpen, Logger: silent(),
 		})
 		if err != nil {
 			return nil, err
 		}
 		d.closers = append(d.closers, l.Close)
-		if first == nil {
-			first, d.Log = l, l
-		}
+		all = append(all, l)
 	}
-	return d, waitForVotes(ctx, first)
+	d.Log = all[0]
+	d.syncs = func() (n uint64) {
+		for _, l := range all {
+			n += l.Stats().Syncs
+		}
+		return n
+	}
+	return d, waitForVotes(ctx, all[0])
 }
 
 // waitForVotes returns when all members of the log's cluster vote.

@@ -95,7 +95,7 @@ func openEtcdLog(ctx context.Context, dir string) (decider, error) {
 		c.Close()
 		return nil, err
 	}
-	return &logDecider{l, []func() error{func() error { c.Close(); return nil }, l.Close}}, nil
+	return &logDecider{Log: l, closers: []func() error{func() error { c.Close(); return nil }, l.Close}}, nil
 }
 
 // raftGroup is three members of hashicorp/raft that talk over loopback.

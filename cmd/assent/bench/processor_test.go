@@ -39,7 +39,7 @@ func BenchmarkProcessor(b *testing.B) {
 	var ways []way
 	spent := map[string][2][]float64{}
 	for _, kind := range kinds {
-		if kind.slow {
+		if !kind.asked(o) {
 			continue
 		}
 		w, err := kind.open(b.Context(), s)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -30,27 +29,32 @@ type way interface {
 	close() error
 }
 
-// kinds are the ways there are, the floor first. A slow one is left out where nothing is slowed.
+// kinds are the ways there are, the floor first. Those that are not asked for are left out.
 var kinds = []struct {
 	name, key string
-	slow      bool
+	asked     func(o options) bool
 	open      func(ctx context.Context, s *stage) (way, error)
 }{
-	{"floor", "floor", false, func(_ context.Context, s *stage) (way, error) { return newByHand(s, step), nil }},
-	{"floor pipelined", "pipelined", false, func(_ context.Context, s *stage) (way, error) {
+	{"floor", "floor", always, func(_ context.Context, s *stage) (way, error) { return newByHand(s, step), nil }},
+	{"floor pipelined", "pipelined", always, func(_ context.Context, s *stage) (way, error) {
 		h := newByHand(s, work)
 		h.called = "floor pipelined"
 		return h, nil
 	}},
-	{"assent", "assent", false, func(ctx context.Context, s *stage) (way, error) { return s.assent(ctx, "assent", false, 0) }},
-	{"assent early reply", "early", false, func(ctx context.Context, s *stage) (way, error) {
+	{"assent", "assent", always, func(ctx context.Context, s *stage) (way, error) { return s.assent(ctx, "assent", false, 0) }},
+	{"assent early reply", "early", always, func(ctx context.Context, s *stage) (way, error) {
 		return s.assent(ctx, "assent early reply", true, 0)
 	}},
-	{"no atomicity", "plain", false, func(_ context.Context, s *stage) (way, error) { return &plain{pools: s.pools}, nil }},
-	{"assent slow sync", "slow", true, func(ctx context.Context, s *stage) (way, error) {
+	{"no atomicity", "plain", always, func(_ context.Context, s *stage) (way, error) { return &plain{pools: s.pools}, nil }},
+	{"assent slow sync", "slow", func(o options) bool { return o.slowSync > 0 }, func(ctx context.Context, s *stage) (way, error) {
 		return s.assent(ctx, "assent slow sync", false, s.o.slowSync)
 	}},
+	{"assent on a cluster", "cluster", func(o options) bool { return o.cluster }, func(ctx context.Context, s *stage) (way, error) {
+		return s.clustered(ctx, "assent on a cluster")
+	}},
 }
+
+func always(options) bool { return true }
 
 const updateSQL = "UPDATE " + table + " SET n = n + 1 WHERE id = $1"
 
@@ -166,16 +170,37 @@ func (h *byHand) transact(ctx context.Context, row int) error {
 // managed is Assent.
 type managed struct {
 	called    string
-	log       *disk.Log
+	log       *logDecider
 	dir       string
 	manager   *assent.Manager
 	resources [2]postgresResource
 	early     assent.Option
 }
 
-func (s *stage) assent(ctx context.Context, name string, early bool, slow time.Duration) (w way, err error) {
-	quiet := slog.New(slog.DiscardHandler)
-	m := &managed{called: name, resources: s.resources, early: assent.EarlyReply(early)}
+// assent is Assent with a decision log of its own.
+func (s *stage) assent(ctx context.Context, name string, early bool, slow time.Duration) (way, error) {
+	return s.manage(ctx, &managed{called: name, early: assent.EarlyReply(early)}, func(dir string) (*logDecider, error) {
+		cfg := disk.Config{Logger: silent()}
+		if slow > 0 {
+			cfg.FS = disk.SlowSync(vfs.Default, slow)
+		}
+		l, err := disk.Open(filepath.Join(dir, "decisions"), cfg)
+		if err != nil {
+			return nil, err
+		}
+		return &logDecider{Log: l, closers: []func() error{l.Close}, syncs: func() uint64 { return l.Stats().Syncs }}, nil
+	})
+}
+
+// clustered is Assent with the decision log of three nodes, all on this machine.
+func (s *stage) clustered(ctx context.Context, name string) (way, error) {
+	return s.manage(ctx, &managed{called: name, early: assent.EarlyReply(false)}, func(dir string) (*logDecider, error) {
+		return openMembers(ctx, dir, 0)
+	})
+}
+
+func (s *stage) manage(ctx context.Context, m *managed, open func(dir string) (*logDecider, error)) (w way, err error) {
+	m.resources = s.resources
 	if m.dir, err = os.MkdirTemp(s.o.dir, "assent-bench-"); err != nil {
 		return nil, err
 	}
@@ -184,15 +209,11 @@ func (s *stage) assent(ctx context.Context, name string, early bool, slow time.D
 			err = errors.Join(err, m.close())
 		}
 	}()
-	cfg := disk.Config{Logger: quiet}
-	if slow > 0 {
-		cfg.FS = disk.SlowSync(vfs.Default, slow)
-	}
-	if m.log, err = disk.Open(filepath.Join(m.dir, "decisions"), cfg); err != nil {
+	if m.log, err = open(m.dir); err != nil {
 		return nil, err
 	}
 	m.manager, err = assent.Open(ctx, assent.Config{
-		Log: m.log, Logger: quiet,
+		Log: m.log.Log, Logger: silent(),
 		Resources: map[string]resource.Resource{"first": s.resources[0], "second": s.resources[1]},
 	})
 	return m, err
@@ -225,7 +246,7 @@ func (m *managed) close() (err error) {
 		err = m.manager.Close(ctx)
 	}
 	if m.log != nil {
-		err = errors.Join(err, m.log.Close())
+		err = errors.Join(err, m.log.close())
 	}
 	return errors.Join(err, os.RemoveAll(m.dir))
 }
