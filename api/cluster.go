@@ -122,12 +122,12 @@ func (s *Server) living(ctx context.Context, id string, err error) *assentv1.Tra
 }
 
 // answer answers another node's question.
-func (s *Server) answer(_ protocol.NodeID, question []byte) []byte {
+func (s *Server) answer(from protocol.NodeID, question []byte) []byte {
 	switch {
 	case len(question) > 0 && question[0] == askTransaction:
 		return s.tell(question[1:])
 	case len(question) > 0 && question[0] == askWork:
-		return s.doErrand(question[1:])
+		return s.doErrand(from, question[1:])
 	}
 	return nil // of a later version
 }

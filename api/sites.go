@@ -42,11 +42,18 @@ func (s *Server) runAmongSites(ctx context.Context, req *assentv1.RunRequest, ti
 	var nodes []protocol.NodeID
 	bytes := s.opts.MaxResultBytes
 	for i, op := range req.GetOperations() {
-		node := s.nodeOf(op.GetResource())
-		if !slices.Contains(nodes, node) {
+		node, err := s.keeperOf(op.GetResource())
+		again := slices.Contains(nodes, node)
+		if err == nil && !again {
 			nodes = append(nodes, node)
 		}
-		result, err := s.workAt(ctx, t, node, op, bytes)
+		if err == nil && len(nodes) > site.MaxSites {
+			err = refuse(connect.CodeInvalidArgument, fmt.Sprintf("more than %d nodes would take part", site.MaxSites), "")
+		}
+		var result *assentv1.Result
+		if err == nil {
+			result, err = s.workAt(ctx, t, node, op, again, bytes)
+		}
 		if err != nil {
 			failed := &operationError{number: i + 1, err: err}
 			if err := s.opts.Sites.Abort(t, nodes, told(failed.Error())); err != nil {
@@ -60,18 +67,22 @@ func (s *Server) runAmongSites(ctx context.Context, req *assentv1.RunRequest, ti
 	}
 	r, err := s.opts.Sites.Commit(ctx, t, nodes, !req.GetEarlyReply())
 	if err != nil && !errors.Is(err, site.ErrInDoubt) {
+		_ = s.opts.Sites.Abort(t, nodes, "it cannot be committed") // else it is given up when its time is over
 		return nil, err
 	}
 	response.Outcome = outcomeAmongSites(t, r, err)
 	return response, nil
 }
 
-// nodeOf returns the node at which the resource is worked with: the one that keeps it, or this one.
-func (s *Server) nodeOf(name string) protocol.NodeID {
-	if node, _, ok := s.opts.Node.Keeper(name); ok {
-		return node
+// keeperOf returns the node that keeps the resource. One that all nodes reach is no site's: what a node that
+// has died for good had prepared there, nobody else would take for its own.
+func (s *Server) keeperOf(name string) (protocol.NodeID, error) {
+	node, _, ok := s.opts.Node.Keeper(name)
+	if !ok {
+		return "", refuse(connect.CodeInvalidArgument, fmt.Sprintf("no node keeps a resource %.100q for itself", name),
+			"a protocol is for the stores that nodes keep, whose names end in a hyphen and the node's; leave it out for databases that all nodes reach")
 	}
-	return s.opts.Node.Self()
+	return node, nil
 }
 
 // Questions of one node to another begin with a byte that says what they are.
@@ -85,6 +96,8 @@ const (
 type errand struct {
 	Transaction site.Transaction `json:"transaction"`
 	Operation   []byte           `json:"operation"`
+	// Again says that the transaction has worked at the node before.
+	Again bool `json:"again,omitempty"`
 	// Bytes is how long the result may be.
 	Bytes int `json:"bytes"`
 }
@@ -108,13 +121,17 @@ func (e *elsewhereError) Error() string { return fmt.Sprintf("node %s: %s", e.no
 // Hint returns what to do. It may be empty.
 func (e *elsewhereError) Hint() string { return e.done.Hint }
 
-// maxErrandBytes bounds the result of an operation at another node.
+// maxErrandBytes bounds an operation at another node, and its result.
 const maxErrandBytes = 1 << 20
 
 // workAt does an operation at the node.
-func (s *Server) workAt(ctx context.Context, t site.Transaction, node protocol.NodeID, op *assentv1.Operation, bytes int) (*assentv1.Result, error) {
+func (s *Server) workAt(ctx context.Context, t site.Transaction, node protocol.NodeID, op *assentv1.Operation, again bool, bytes int) (*assentv1.Result, error) {
 	if node == s.opts.Node.Self() {
-		return s.operate(ctx, s.opts.Sites.Branches(t), op, s.newBudget(op, bytes))
+		return s.operate(ctx, s.opts.Sites.Branches(t, again), op, s.newBudget(op, bytes))
+	}
+	if size := proto.Size(op); size > maxErrandBytes {
+		return nil, refuse(connect.CodeInvalidArgument, fmt.Sprintf("the operation has %d bytes", size),
+			fmt.Sprintf("at most %d are allowed for an operation at another node; ask node %s itself", maxErrandBytes, node))
 	}
 	if s.opts.Node.Suspected(node) {
 		return nil, refuse(connect.CodeUnavailable, fmt.Sprintf("node %s, which keeps resource %q, is suspected to be down", node, op.GetResource()),
@@ -124,7 +141,7 @@ func (s *Server) workAt(ctx context.Context, t site.Transaction, node protocol.N
 	if err != nil {
 		return nil, err
 	}
-	question, err := json.Marshal(errand{t, data, min(bytes, maxErrandBytes)})
+	question, err := json.Marshal(errand{t, data, again, min(bytes, maxErrandBytes)})
 	if err != nil {
 		return nil, err
 	}
@@ -150,9 +167,9 @@ func (s *Server) workAt(ctx context.Context, t site.Transaction, node protocol.N
 }
 
 // doErrand does an operation for another node.
-func (s *Server) doErrand(question []byte) []byte {
+func (s *Server) doErrand(from protocol.NodeID, question []byte) []byte {
 	var done errandDone
-	result, err := s.errand(question)
+	result, err := s.errand(from, question)
 	if err == nil {
 		done.Result, err = proto.Marshal(result)
 	}
@@ -166,7 +183,7 @@ func (s *Server) doErrand(question []byte) []byte {
 	return answer
 }
 
-func (s *Server) errand(question []byte) (*assentv1.Result, error) {
+func (s *Server) errand(from protocol.NodeID, question []byte) (*assentv1.Result, error) {
 	var e errand
 	if err := json.Unmarshal(question, &e); err != nil {
 		return nil, fmt.Errorf("the question cannot be read: %w", err)
@@ -178,9 +195,15 @@ func (s *Server) errand(question []byte) (*assentv1.Result, error) {
 	if s.opts.Sites == nil {
 		return nil, errors.New("the node takes no part in transactions among sites")
 	}
+	if node, err := s.keeperOf(op.GetResource()); err != nil || node != s.opts.Node.Self() {
+		return nil, fmt.Errorf("node %s does not keep resource %.100q", s.opts.Node.Self(), op.GetResource())
+	}
+	if e.Transaction.Coordinator != from {
+		return nil, fmt.Errorf("the transaction is of node %q, and node %q asks", e.Transaction.Coordinator, from)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.StatementTimeout)
 	defer cancel()
-	return s.operate(ctx, s.opts.Sites.Branches(e.Transaction), op, s.newBudget(op, min(max(e.Bytes, 0), maxErrandBytes)))
+	return s.operate(ctx, s.opts.Sites.Branches(e.Transaction, e.Again), op, s.newBudget(op, min(max(e.Bytes, 0), maxErrandBytes)))
 }
 
 func abortedAmongSites(t site.Transaction, err *operationError) *assentv1.Outcome {

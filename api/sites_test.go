@@ -44,7 +44,7 @@ func startNodes(t *testing.T, names ...protocol.NodeID) map[protocol.NodeID]*Ser
 		node := check1(cluster.Open(cluster.Config{Name: "shop", Self: id, Members: members, Listener: listeners[id], Log: log, Logger: quiet}))(t)
 		t.Cleanup(func() { node.Close() })
 		host := check1(site.Open(t.Context(), site.Config{Self: id, Nodes: node.Nodes(), Network: node.Sites(), Dir: filepath.Join(dir, "sites"),
-			Owner: "site-" + string(id), Resources: resources, Logger: quiet}))(t)
+			Resources: resources, Logger: quiet}))(t)
 		t.Cleanup(func() { host.Close() })
 		manager := check1(assent.Open(t.Context(), assent.Config{Log: log, Resources: resources, Logger: quiet, Elsewhere: node.Elsewhere}))(t)
 		t.Cleanup(func() { manager.Close(context.Background()) })
@@ -121,9 +121,10 @@ func TestRunAmongSitesRefused(t *testing.T) {
 		}
 	}
 	for want, op := range map[string]*assentv1.Operation{
-		"operation 2: node b: the key is missing":     putOp("kv-b", "", "1"),
-		`operation 2: node b: there is no resource`:   putOp("more-b", "x", "1"),
-		`operation 2: there is no resource "nowhere"`: putOp("nowhere", "x", "1"),
+		"operation 2: node b: the key is missing":                    putOp("kv-b", "", "1"),
+		`operation 2: node b: there is no resource`:                  putOp("more-b", "x", "1"),
+		`operation 2: no node keeps a resource "nowhere" for itself`: putOp("nowhere", "x", "1"),
+		"operation 2: the operation has 1048":                        putOp("kv-b", "x", strings.Repeat("x", maxErrandBytes)),
 	} {
 		r, err := servers["a"].Run(t.Context(), &assentv1.RunRequest{Protocol: "paxos", Operations: []*assentv1.Operation{putOp("kv-a", "y", "1"), op}})
 		aborted := r.GetOutcome().GetAborted()
@@ -149,7 +150,7 @@ func TestSitesWhenANodeIsDown(t *testing.T) {
 	a, b := servers["a"], servers["b"]
 	tx := check1(a.opts.Sites.Begin(site.TwoPhase))(t)
 	for _, id := range []protocol.NodeID{"a", "b"} {
-		check1(a.workAt(t.Context(), tx, id, putOp("kv-"+string(id), "x", "1"), maxErrandBytes))(t)
+		check1(a.workAt(t.Context(), tx, id, putOp("kv-"+string(id), "x", "1"), false, maxErrandBytes))(t)
 	}
 	if err := b.opts.Sites.Close(); err != nil { // it does not vote
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"assent/protocol"
@@ -15,6 +16,7 @@ import (
 // cluster's business.
 type asking struct {
 	channel *transport.Channel
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	number  uint64 // the last question's
@@ -102,10 +104,15 @@ func (a *asking) receive(from protocol.NodeID, payload []byte) {
 		a.busy++
 		answer := a.answer
 		go func() {
+			defer func() {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				a.busy--
+				if p := recover(); p != nil { // one question must not end the node
+					a.log.Error("a question of another node panicked", "node", from, "panic", p)
+				}
+			}()
 			a.send(from, reply, number, answer(from, text))
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.busy--
 		}()
 	}
 }

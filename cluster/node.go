@@ -113,7 +113,7 @@ func Open(cfg Config) (*Node, error) {
 		Scope: cfg.Name, Node: cfg.Self, Machine: n.watcher, Hands: hands{n}, Clock: engine.SystemClock{},
 	})
 	n.channel.Receive(n.receive)
-	n.asking.channel = n.mesh.Channel(askChannel)
+	n.asking.channel, n.asking.log = n.mesh.Channel(askChannel), cfg.Logger
 	n.asking.channel.Receive(n.asking.receive)
 	n.loop.Deliver(protocol.Start{})
 	return n, nil

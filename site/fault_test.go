@@ -2,6 +2,7 @@ package site
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -211,4 +212,106 @@ func storm(t *testing.T, p Protocol, seed uint64) {
 		}
 	}
 	t.Logf("%d of %d committed", committed, len(all))
+}
+
+// forgotten waits until the sites remember nothing, while they are told that much time has passed.
+func (w *world) forgotten(sites ...protocol.NodeID) {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
+	defer cancel()
+	for _, id := range sites {
+		for {
+			w.host(id).sweep(time.Now().Add(time.Hour))
+			left := w.host(id).List()
+			if len(left) == 0 {
+				break
+			}
+			select {
+			case <-time.After(5 * time.Millisecond):
+			case <-ctx.Done():
+				w.Fatalf("%s still remembers %+v", id, left)
+			}
+		}
+	}
+}
+
+// TestForget: what is over is forgotten, and not before every site has reported: one that comes back in doubt
+// finds those who know.
+func TestForget(t *testing.T) {
+	for _, p := range Protocols() {
+		w := newWorld(t, 3, 1)
+		w.observer = &trap{when: func(e trace.Event) bool {
+			_, told := e.Value.(commit.Finish)
+			return told && e.Kind == trace.Send
+		}, spring: func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.cut[[2]protocol.NodeID{"n1", "n3"}], w.cut[[2]protocol.NodeID{"n2", "n3"}] = true, true
+		}}
+		w.all()
+		tx := w.begin("n1", p)
+		if err := w.put(tx, "key", w.nodes...); err != nil {
+			t.Fatal(err)
+		}
+		r, err := w.host("n1").Commit(t.Context(), tx, w.nodes, false)
+		if err != nil || r.Decision != commit.Commit {
+			t.Fatalf("%s: %+v, %v", p, r, err)
+		}
+		w.settled("n1", "n2")
+		w.crash("n3")
+		for _, id := range w.nodes[:2] {
+			w.host(id).sweep(time.Now().Add(time.Hour))
+		}
+		if !w.holds("n1", "key", tx) || len(w.host("n1").List()) == 0 {
+			t.Errorf("%s: the coordinator has forgotten before all had reported", p)
+		}
+		w.heal()
+		w.up("n3")
+		w.settled("n3")
+		if !w.holds("n3", "key", tx) {
+			t.Errorf("%s: n3 came back in doubt, and has not committed", p)
+		}
+		w.forgotten(w.nodes...)
+		if found, err := w.host("n3").store.all(t.Context()); err != nil || len(found) > 0 {
+			t.Errorf("%s: on record there is still %v, %v", p, found, err)
+		}
+	}
+}
+
+// TestLostWorkIsNotBegunAnew: a site that has lost work in a crash takes no more of that transaction, for it would
+// vote on half of it.
+func TestLostWorkIsNotBegunAnew(t *testing.T) {
+	w := newWorld(t, 2, 1)
+	w.all()
+	tx := w.begin("n1", PaxosCommit)
+	if err := w.put(tx, "key", "n2"); err != nil {
+		t.Fatal(err)
+	}
+	w.crash("n2")
+	w.up("n2")
+	if _, err := w.host("n2").Join(t.Context(), tx, "kv", true); !errors.Is(err, ErrOver) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestResourceGone: a site whose vote concerns a resource that is not configured any more finishes nothing of it
+// until that is there again.
+func TestResourceGone(t *testing.T) {
+	w, tx := doubt(t, TwoPhase)
+	w.gone = "n2"
+	w.crash("n2")
+	w.heal()
+	w.up("n2")
+	w.up("n1")
+	w.settled("n1", "n3")
+	if !w.inDoubt("n2") {
+		t.Error("n2 has finished a branch in a resource that it has not")
+	}
+	w.gone = ""
+	w.crash("n2")
+	w.up("n2")
+	w.settled("n2")
+	if !w.holds("n2", "key", tx) {
+		t.Error("n2 has not committed")
+	}
 }

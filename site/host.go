@@ -58,7 +58,7 @@ func Open(ctx context.Context, cfg Config) (h *Host, err error) {
 	h = &Host{cfg: cfg, codec: codec, run: run.String(), works: map[commit.TransactionID]*work{}, machines: map[machineKey]*machine{},
 		inbound: make(chan mail, mostMail)}
 	h.life, h.end = context.WithCancel(context.Background())
-	if h.store, err = openStore(cfg, codec); err != nil {
+	if h.store, err = openStore(ctx, cfg, codec); err != nil {
 		return nil, err
 	}
 	found, err := h.store.all(ctx)
@@ -117,7 +117,7 @@ func (h *Host) rollBackOnce(name string, promised map[commit.TransactionID]bool)
 	}
 	for _, p := range prepared {
 		id := commit.TransactionID(p.ID.Transaction)
-		if p.Foreign != "" || p.ID.Owner != h.cfg.Owner || p.ID.Branch != name || promised[id] || h.begunHere(id, name) {
+		if p.Foreign != "" || p.ID.Owner != h.store.owner || p.ID.Branch != name || promised[id] || h.begunHere(id, name) {
 			continue
 		}
 		if _, err := r.Rollback(ctx, p); err != nil {
@@ -174,8 +174,10 @@ func (h *Host) Begin(p Protocol) (Transaction, error) {
 }
 
 // Join begins the transaction's branch in the resource name at this site, or returns the one that it
-// has. It is open for work until the site is asked for its vote, or for Config.Timeout.
-func (h *Host) Join(ctx context.Context, t Transaction, name string) (resource.Branch, error) {
+// has. It is open for work until the site is asked for its vote, or for Config.Timeout. again says that
+// the transaction has worked here before: work that was lost since, in a crash, is then not begun anew, for the
+// site would vote on half of it.
+func (h *Host) Join(ctx context.Context, t Transaction, name string, again bool) (resource.Branch, error) {
 	if err := t.check(); err != nil {
 		return nil, err
 	}
@@ -183,33 +185,34 @@ func (h *Host) Join(ctx context.Context, t Transaction, name string) (resource.B
 	if !ok {
 		return nil, fmt.Errorf("site: no resource of node %q is named %q", h.cfg.Self, name)
 	}
-	w, err := h.workOf(t)
+	w, err := h.workOf(t, again)
 	if err != nil {
 		return nil, err
 	}
 	return w.join(ctx, name, r)
 }
 
-// Branches returns the transaction's way to its branches in this site's resources.
-func (h *Host) Branches(t Transaction) resource.Transaction { return branches{h, t} }
+// Branches returns the transaction's way to its branches in this site's resources. again is that of Join.
+func (h *Host) Branches(t Transaction, again bool) resource.Transaction { return branches{h, t, again} }
 
 type branches struct {
-	h *Host
-	t Transaction
+	h     *Host
+	t     Transaction
+	again bool
 }
 
 // Join implements resource.Transaction.
 func (b branches) Join(ctx context.Context, r resource.Resource) (resource.Branch, error) {
 	for name, known := range b.h.cfg.Resources {
 		if known == r {
-			return b.h.Join(ctx, b.t, name)
+			return b.h.Join(ctx, b.t, name, b.again)
 		}
 	}
 	return nil, fmt.Errorf("site: the resource is not one of node %q", b.h.cfg.Self)
 }
 
 // workOf returns the transaction's work, which begins with the first call.
-func (h *Host) workOf(t Transaction) (*work, error) {
+func (h *Host) workOf(t Transaction, again bool) (*work, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -224,6 +227,9 @@ func (h *Host) workOf(t Transaction) (*work, error) {
 	if h.machines[machineKey{t.ID, h.cfg.Self}] != nil {
 		return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
 	}
+	if again {
+		return nil, fmt.Errorf("site: %q: the work that it has done at node %q is lost: %w", t.ID, h.cfg.Self, ErrOver)
+	}
 	if len(h.works)+len(h.machines) >= h.cfg.MaxTransactions {
 		return nil, fmt.Errorf("site: %d transactions are remembered; no more are allowed at a time", h.cfg.MaxTransactions)
 	}
@@ -235,6 +241,9 @@ func (h *Host) workOf(t Transaction) (*work, error) {
 	return w, nil
 }
 
+// MaxSites is how many sites may take part in a transaction.
+const MaxSites = 8
+
 // Commit has the transaction, which began here, committed at the sites, and waits until it is decided
 // and, if wait says so, until every site has done as decided. It returns ErrInDoubt if ctx ends first.
 func (h *Host) Commit(ctx context.Context, t Transaction, sites []protocol.NodeID, wait bool) (Result, error) {
@@ -244,8 +253,8 @@ func (h *Host) Commit(ctx context.Context, t Transaction, sites []protocol.NodeI
 	if t.Coordinator != h.cfg.Self {
 		return Result{}, fmt.Errorf("site: %q began at node %q; only that may ask for it to be committed", t.ID, t.Coordinator)
 	}
-	if len(sites) == 0 || len(sites) > 8 {
-		return Result{}, fmt.Errorf("site: %d sites take part; 1 to 8 are allowed", len(sites))
+	if len(sites) == 0 || len(sites) > MaxSites {
+		return Result{}, fmt.Errorf("site: %d sites take part; 1 to %d are allowed", len(sites), MaxSites)
 	}
 	m, err := h.head(t, sites)
 	if err != nil {
@@ -459,26 +468,67 @@ func (h *Host) sweepForEver() {
 	}
 }
 
-// sweep forgets what was finished before the time.
+// sweep forgets what has been over since the time.
 func (h *Host) sweep(before time.Time) {
 	h.mu.Lock()
 	var old []*machine
-	for k, m := range h.machines {
-		if m.doneBefore(before) {
-			m.loop.Stop()
-			if w := h.works[k.id]; w != nil {
-				w.timer()
-			}
-			delete(h.machines, k)
-			delete(h.works, k.id)
+	for _, m := range h.machines {
+		if m.overBefore(before) {
 			old = append(old, m)
 		}
 	}
 	h.mu.Unlock()
 	for _, m := range old {
+		// A machine that has been stopped takes nothing more, and is there until its records are not: nobody
+		// makes it anew in between.
+		m.loop.Stop()
+		if m.isHead() {
+			h.tellCompleted(m.t) // once more: the first word may have been lost
+		}
 		if err := h.store.forget(m.key); err != nil {
-			h.cfg.Logger.Warn("what is finished cannot be forgotten", "transaction", m.key.id, "error", err)
+			h.cfg.Logger.Warn("what is over cannot be forgotten", "transaction", m.key.id, "error", err)
 			return
+		}
+		h.mu.Lock()
+		if w := h.works[m.key.id]; w != nil && m.key.address == h.cfg.Self {
+			w.timer()
+			delete(h.works, m.key.id)
+		}
+		delete(h.machines, m.key)
+		h.mu.Unlock()
+	}
+}
+
+// tellCompleted tells all nodes that every site has reported: nobody can be in doubt any more, so what they
+// remember of the transaction may be forgotten. In two-phase commit nobody need be told: a site that
+// has forgotten its part answers nothing.
+func (h *Host) tellCompleted(t Transaction) {
+	if t.Protocol == TwoPhase {
+		return
+	}
+	data, err := h.codec.Encode(completed{t})
+	if err != nil {
+		h.cfg.Logger.Error("a message cannot be sent", "transaction", t.ID, "error", err)
+		return
+	}
+	for _, n := range h.cfg.Nodes {
+		if n == h.cfg.Self {
+			h.completed(t)
+			continue
+		}
+		h.cfg.Network.Send(n, data)
+	}
+}
+
+// completed notes that what is remembered of the transaction may be forgotten.
+func (h *Host) completed(t Transaction) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, address := range []protocol.NodeID{h.cfg.Self, t.headOf()} {
+		if m := h.machines[machineKey{t.ID, address}]; m != nil {
+			m.mu.Lock()
+			m.forgettable = true
+			m.mu.Unlock()
 		}
 	}
 }

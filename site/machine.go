@@ -29,8 +29,10 @@ type machine struct {
 	result   Result
 	standing commit.Standing // after the last step
 	promised bool            // its branch has voted yes
-	done     time.Time       // when it was found to be done
-	failure  error
+	stepped  time.Time       // when it made its last step
+	// forgettable says that every site has reported to some coordinator.
+	forgettable bool
+	failure     error
 }
 
 // stander is a machine that can say where it stands.
@@ -127,6 +129,7 @@ func (m *machine) Emit(value protocol.Value) {
 		m.result.Finished = true
 		m.mu.Unlock()
 		closeOnce(m.finished)
+		m.h.tellCompleted(m.t)
 	}
 }
 
@@ -170,10 +173,7 @@ func (m *machine) Observe(e trace.Event) {
 	if e.Kind == trace.Stepped {
 		s := m.machine.Standing()
 		m.mu.Lock()
-		if s.Done && m.done.IsZero() {
-			m.done = time.Now()
-		}
-		m.standing = s
+		m.stepped, m.standing = time.Now(), s
 		m.mu.Unlock()
 	}
 	if o := m.h.cfg.Observer; o != nil {
@@ -183,23 +183,48 @@ func (m *machine) Observe(e trace.Event) {
 
 // status says where the machine stands.
 func (m *machine) status() Status {
+	branch := m.work != nil && m.work.any()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Status{Transaction: m.t, Role: "participant", Decision: m.standing.Decision, Done: m.standing.Done, InDoubt: m.promised && m.standing.Decision == commit.Undecided}
+	s := Status{Transaction: m.t, Role: "participant", Decision: m.standing.Decision, Done: m.standing.Done,
+		InDoubt: m.promised && m.standing.Decision == commit.Undecided}
 	switch {
+	case m.t.Protocol == PaxosCommit && m.isHead():
+		s.Role = "coordinator and acceptor"
+		s.Done = m.result.Finished && (!branch || m.standing.Done)
+	case m.t.Protocol == PaxosCommit && !branch && !m.promised:
+		s.Role, s.Done = "acceptor", true // it only answers
 	case m.t.Protocol == PaxosCommit:
 		s.Role = "participant and acceptor"
 	case m.key.address != m.h.cfg.Self:
 		s.Role = "coordinator"
 	}
+	if s.Decision == commit.Undecided {
+		s.Decision = m.result.Decision
+	}
 	return s
 }
 
-// doneBefore reports whether nothing has been left to do since before the time.
-func (m *machine) doneBefore(t time.Time) bool {
+// isHead reports whether this is the transaction's coordinator, whatever else it is.
+func (m *machine) isHead() bool {
+	return m.t.Coordinator == m.h.cfg.Self && m.key.address == m.t.headOf()
+}
+
+// overBefore reports whether the machine has made no step since the time and nobody depends on what it
+// remembers. In two-phase commit that is so when it is done, and where it has promised nothing. In the other
+// protocols a site that has forgotten its part would answer as one that never voted, so it remembers until
+// all have reported.
+func (m *machine) overBefore(t time.Time) bool {
+	branch := m.work != nil && m.work.any()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !m.done.IsZero() && m.done.Before(t) && m.standing.Done
+	if m.stepped.IsZero() || !m.stepped.Before(t) {
+		return false
+	}
+	if m.t.Protocol != TwoPhase {
+		return m.forgettable
+	}
+	return m.standing.Done || !m.promised && !branch && m.key.address == m.h.cfg.Self
 }
 
 // await waits for the result.

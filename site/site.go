@@ -80,7 +80,7 @@ type Network interface {
 	Receive(func(from protocol.NodeID, payload []byte))
 }
 
-// Config says what a Host is. Self, Network, Dir, Owner and Nodes are required.
+// Config says what a Host is. Self, Network, Dir and Nodes are required.
 type Config struct {
 	// Self is this node's name: letters, digits, dots, hyphens and underscores.
 	Self protocol.NodeID
@@ -90,13 +90,11 @@ type Config struct {
 	// ones. Defaults to the first 5 of Nodes, in the order of their names.
 	Acceptors []protocol.NodeID
 	Network   Network
-	// Dir is the directory of the stable records. One Host at a time has it open.
+	// Dir is the directory of the stable records. One Host at a time has it open. Who has lost it does not
+	// know any more what was promised: what is prepared then stays so, and is a person's to settle.
 	Dir string
 	// FS is the file system that holds Dir. Defaults to the operating system's.
 	FS vfs.FS
-	// Owner is part of the names of this site's branches. No other site and no manager has it: what is
-	// found prepared under it and was never promised is rolled back. At most resource.MaxOwner bytes.
-	Owner string
 	// Resources are what transactions may change here, by name.
 	Resources map[string]resource.Resource
 
@@ -110,8 +108,9 @@ type Config struct {
 	Retry, RetryMost time.Duration
 	// BranchTimeout bounds one call into a resource. Defaults to 10 s.
 	BranchTimeout time.Duration
-	// KeepFor is how long what is finished is remembered, to answer those who ask late. It must be longer
-	// than a message can be under way. Defaults to 10 minutes.
+	// KeepFor is how long what is finished is remembered at least, to answer those who ask late. It must be
+	// longer than a message can be under way. What other sites may still depend on is kept until the
+	// coordinator has heard from all. Defaults to 1 minute.
 	KeepFor time.Duration
 	// MaxTransactions is how many transactions, finished ones included, a site takes part in at a time.
 	// Defaults to 100,000.
@@ -136,7 +135,7 @@ func (c *Config) setDefaults() {
 		value time.Duration
 	}{
 		{&c.Timeout, 60 * time.Second}, {&c.VoteTimeout, 2 * time.Second}, {&c.Retry, 100 * time.Millisecond},
-		{&c.RetryMost, 2 * time.Second}, {&c.BranchTimeout, 10 * time.Second}, {&c.KeepFor, 10 * time.Minute},
+		{&c.RetryMost, 2 * time.Second}, {&c.BranchTimeout, 10 * time.Second}, {&c.KeepFor, time.Minute},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -182,9 +181,6 @@ func (c *Config) validate() error {
 	}
 	if c.Network == nil || c.Dir == "" {
 		return errors.New("site: a network and a directory are required")
-	}
-	if c.Owner == "" || len(c.Owner) > resource.MaxOwner {
-		return fmt.Errorf("site: the owner %q has %d bytes; 1 to %d are allowed", c.Owner, len(c.Owner), resource.MaxOwner)
 	}
 	for name, r := range c.Resources {
 		if err := resource.CheckName(name); err != nil {

@@ -30,13 +30,13 @@ func TestCommitEverywhere(t *testing.T) {
 					t.Errorf("%s: %s has not committed", p, id)
 				}
 			}
-			if _, err := w.host("n1").Branches(tx).Join(t.Context(), w.sites["n2"].store); err == nil {
+			if _, err := w.host("n1").Branches(tx, true).Join(t.Context(), w.sites["n2"].store); err == nil {
 				t.Errorf("%s: a store of another site is joined", p)
 			}
 			if _, err := w.host("n1").Commit(t.Context(), tx, sites, true); !errors.Is(err, ErrOver) {
 				t.Errorf("%s: a second commit says %v", p, err)
 			}
-			if _, err := w.host(sites[0]).Branches(tx).Join(t.Context(), w.sites[sites[0]].store); !errors.Is(err, ErrOver) {
+			if _, err := w.host(sites[0]).Branches(tx, true).Join(t.Context(), w.sites[sites[0]].store); !errors.Is(err, ErrOver) {
 				t.Errorf("%s: work after the vote says %v", p, err)
 			}
 		}
@@ -53,7 +53,7 @@ func TestNoVoteAborts(t *testing.T) {
 		if err := w.put(tx, string(p), "n1", "n2"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.host("n3").Join(t.Context(), tx, "kv"); err != nil {
+		if _, err := w.host("n3").Join(t.Context(), tx, "kv", false); err != nil {
 			t.Fatal(err)
 		}
 		r, err := w.host("n2").Commit(t.Context(), tx, w.nodes, true)
@@ -170,15 +170,14 @@ func TestBadConfig(t *testing.T) {
 	w := newWorld(t, 3, 1)
 	good := func() Config { return w.config("n1", &inbox{w: w}, &node{}) }
 	for want, change := range map[string]func(*Config){
-		`is not among the nodes`:            func(c *Config) { c.Self = "x" },
-		`listed twice`:                      func(c *Config) { c.Nodes = []protocol.NodeID{"n1", "n1"} },
-		`0 nodes; 1 to 16`:                  func(c *Config) { c.Nodes = nil },
-		`node name "a/c"`:                   func(c *Config) { c.Nodes = []protocol.NodeID{"n1", "a/c"} },
-		`the acceptor "x"`:                  func(c *Config) { c.Acceptors = []protocol.NodeID{"x"} },
-		`a network and a directory`:         func(c *Config) { c.Dir = "" },
-		`the owner "" has 0 bytes; 1 to 32`: func(c *Config) { c.Owner = "" },
-		`resource "kv" is nil`:              func(c *Config) { c.Resources = map[string]resource.Resource{"kv": nil} },
-		`KeepFor is -1ns`:                   func(c *Config) { c.KeepFor = -1 },
+		`is not among the nodes`:    func(c *Config) { c.Self = "x" },
+		`listed twice`:              func(c *Config) { c.Nodes = []protocol.NodeID{"n1", "n1"} },
+		`0 nodes; 1 to 16`:          func(c *Config) { c.Nodes = nil },
+		`node name "a/c"`:           func(c *Config) { c.Nodes = []protocol.NodeID{"n1", "a/c"} },
+		`the acceptor "x"`:          func(c *Config) { c.Acceptors = []protocol.NodeID{"x"} },
+		`a network and a directory`: func(c *Config) { c.Dir = "" },
+		`resource "kv" is nil`:      func(c *Config) { c.Resources = map[string]resource.Resource{"kv": nil} },
+		`KeepFor is -1ns`:           func(c *Config) { c.KeepFor = -1 },
 	} {
 		c := good()
 		change(&c)

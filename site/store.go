@@ -22,11 +22,17 @@ import (
 // is the transaction's id, the machine's address and the machine's own key, with a zero byte between
 // them; what stands under the machine's empty key is the transaction.
 type store struct {
-	kv     *kv.Resource
-	codec  *protocol.Codec
-	run    string
+	kv    *kv.Resource
+	codec *protocol.Codec
+	run   string
+	// owner is part of the names of this site's branches. It was drawn when the store was made: whoever
+	// has lost the records has lost the name, too, and does not touch what was promised under it.
+	owner  string
 	writes atomic.Uint64
 }
+
+// ownerKey holds the owner. No machine's key is without a zero byte.
+var ownerKey = []byte("owner")
 
 // machineKey names a machine: a transaction, and its address at it.
 type machineKey struct {
@@ -38,7 +44,7 @@ func (k machineKey) prefix() []byte {
 	return append(append(append([]byte(k.id), 0), k.address...), 0)
 }
 
-func openStore(cfg Config, codec *protocol.Codec) (*store, error) {
+func openStore(ctx context.Context, cfg Config, codec *protocol.Codec) (*store, error) {
 	run, err := ulid.New(ulid.Now(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("site: make an id: %w", err)
@@ -47,7 +53,26 @@ func openStore(cfg Config, codec *protocol.Codec) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("site: records: %w", err)
 	}
-	return &store{kv: r, codec: codec, run: run.String()}, nil
+	s := &store{kv: r, codec: codec, run: run.String()}
+	if err := s.identify(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("site: records: %w", err), r.Close())
+	}
+	return s, nil
+}
+
+// identify finds the owner, or draws one for a new store.
+func (s *store) identify(ctx context.Context) error {
+	found := false
+	err := s.kv.View(ctx, func(v *kv.View) error {
+		owner, ok, err := v.Get(ownerKey)
+		s.owner, found = string(owner), ok
+		return err
+	})
+	if err != nil || found {
+		return err
+	}
+	s.owner = "site-" + s.run // 31 bytes
+	return s.change(func(ctx context.Context, b *kv.Tx) error { return b.Put(ctx, ownerKey, []byte(s.owner)) })
 }
 
 // force makes the writes of one step stable, as one.
@@ -126,6 +151,9 @@ func (s *store) all(ctx context.Context) (found []kept, err error) {
 		for p, err := range v.Scan(nil, nil) {
 			if err != nil {
 				return err
+			}
+			if bytes.Equal(p.Key, ownerKey) {
+				continue
 			}
 			parts := bytes.SplitN(p.Key, []byte{0}, 3)
 			if len(parts) != 3 {

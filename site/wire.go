@@ -17,6 +17,9 @@ type letter struct {
 	Body []byte
 }
 
+// completed says that every site has reported how its branches ended.
+type completed struct{ Transaction Transaction }
+
 // headSuffix ends the address of a coordinator that is a machine of its own. In Paxos Commit a site is
 // one machine, whatever its roles.
 const headSuffix = "/c"
@@ -38,6 +41,7 @@ func newCodec() (*protocol.Codec, error) {
 	return protocol.NewCodec(append(commit.Types(),
 		protocol.Type{Name: "site.Transaction", Zero: Transaction{}},
 		protocol.Type{Name: "site.Letter", Zero: letter{}},
+		protocol.Type{Name: "site.Completed", Zero: completed{}},
 		protocol.Type{Name: "site.Evidence", Zero: evidence{}})...)
 }
 
@@ -97,6 +101,10 @@ func (h *Host) accept(m mail) error {
 	v, err := h.codec.Decode(m.data)
 	if err != nil {
 		return err
+	}
+	if c, ok := v.(completed); ok {
+		h.completed(c.Transaction)
+		return nil
 	}
 	l, ok := v.(letter)
 	if !ok {

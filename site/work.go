@@ -43,7 +43,7 @@ type branchEvidence struct {
 }
 
 func (w *work) id(name string) resource.ID {
-	return resource.ID{Owner: w.h.cfg.Owner, Transaction: string(w.t.ID), Branch: name}
+	return resource.ID{Owner: w.h.store.owner, Transaction: string(w.t.ID), Branch: name}
 }
 
 func (w *work) join(ctx context.Context, name string, r resource.Resource) (resource.Branch, error) {
@@ -61,6 +61,13 @@ func (w *work) join(ctx context.Context, name string, r resource.Resource) (reso
 	}
 	w.branches[name] = &part{resource: r, branch: b}
 	return b, nil
+}
+
+// any reports whether the work has a branch.
+func (w *work) any() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.branches) > 0
 }
 
 // has reports whether the work has a branch in the resource.
@@ -159,6 +166,10 @@ func (w *work) finish(records protocol.Records, want commit.Outcome,
 		}
 		p.outcome = o
 	}
+	if len(w.branches) == 0 && want == commit.Committed {
+		// Nothing is known of a vote that must have been yes: the records were lost, or forgotten.
+		return commit.BranchFinished{Outcome: commit.Hazard}
+	}
 	if failed != nil {
 		w.h.cfg.Logger.Warn("a branch cannot be finished yet; trying again", "transaction", w.t.ID, "error", failed)
 		return commit.BranchFailed{}
@@ -213,13 +224,15 @@ func (w *work) restore(records protocol.Records) error {
 	if !ok {
 		return fmt.Errorf("the evidence is a %T", v)
 	}
+	found := map[string]*part{}
 	for _, b := range e.Branches {
 		r := w.h.cfg.Resources[b.Resource]
 		if r == nil {
 			return fmt.Errorf("no resource is named %q; configure it again", b.Resource)
 		}
-		w.branches[b.Resource] = &part{resource: r, vote: resource.Vote{Vote: commit.Yes, Evidence: b.Evidence}}
+		found[b.Resource] = &part{resource: r, vote: resource.Vote{Vote: commit.Yes, Evidence: b.Evidence}}
 	}
+	w.branches = found
 	return nil
 }
 

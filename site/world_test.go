@@ -29,6 +29,7 @@ type world struct {
 	observer  trace.Observer
 	refuses   protocol.NodeID // whose store votes no
 	patient   bool            // nothing is ever sent again
+	gone      protocol.NodeID // whose store is not configured
 
 	mu     sync.Mutex
 	random *rand.Rand
@@ -111,7 +112,10 @@ func (w *world) config(id protocol.NodeID, b *inbox, n *node) Config {
 	if id == w.refuses {
 		resources["kv"] = refusing{n.store}
 	}
-	c := Config{Self: id, Nodes: w.nodes, Acceptors: w.acceptors, Network: b, Dir: "records", FS: n.disk, Owner: "cluster-" + string(id),
+	if id == w.gone {
+		resources = nil
+	}
+	c := Config{Self: id, Nodes: w.nodes, Acceptors: w.acceptors, Network: b, Dir: "records", FS: n.disk,
 		Resources: resources, Timeout: time.Second, VoteTimeout: 300 * time.Millisecond,
 		Retry: 10 * time.Millisecond, RetryMost: 80 * time.Millisecond, Logger: quietly, Observer: w.observer}
 	if w.patient {
@@ -176,7 +180,7 @@ func (w *world) host(id protocol.NodeID) *Host { return w.sites[id].host }
 // put has the transaction put a value at the sites.
 func (w *world) put(t Transaction, key string, sites ...protocol.NodeID) error {
 	for _, id := range sites {
-		b, err := w.host(id).Join(w.Context(), t, "kv")
+		b, err := w.host(id).Join(w.Context(), t, "kv", false)
 		if err != nil {
 			return err
 		}

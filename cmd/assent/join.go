@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -110,11 +108,10 @@ func (t *clusterTLSConfig) load() (*tls.Config, error) {
 
 // openSites opens this node's part in transactions among sites.
 func (s *site) openSites(ctx context.Context, logger *slog.Logger) error {
-	name := sha256.Sum256([]byte(s.cfg.Cluster.Name + "/" + s.cfg.Cluster.Node)) // bounded, whatever the names
 	t := s.cfg.Timeouts
 	host, err := sites.Open(ctx, sites.Config{
 		Self: s.node.Self(), Nodes: s.node.Nodes(), Network: s.node.Sites(), Dir: filepath.Join(s.cfg.DataDir, "sites"),
-		Owner: "site-" + hex.EncodeToString(name[:12]), Resources: s.resources,
+		Resources: s.resources,
 		Timeout: t.Transaction, BranchTimeout: t.Finish, Logger: logger,
 	})
 	if err != nil {
