@@ -49,7 +49,8 @@ type Config struct {
 	Owner string
 	// Self is this node, one of System's members.
 	Self protocol.NodeID
-	// System are the members with their votes, the same at all members. A witness votes and holds
+	// System are the members with their votes, the same at all members. Any two write quorums must
+	// meet (quorum.System.Exclusive). A witness votes and holds
 	// a copy, as any other: a decision is too small to leave out.
 	System quorum.System
 	// Network reaches the other members.
@@ -96,6 +97,9 @@ func (c *Config) validate() error {
 	}
 	if err := c.System.Validate(); err != nil {
 		return err
+	}
+	if err := c.System.Exclusive(); err != nil {
+		return fmt.Errorf("a decision is made once: %w", err)
 	}
 	self := slices.ContainsFunc(c.System.Members, func(m quorum.Member) bool { return m.Node == c.Self })
 	switch {

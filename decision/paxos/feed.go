@@ -78,8 +78,8 @@ func (s *store) changed(in *instance, from protocol.NodeID) {
 	s.setStatus(in, status)
 	in.version++
 	owed := ^uint64(0)
-	if p := s.log.peers.of(from); p != nil {
-		owed &^= p.bit // it knows; what it does not know it asks for when it is told of another change
+	if p := s.log.peers.of(from); p != nil && in.owed&p.bit == 0 {
+		owed &^= p.bit // it knows this, and was owed nothing else
 	}
 	s.owe(in, owed)
 }
@@ -275,7 +275,8 @@ func (s *store) lesson(in *instance, there summary) (l Learn, lacks bool) {
 	}
 	switch {
 	case !there.chosen, there.stamp <= here.forgotten, in == nil && there.done && there.stamp <= s.horizon:
-	case here.chosen && here.stamp == there.stamp && (here.notes > there.notes || here.notes == there.notes && here.last == there.last):
+	case here.chosen && here.stamp == there.stamp && (there.notes == 0 || here.notes == there.notes && here.last == there.last):
+		// It knows nothing more. More notes here do not say that those there are among them.
 	case in != nil && there.notes == 0 && !in.Chosen && in.accepted().Stamp == there.stamp:
 		l.Chosen, l.Value = true, in.accepted()
 	default:

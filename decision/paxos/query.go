@@ -328,13 +328,10 @@ func (l *Log) annotateHere(ctx context.Context, s *store, id commit.TransactionI
 	}
 }
 
-// annotated adds a note, and says so when it is stable.
+// annotated adds a note, and says so when it is stable. Whoever asks for it need not hold the entry, nor
+// the note: it is to be told as the others are.
 func (s *store) annotated(p *peer, number uint64, id commit.TransactionID, a Annotate) {
-	from := s.log.self
-	if p != nil {
-		from = p.node
-	}
-	s.deliver(id, from, a)
+	s.deliver(id, s.log.self, a)
 	s.batch.Then(func() {
 		if _, ok := s.look(id); ok { // else there is no room
 			s.respond(p, number, kindDone, reply{})
@@ -374,12 +371,9 @@ func (l *Log) Forget(ctx context.Context, id commit.TransactionID) error {
 	return err
 }
 
-// forgotten drops what is held of a transaction, and says so when that is stable.
+// forgotten drops what is held of a transaction, and says so when that is stable. Whoever asks for it
+// need not have done so itself.
 func (s *store) forgotten(p *peer, number uint64, id commit.TransactionID, stamp uint64) {
-	from := s.log.self
-	if p != nil {
-		from = p.node
-	}
-	s.deliver(id, from, Learn{Forgotten: stamp})
+	s.deliver(id, s.log.self, Learn{Forgotten: stamp})
 	s.batch.Then(func() { s.respond(p, number, kindDone, reply{}) })
 }
