@@ -43,7 +43,7 @@ func skipWithout(t *testing.T, err error) {
 
 func TestCommitOnServersOfItsOwn(t *testing.T) {
 	dir := t.TempDir()
-	out, err := run(t.Context(), append([]string{"commit", "--json", "--dir", dir, "--rows", "100"}, tiny()...)...)
+	out, err := run(t.Context(), append([]string{"commit", "--json", "--cluster", "--dir", dir, "--rows", "100"}, tiny()...)...)
 	skipWithout(t, err)
 	if err != nil {
 		t.Fatal(err)
@@ -77,11 +77,11 @@ func checkRow(t *testing.T, x commitRow) {
 	if x.Way == "floor" && x.All.OfFloor != 1 {
 		t.Errorf("the floor is %v of the floor", x.All.OfFloor)
 	}
-	trips := map[string]float64{"floor": 8, "pipelined": 6, "assent": 6, "plain": 4, "slow": 6}[x.Way]
+	trips := map[string]float64{"floor": 8, "pipelined": 6, "assent": 6, "plain": 4, "slow": 6, "cluster": 6}[x.Way]
 	if x.RoundTrips < trips { // more where a connection was made meanwhile
 		t.Errorf("%s at %d: %v round trips, want %v", x.Way, x.Concurrency, x.RoundTrips, trips)
 	}
-	logged := x.Way == "assent" || x.Way == "early" || x.Way == "slow"
+	logged := x.Way == "assent" || x.Way == "early" || x.Way == "slow" || x.Way == "cluster"
 	if (x.LogSyncs > 0) != logged {
 		t.Errorf("%s at %d: %v syncs of the decision log", x.Way, x.Concurrency, x.LogSyncs)
 	}
@@ -141,7 +141,7 @@ func TestCommitInterrupted(t *testing.T) {
 	if err := r.print(&out, false, err); err != nil {
 		t.Fatal(err)
 	}
-	each := len(kinds) - 1 // nothing is slowed
+	each := len(kinds) - 2 // nothing is slowed, and there is no cluster
 	if len(r.Lines) != 2*each || r.Lines[0].All == nil || r.Lines[each].All != nil || !strings.Contains(out.String(), "interrupted") {
 		t.Errorf("%d results; printed\n%s", len(r.Lines), out.String())
 	}
