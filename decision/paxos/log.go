@@ -37,7 +37,8 @@ type Log struct {
 	// store is what keeps this member's copies; a failed one until another takes its place; nil
 	// once the log is closed.
 	store atomic.Pointer[store]
-	// faulted says that storage has failed since Open: what was begun before may be forgotten.
+	// faulted says that storage has failed since Open, or had no room for what was decided: what was
+	// begun before may be forgotten.
 	faulted atomic.Bool
 
 	outbox outbox
@@ -45,8 +46,9 @@ type Log struct {
 	mu        sync.Mutex
 	proposals map[commit.TransactionID]*proposal
 	calls     map[uint64]*call
-	lastCall  uint64
-	closed    bool
+	// lastCall numbers the calls. It begins anywhere: an answer to a Log's earlier life may still come.
+	lastCall uint64
+	closed   bool
 
 	quit chan struct{}
 	care sync.WaitGroup
@@ -74,6 +76,9 @@ func Open(cfg Config) (*Log, error) {
 		return nil, l.explain(op, err)
 	}
 	l.self = protocol.NodeID(name)
+	if l.lastCall, err = drawNumber(cfg.Random); err != nil {
+		return nil, l.explain(op, err)
+	}
 	if err := l.open(); err != nil {
 		return nil, l.explain(op, err)
 	}

@@ -242,7 +242,12 @@ func (p *proposal) finish(stands Value, err error) {
 		if err == nil {
 			s.deliver(p.id, p.log.self, Learn{Chosen: true, Value: stands})
 		}
-		s.batch.Then(p.remove)
+		s.batch.Then(func() {
+			if _, ok := s.look(p.id); !ok {
+				p.log.faulted.Store(true) // there was no room: it is not known here that it was begun
+			}
+			p.remove()
+		})
 		if s.failure() != nil {
 			p.remove()
 		}

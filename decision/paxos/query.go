@@ -13,11 +13,14 @@ import (
 
 // call is a question to all members, whose answers are being collected.
 type call struct {
+	answer  kind
+	id      commit.TransactionID // of an answer of kindAnswer
 	replies chan reply
 }
 
 type reply struct {
 	from  protocol.NodeID
+	kind  kind
 	state held // of an answer
 	page  page // of a page
 }
@@ -26,7 +29,8 @@ type reply struct {
 type question struct {
 	op     string
 	id     commit.TransactionID
-	needed int // votes
+	answer kind // of the answers
+	needed int  // votes
 	// here asks for this member's own answer besides, as long as it serves: it may hold notes that the
 	// others have not heard of.
 	here bool
@@ -41,7 +45,7 @@ const askAgain = 100 * time.Millisecond
 // ask asks all members and returns the answers of a quorum of the needed votes. Where linger is given,
 // it waits as long for the others that are reachable.
 func (l *Log) ask(ctx context.Context, q question, linger time.Duration) ([]reply, error) {
-	c := &call{replies: make(chan reply, 4*(len(l.peers)+1))}
+	c := &call{answer: q.answer, id: q.id, replies: make(chan reply, 4*(len(l.peers)+1))}
 	l.mu.Lock()
 	l.lastCall++
 	number := l.lastCall
@@ -106,7 +110,7 @@ func (l *Log) send(q question, number uint64, has func(protocol.NodeID) bool) {
 // replied takes a peer's answer to the call that it is for.
 func (l *Log) replied(p *peer, r *reader, k kind) {
 	number := r.uint()
-	answer := reply{from: p.node}
+	answer := reply{from: p.node, kind: k}
 	switch k {
 	case kindAnswer:
 		answer.state = r.held()
@@ -118,11 +122,16 @@ func (l *Log) replied(p *peer, r *reader, k kind) {
 	}
 }
 
+// answers reports whether r is an answer to what was asked.
+func (c *call) answers(r reply) bool {
+	return r.kind == c.answer && (r.kind != kindAnswer || r.state.id == c.id)
+}
+
 // hand gives an answer to the call that it is for, if anybody waits for it.
 func (l *Log) hand(number uint64, r reply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c, ok := l.calls[number]; ok {
+	if c, ok := l.calls[number]; ok && c.answers(r) {
 		select {
 		case c.replies <- r:
 		default: // asked too often; what is missing is asked again
@@ -133,7 +142,7 @@ func (l *Log) hand(number uint64, r reply) {
 // respond sends the answer to a call, or hands it over where the call is this Log's own (p is nil).
 func (s *store) respond(p *peer, number uint64, k kind, r reply) {
 	if p == nil {
-		r.from = s.log.cfg.Self
+		r.from, r.kind = s.log.cfg.Self, k
 		s.log.hand(number, r)
 		return
 	}
@@ -160,7 +169,7 @@ func (s *store) answer(p *peer, number uint64, id commit.TransactionID) {
 // find returns what a read quorum holds of the transaction.
 func (l *Log) find(ctx context.Context, op string, id commit.TransactionID) (held, error) {
 	replies, err := l.ask(ctx, question{
-		op: op, id: id, needed: l.cfg.System.Read,
+		op: op, id: id, answer: kindAnswer, needed: l.cfg.System.Read,
 		encode: func(b []byte, number uint64) []byte {
 			return appendText(appendUint(append(appendArray(b, 3), byte(kindQuery)), number), id)
 		},
@@ -171,9 +180,7 @@ func (l *Log) find(ctx context.Context, op string, id commit.TransactionID) (hel
 	}
 	h := held{id: id}
 	for _, r := range replies {
-		if r.state.id == id {
-			h.merge(r.state)
-		}
+		h.merge(r.state)
 	}
 	if s := l.serving(); s != nil {
 		s.learn(h, l.self)
@@ -301,7 +308,7 @@ func (l *Log) Annotate(ctx context.Context, id commit.TransactionID, n decision.
 	}
 	a.Forced = true
 	_, err = l.ask(ctx, question{
-		op: op, id: id, needed: l.cfg.System.Write,
+		op: op, id: id, answer: kindDone, needed: l.cfg.System.Write,
 		encode: func(b []byte, number uint64) []byte {
 			b = appendText(appendUint(append(appendArray(b, 5), byte(kindNote)), number), id)
 			return appendNote(appendBool(b, a.Forced), a.Note)
@@ -362,7 +369,7 @@ func (l *Log) Forget(ctx context.Context, id commit.TransactionID) error {
 	l.stamps.heard(h.value.Stamp)
 	stamp := l.stamps.next()
 	_, err = l.ask(ctx, question{
-		op: op, id: id, needed: l.cfg.System.Write,
+		op: op, id: id, answer: kindDone, needed: l.cfg.System.Write,
 		encode: func(b []byte, number uint64) []byte {
 			return appendUint(appendText(appendUint(append(appendArray(b, 4), byte(kindForget)), number), id), stamp)
 		},

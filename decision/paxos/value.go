@@ -2,6 +2,7 @@ package paxos
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
@@ -94,6 +95,15 @@ func draw(random io.Reader, n int) (string, error) {
 		b[i] = letters[b[i]%32]
 	}
 	return string(b), nil
+}
+
+// drawNumber returns a number of 62 bits.
+func drawNumber(random io.Reader) (uint64, error) {
+	var b [8]byte
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return 0, fmt.Errorf("draw a number: %w", err)
+	}
+	return binary.BigEndian.Uint64(b[:]) >> 2, nil
 }
 
 // held is what a member holds of one transaction, as it is told to others and put together.
