@@ -38,7 +38,8 @@ type Network interface {
 	Receive(func(from protocol.NodeID, payload []byte))
 }
 
-// MaxMembers is the greatest number of members of a Log.
+// MaxMembers is the greatest number of members of a Log. It is a power of two: stamps end in a member's
+// number.
 const MaxMembers = 64
 
 // Config says what a Log is part of and how it is kept. Owner, Self, System and Dir are required, and

@@ -150,7 +150,7 @@ func (r *Copy) learn(l Learn, out *protocol.Effects) {
 	// Two values can only be decided where the first was forgotten between; the later one counts.
 	if l.Chosen && l.Value.Stamp > r.Forgotten && (!r.Chosen || l.Value.Stamp > r.Value.Stamp) {
 		record := ChosenRecord{Accepted: true}
-		if own := r.accepted(); own.Stamp == l.Value.Stamp {
+		if own := r.accepted(); own.equal(l.Value) {
 			l.Value = own // the same, and in memory already
 		} else {
 			record = ChosenRecord{Value: l.Value}

@@ -69,7 +69,7 @@ func Open(cfg Config) (*Log, error) {
 		cfg: cfg, fs: cfg.FS, peers: newPeers(cfg.Self, cfg.System), opened: time.Now(),
 		proposals: map[commit.TransactionID]*proposal{}, calls: map[uint64]*call{}, quit: make(chan struct{}),
 	}
-	l.stamps.now = cfg.Clock
+	l.stamps.now, l.stamps.member = cfg.Clock, number(cfg.Self, cfg.System)
 	l.outbox.waiting = make([][]byte, len(l.peers))
 	name, err := draw(cfg.Random, prefixLength)
 	if err != nil {

@@ -28,10 +28,14 @@ type proposal struct {
 	// granted has the bits of the peers that have answered, and bit 63 + 1 for this member.
 	granted atomic.Uint64
 	local   atomic.Bool
-	done    chan struct{} // closed when stands or err is set
-	stands  Value
-	err     error
-	once    sync.Once
+	// bound is the latest phase 2 for another value than own, and forgotten the latest stamp with which
+	// an acceptor has said that the transaction was forgotten.
+	bound     atomic.Pointer[phase2a]
+	forgotten atomic.Uint64
+	done      chan struct{} // closed when stands or err is set
+	stands    Value
+	err       error
+	once      sync.Once
 }
 
 func (p *proposal) decided() bool {
@@ -143,7 +147,7 @@ func (l *Log) await(ctx context.Context, op string, p *proposal) (decision.Entry
 	if p.err != nil {
 		return decision.Entry{}, fmt.Errorf("%s: %w", op, p.err)
 	}
-	if p.stands.Stamp == p.own.Stamp && p.entry.ID != "" {
+	if p.entry.ID != "" && p.stands.equal(p.own) {
 		return p.entry, nil
 	}
 	h := held{id: p.id, chosen: true, value: p.stands}
@@ -206,6 +210,9 @@ func (p *proposal) Force([]protocol.Write) error { return nil }
 // Send implements engine.Hands.
 func (p *proposal) Send(to protocol.NodeID, message protocol.Message) {
 	l := p.log
+	if m, ok := message.(phase2a); ok && m.Value.Stamp != p.own.Stamp {
+		p.bound.Store(&m)
+	}
 	if to != l.cfg.Self {
 		l.outbox.add(l, l.peers.of(to), message)
 		return
@@ -300,16 +307,34 @@ func (p *proposal) answered(from protocol.NodeID, message protocol.Message) {
 		if s := l.serving(); s != nil {
 			s.deliver(p.id, from, Learn{Forgotten: m.Forgotten})
 		}
-		p.loop.Stop()
-		p.finish(Value{}, fmt.Errorf("%q was forgotten meanwhile: %w", p.id, decision.ErrNotFound))
-		return
+		if m.Forgotten >= p.own.Stamp {
+			p.loop.Stop()
+			p.finish(Value{}, fmt.Errorf("%q was forgotten meanwhile: %w", p.id, decision.ErrNotFound))
+			return
+		}
+		if message = p.voided(m); message == nil {
+			return
+		}
 	case phase1b:
-		if m.Value.Stamp != 0 && m.Value.Stamp <= l.forgottenAt(p.id) {
+		if m.Value.Stamp != 0 && m.Value.Stamp <= max(l.forgottenAt(p.id), p.forgotten.Load()) {
 			m.Accepted, m.Value = paxos.Ballot{}, Value{} // the acceptor has not heard of that yet
 		}
 		message = m
 	}
 	p.loop.Deliver(protocol.Receive{From: from, Message: message})
+}
+
+// voided returns what an acceptor has said that calls void a proposal older than the proposer's own: that
+// it refuses the ballot that is bound to it, or nothing where that is of another proposer.
+func (p *proposal) voided(m Void) protocol.Message {
+	for was := p.forgotten.Load(); was < m.Forgotten && !p.forgotten.CompareAndSwap(was, m.Forgotten); {
+		was = p.forgotten.Load()
+	}
+	bound := p.bound.Load()
+	if bound == nil || bound.Value.Stamp > m.Forgotten {
+		return nil
+	}
+	return refused{Instance: m.Instance, Ballot: bound.Ballot, Promised: bound.Ballot}
 }
 
 // vote takes note that a member has accepted, for the count that a caller is told.

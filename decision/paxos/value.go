@@ -1,6 +1,7 @@
 package paxos
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -12,17 +13,23 @@ import (
 	"assent/decision"
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/protocol/quorum"
 )
 
 // Value is what is agreed on: a proposal for one transaction.
 type Value struct {
-	// Stamp tells proposals apart, and puts the entries that stand in order. No two are equal at one
-	// node; it is the time of the proposal, and later than all that the node had heard of.
+	// Stamp tells proposals apart, and puts the entries that stand in order. No two are equal; it is
+	// the time of the proposal, and later than all that the node had heard of.
 	Stamp uint64
 	// Status is the entry's, as it was proposed.
 	Status decision.Status
 	// Entry is the encoding of a decision.Entry.
 	Entry []byte
+}
+
+// equal reports whether v and w are the same proposal with the same entry.
+func (v Value) equal(w Value) bool {
+	return v.Stamp == w.Stamp && v.Status == w.Status && bytes.Equal(v.Entry, w.Entry)
 }
 
 // Note is a note that was added to an entry, in the order in which notes are told: by Stamp, then by
@@ -39,22 +46,38 @@ func compareNotes(a, b Note) int {
 }
 
 // stamps is a clock whose times never repeat and never fall behind what was heard (a hybrid logical
-// clock: Kulkarni and others 2014).
+// clock: Kulkarni and others 2014). A stamp's low bits are the member's number, so that no two members
+// draw the same.
 type stamps struct {
-	now  func() time.Time
-	last atomic.Uint64
+	now    func() time.Time
+	member uint64 // less than MaxMembers
+	last   atomic.Uint64
 }
 
 // next returns a stamp later than all before.
 func (s *stamps) next() uint64 {
-	now := uint64(max(s.now().UnixNano(), 1))
+	now := uint64(max(s.now().UnixNano(), MaxMembers))
 	for {
 		last := s.last.Load()
-		stamp := max(now, last+1)
+		stamp := max(now, last)&^(MaxMembers-1) | s.member
+		if stamp <= last {
+			stamp += MaxMembers
+		}
 		if s.last.CompareAndSwap(last, stamp) {
 			return stamp
 		}
 	}
+}
+
+// number returns the place of self among the members, by name: the same everywhere, in whichever order
+// they are listed.
+func number(self protocol.NodeID, system quorum.System) (n uint64) {
+	for _, m := range system.Members {
+		if m.Node < self {
+			n++
+		}
+	}
+	return n
 }
 
 // maxStamp bounds what is believed of others: it is in the year 2116.
