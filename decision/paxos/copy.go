@@ -99,6 +99,13 @@ func (r *Copy) accepted() Value {
 	return value
 }
 
+// grave reports whether nothing is held but that the transaction was forgotten: no value, and no promise
+// for what comes after. Rounds are stamps, so that an earlier one was for what was forgotten.
+func (r *Copy) grave() bool {
+	promised, _, value := r.ballots()
+	return !r.Chosen && r.Forgotten > 0 && value.Stamp == 0 && promised.Round <= r.Forgotten
+}
+
 // forget drops everything but the promise, which may have been given for what comes after.
 func (r *Copy) forget() {
 	promised, _, _ := r.ballots()

@@ -105,8 +105,8 @@ func (s *store) owe(in *instance, mask uint64) {
 
 // setStatus files in under its status. The caller holds s.mu, or nobody else knows s.
 func (s *store) setStatus(in *instance, status decision.Status) {
-	if !in.Chosen && in.Forgotten > 0 && in.accepted().Stamp == 0 {
-		status = decision.Done // a grave is kept for a while, as what is done is
+	if in.grave() {
+		status = decision.Done // it is kept for a while, as what is done is
 	}
 	was := in.status
 	in.status = status

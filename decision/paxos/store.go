@@ -49,6 +49,8 @@ func (in *instance) Step(ev protocol.Event, out *protocol.Effects) {
 	}
 	if told {
 		s.changed(in, ev.(protocol.Receive).From)
+	} else if in.status == decision.Done && !in.Chosen {
+		s.setStatus(in, 0) // a grave is one no more when it has promised or accepted
 	}
 }
 
