@@ -278,6 +278,29 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// TestGivenUpIsForgotten: so is what was given up before anybody voted, by word of the coordinator or after a time.
+func TestGivenUpIsForgotten(t *testing.T) {
+	for _, p := range Protocols() {
+		w := newWorld(t, 3, 1)
+		w.all()
+		tx := w.begin("n1", p)
+		if err := w.put(tx, "key", "n2", "n3"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.host("n1").Abort(tx, []protocol.NodeID{"n2", "n3"}, "changed my mind"); err != nil {
+			t.Fatal(err)
+		}
+		left := w.begin("n1", p)
+		if err := w.put(left, "key", "n3"); err != nil { // once the lock is free; nobody ever asks for its vote
+			t.Fatal(err)
+		}
+		for len(w.host("n3").List()) < 2 { // its time is over; the test's bounds this
+			time.Sleep(5 * time.Millisecond)
+		}
+		w.forgotten(w.nodes...)
+	}
+}
+
 // TestLostWorkIsNotBegunAnew: a site that has lost work in a crash takes no more of that transaction, for it would
 // vote on half of it.
 func TestLostWorkIsNotBegunAnew(t *testing.T) {

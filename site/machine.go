@@ -32,7 +32,10 @@ type machine struct {
 	stepped  time.Time       // when it made its last step
 	// forgettable says that every site has reported to some coordinator.
 	forgettable bool
-	failure     error
+	// votes says that it holds, as an acceptor, what others have voted.
+	votes   bool
+	wrote   bool // something is on record in this run
+	failure error
 }
 
 // stander is a machine that can say where it stands.
@@ -87,13 +90,14 @@ func (m *machine) Force(writes []protocol.Write) error {
 	return err
 }
 
-// note notes a promise that is stable now.
+// note notes what is stable now, and whether that is a promise.
 func (m *machine) note(writes []protocol.Write) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wrote = true
 	for _, w := range writes {
 		if w.Key == commit.BranchKey && isPromise(w.Record) && m.key.address == m.h.cfg.Self {
-			m.mu.Lock()
 			m.promised = true
-			m.mu.Unlock()
 		}
 	}
 }
@@ -172,8 +176,10 @@ func (m *machine) do(request protocol.Value) {
 func (m *machine) Observe(e trace.Event) {
 	if e.Kind == trace.Stepped {
 		s := m.machine.Standing()
+		p, acceptor := m.machine.(*commit.PaxosSite)
 		m.mu.Lock()
 		m.stepped, m.standing = time.Now(), s
+		m.votes = acceptor && len(p.Acceptor.Acceptors)+len(p.Acceptor.Records) > 0
 		m.mu.Unlock()
 	}
 	if o := m.h.cfg.Observer; o != nil {
@@ -183,7 +189,7 @@ func (m *machine) Observe(e trace.Event) {
 
 // status says where the machine stands.
 func (m *machine) status() Status {
-	branch := m.work != nil && m.work.any()
+	branch := m.work != nil && m.work.joined.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := Status{Transaction: m.t, Role: "participant", Decision: m.standing.Decision, Done: m.standing.Done,
@@ -211,20 +217,25 @@ func (m *machine) isHead() bool {
 }
 
 // overBefore reports whether the machine has made no step since the time and nobody depends on what it
-// remembers. In two-phase commit that is so when it is done, and where it has promised nothing. In the other
+// remembers. In two-phase commit that is so when it is done. In the other
 // protocols a site that has forgotten its part would answer as one that never voted, so it remembers until
-// all have reported.
+// all have reported, unless that is what it is: it gave its work up, or never did any.
 func (m *machine) overBefore(t time.Time) bool {
-	branch := m.work != nil && m.work.any()
+	branch := m.work != nil && m.work.joined.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.stepped.IsZero() || !m.stepped.Before(t) {
 		return false
 	}
-	if m.t.Protocol != TwoPhase {
-		return m.forgettable
+	if len(m.recover) == 0 && !m.wrote && !branch {
+		return true // it holds no more than one that is made anew
 	}
-	return m.standing.Done || !m.promised && !branch && m.key.address == m.h.cfg.Self
+	if m.t.Protocol == TwoPhase {
+		return m.standing.Done
+	}
+	gaveUp := m.key.address == m.h.cfg.Self && len(m.recover) == 0 && !m.promised && !m.votes &&
+		m.standing.Done && m.standing.Decision != commit.Commit
+	return m.forgettable || gaveUp
 }
 
 // await waits for the result.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"assent/protocol"
 	"assent/protocol/commit"
@@ -21,7 +22,9 @@ type work struct {
 	timer func() // stops the time after which the work is given up, unless the site has voted
 	asked bool   // for its vote, so no more work is taken; h.mu
 
-	mu       sync.Mutex
+	joined atomic.Bool // there is a branch
+
+	mu       sync.Mutex // held while branches prepare and finish, which may take long
 	branches map[string]*part
 	over     bool
 }
@@ -60,14 +63,8 @@ func (w *work) join(ctx context.Context, name string, r resource.Resource) (reso
 		return nil, err
 	}
 	w.branches[name] = &part{resource: r, branch: b}
+	w.joined.Store(true)
 	return b, nil
-}
-
-// any reports whether the work has a branch.
-func (w *work) any() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.branches) > 0
 }
 
 // has reports whether the work has a branch in the resource.
@@ -233,6 +230,7 @@ func (w *work) restore(records protocol.Records) error {
 		found[b.Resource] = &part{resource: r, vote: resource.Vote{Vote: commit.Yes, Evidence: b.Evidence}}
 	}
 	w.branches = found
+	w.joined.Store(len(found) > 0)
 	return nil
 }
 
