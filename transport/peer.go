@@ -71,7 +71,6 @@ func (p *peer) run() {
 			p.mesh.cfg.Logger.Info("connected to node", "node", p.node, "address", p.address)
 			err = p.use(s)
 			pause, told = p.mesh.cfg.Retry, ""
-			p.breaks.Add(1)
 		}
 		if p.life.Err() != nil {
 			return

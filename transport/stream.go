@@ -45,6 +45,7 @@ func (p *peer) use(s *stream) error {
 	p.mu.Lock()
 	p.out, p.since, p.why = nil, time.Now(), err
 	p.queued = time.Now()
+	p.breaks.Add(1) // whoever sees that the stream is gone sees that it broke
 	p.mu.Unlock()
 	close(stop)
 	_ = s.wire.Close() // both goroutines end by that
