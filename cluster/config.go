@@ -15,6 +15,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/detector"
 	"assent/protocol/election"
+	"assent/protocol/membership"
 	"assent/protocol/quorum"
 	"assent/resource"
 	"assent/transport"
@@ -25,10 +26,16 @@ type Config struct {
 	// Name is the cluster's name, the same at all nodes. It is the owner of the log, and thereby part of
 	// the names of prepared branches: no two clusters that reach the same database may share it.
 	Name string
-	// Self is this node, one of Members.
+	// Self is this node: one of Members, or one that joins.
 	Self protocol.NodeID
-	// Members are all nodes, the same at all of them.
+	// Members are the nodes that found the cluster, the same at all of them. They matter at the first start.
 	Members map[protocol.NodeID]Member
+	// Join are addresses, as host:port, of nodes of a cluster that is there already: of some of its members.
+	// A node with an empty Dir asks them to let it join. It may be given together with Members.
+	Join map[protocol.NodeID]string
+	// As is what this node is to be as a member where it is not among Members. Its Address defaults to
+	// Config.Address.
+	As Member
 
 	// Listener is where the other nodes come in. Defaults to one on Address, which defaults to this
 	// node's address in Members.
@@ -108,6 +115,9 @@ func (c *Config) validate() error {
 	if len(c.Name) > resource.MaxOwner {
 		return fmt.Errorf("cluster: the cluster's name %q has %d bytes; at most %d are allowed", c.Name, len(c.Name), resource.MaxOwner)
 	}
+	if len(c.Join) > 0 {
+		return errors.New("cluster: Config.Join is given, and this program does not let nodes join")
+	}
 	if _, ok := c.Members[c.Self]; !ok {
 		return fmt.Errorf("cluster: node %q is not among the members, which are %s", c.Self, words(c.nodes()))
 	}
@@ -140,4 +150,14 @@ func (c *Config) system() quorum.System {
 	s.Write = s.Total()/2 + 1
 	s.Read = s.Write
 	return s
+}
+
+// founders returns the members as the cluster's state has them in the beginning.
+func (c *Config) founders() []membership.Member {
+	var all []membership.Member
+	for _, node := range c.nodes() {
+		m := c.Members[node]
+		all = append(all, membership.Member{Node: node, Votes: m.Votes, Address: m.Address, API: m.API})
+	}
+	return all
 }

@@ -15,6 +15,7 @@ import (
 	"assent/protocol/commit"
 	"assent/protocol/detector"
 	"assent/protocol/election"
+	"assent/protocol/membership"
 	"assent/transport"
 )
 
@@ -39,6 +40,7 @@ type Node struct {
 	own     *paxos.Log // nil where the nodes do not keep the log among themselves
 	prefix  string
 	asking  asking
+	state   membership.State
 
 	mu      sync.Mutex
 	leaving bool
@@ -87,8 +89,12 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
+	state, err := membership.Found(cfg.Name, cfg.founders()...)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
 	n := &Node{
-		cfg: cfg, started: time.Now(), codec: codec, watcher: newWatcher(&cfg),
+		state: state, cfg: cfg, started: time.Now(), codec: codec, watcher: newWatcher(&cfg),
 		others: map[protocol.NodeID]*other{}, strange: map[string]time.Time{},
 	}
 	peers := map[protocol.NodeID]string{}
