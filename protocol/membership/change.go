@@ -81,11 +81,16 @@ type Change struct {
 	Resource   *Resource       `cbor:",omitempty" json:",omitempty"`
 }
 
-// applied reports whether the change was applied, or overtaken by a later one of the same node.
-func (s *State) applied(c Change) bool {
-	return slices.ContainsFunc(s.Sessions, func(x Session) bool {
+// settled reports whether the change was applied or refused, and why it was refused; or whether it was
+// overtaken by a later one of the same node, and so never will be applied unless it was.
+func (s *State) settled(c Change) (why string, ok bool) {
+	i := slices.IndexFunc(s.Sessions, func(x Session) bool {
 		return x.Node == c.By && x.Storage == c.Storage && x.Number >= c.Number
 	})
+	if i < 0 || s.Sessions[i].Number > c.Number {
+		return "", i >= 0
+	}
+	return s.Sessions[i].Refused, true
 }
 
 // apply takes an entry of the log. It returns why the entry changes nothing, or "". What makes a view is
@@ -93,6 +98,7 @@ func (s *State) applied(c Change) bool {
 // reigns, whatever the rest of the change says.
 func (s *State) apply(e paxos.Entry[Change]) (why string) {
 	c := e.Value
+	_, settled := s.settled(c)
 	switch {
 	case e.Kind == paxos.NoOp:
 		return ""
@@ -102,22 +108,23 @@ func (s *State) apply(e paxos.Entry[Change]) (why string) {
 		}
 		s.reform(c)
 		s.install(View{Number: s.View.Number + 1})
-	case s.applied(c):
-		return "it is applied already"
+	case settled:
+		return "another copy of it came first"
 	default:
-		if why := s.alter(c); why != "" {
-			return why
-		}
+		why = s.alter(c)
 	}
-	s.Epoch++
-	s.note(c)
-	return ""
+	if why == "" && c.Kind != Barrier {
+		s.Epoch++
+	}
+	s.note(c, why)
+	return why
 }
 
-// note remembers that a change is applied. Of nodes that are gone it is forgotten in the end.
-func (s *State) note(c Change) {
+// note remembers what has become of a change: a copy of it that comes later must not become anything else.
+// Of nodes that are gone it is forgotten in the end.
+func (s *State) note(c Change, refused string) {
 	sessions := slices.DeleteFunc(slices.Clone(s.Sessions), func(x Session) bool { return x.Node == c.By && x.Storage == c.Storage })
-	s.Sessions = append(sessions[max(0, len(sessions)+1-2*MaxMembers):], Session{Node: c.By, Storage: c.Storage, Number: c.Number})
+	s.Sessions = append(sessions[max(0, len(sessions)+1-2*MaxMembers):], Session{Node: c.By, Storage: c.Storage, Number: c.Number, Refused: refused})
 }
 
 // reform changes the members as a change of view says.
@@ -169,10 +176,17 @@ func (s *State) alter(c Change) (why string) {
 		s.Members = slices.Clone(s.Members)
 		s.Members[i].Address, s.Members[i].API = c.Member.Address, c.Member.API
 	case Set:
+		if _, there := s.Setting(c.Key); !there && len(s.Settings) >= MaxSettings {
+			return fmt.Sprintf("there are %d settings, as many as are possible", MaxSettings)
+		}
 		s.Settings = put(s.Settings, Setting{c.Key, c.Value}, func(x Setting) string { return x.Key })
 	case Unset:
 		s.Settings = drop(s.Settings, c.Key, func(x Setting) string { return x.Key })
 	case Register:
+		there := slices.ContainsFunc(s.Resources, func(x Resource) bool { return x.Name == c.Resource.Name })
+		if !there && len(s.Resources) >= MaxResources {
+			return fmt.Sprintf("there are %d resources, as many as are possible", MaxResources)
+		}
 		s.Resources = put(s.Resources, *c.Resource, func(x Resource) string { return x.Name })
 	case Unregister:
 		s.Resources = drop(s.Resources, c.Key, func(x Resource) string { return x.Name })
@@ -250,6 +264,9 @@ func (s *State) Judge(c Change, answers func(protocol.NodeID) bool) (why string)
 	return ""
 }
 
+// judgeValue says what is wrong with the change itself, which is wrong in every state: what depends on the
+// state is looked at where the change is applied, in the log's order, or a copy of it that was refused here could
+// still be chosen there.
 func (s *State) judgeValue(c Change) (why string) {
 	switch {
 	case len(c.Key) > MaxName || len(c.Value) > MaxValue || len(c.Member.Address) > MaxName || len(c.Member.API) > MaxName:
@@ -262,10 +279,6 @@ func (s *State) judgeValue(c Change) (why string) {
 		return "it names no resource"
 	case c.Kind == Register && (len(c.Resource.Name) > MaxName || len(c.Resource.Kind) > MaxName || len(c.Resource.Settings) > MaxValue):
 		return fmt.Sprintf("a resource's name and kind have at most %d bytes, its settings %d", MaxName, MaxValue)
-	case c.Kind == Set && len(s.Settings) >= MaxSettings:
-		return fmt.Sprintf("there are %d settings, as many as are possible", MaxSettings)
-	case c.Kind == Register && len(s.Resources) >= MaxResources:
-		return fmt.Sprintf("there are %d resources, as many as are possible", MaxResources)
 	}
 	return ""
 }

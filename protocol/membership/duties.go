@@ -248,9 +248,10 @@ func (n *Node) press(out *protocol.Effects) {
 		return
 	}
 	c := n.Asks[0].Change
+	why, settled := n.State.settled(c)
 	switch leader := n.Log.Leader; {
-	case n.State.applied(c): // it came with a state transfer
-		n.answer(Applied, "", out)
+	case settled: // it came with a state transfer
+		n.settle(why, out)
 	case n.Log.State == paxos.Leading:
 		if why := n.propose(c, out); why != "" {
 			n.answer(Refused, why, out)
@@ -260,6 +261,15 @@ func (n *Node) press(out *protocol.Effects) {
 	case len(n.Log.Seeds) > 0 && len(n.Log.Reigns) == 0:
 		out.Send(n.Log.Seeds[n.Ticks%len(n.Log.Seeds)], Request{Change: c})
 	}
+}
+
+// settle answers the first change, which stands in the log: it is refused if there is a reason.
+func (n *Node) settle(why string, out *protocol.Effects) {
+	if why != "" {
+		n.answer(Refused, why, out)
+		return
+	}
+	n.answer(Applied, "", out)
 }
 
 // answer lets go of the first change.
@@ -290,7 +300,7 @@ func (n *Node) propose(c Change, out *protocol.Effects) (why string) {
 	same := func(e paxos.Entry[Change]) bool {
 		return e.Kind != paxos.NoOp && e.Value.By == c.By && e.Value.Storage == c.Storage && e.Value.Number == c.Number
 	}
-	if n.State.applied(c) || slices.ContainsFunc(n.Log.Queue, same) ||
+	if _, settled := n.State.settled(c); settled || slices.ContainsFunc(n.Log.Queue, same) ||
 		slices.ContainsFunc(n.Log.Open, func(o paxos.OpenSlot[Change]) bool { return same(o.Entry) }) ||
 		slices.ContainsFunc(n.Log.Bound, func(s paxos.SlotRecord[Change]) bool { return same(s.Entry) }) {
 		return ""

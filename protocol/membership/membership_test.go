@@ -165,8 +165,58 @@ func TestNothingIsAppliedTwice(t *testing.T) {
 	if why := s.apply(s.entry(Change{By: "c", Number: 7, Kind: Set, Key: "k", Value: "3", Epoch: epoch - 1})); !strings.Contains(why, "look again") {
 		t.Errorf("compare and set at the wrong epoch: %q", why)
 	}
-	if why := s.apply(s.entry(Change{By: "c", Number: 8, Kind: Set, Key: "k", Value: "3", Epoch: epoch})); why != "" {
+	if why := s.apply(s.entry(Change{By: "c", Number: 8, Kind: Barrier})); why != "" || s.Epoch != epoch {
+		t.Errorf("a barrier has changed something: %q", why)
+	}
+	if why := s.apply(s.entry(Change{By: "c", Number: 9, Kind: Set, Key: "k", Value: "3", Epoch: epoch})); why != "" {
 		t.Errorf("compare and set: %q", why)
+	}
+}
+
+// What was refused stays so, when a copy of it comes later into a state in which it could be applied.
+func TestRefusedForGood(t *testing.T) {
+	s := founded(t, "a")
+	early := Change{By: "a", Number: 1, Kind: Set, Key: "k", Value: "1", Epoch: 2}
+	if why := s.apply(s.entry(early)); !strings.Contains(why, "at epoch 1, not 2") {
+		t.Errorf("%q", why)
+	}
+	alter(t, &s, Change{Kind: Set, Key: "other", Value: "1"})
+	if why := s.apply(s.entry(early)); why == "" || len(s.Settings) > 1 {
+		t.Errorf("%q: %v", why, s.Settings)
+	}
+	if why, ok := s.settled(early); !ok || !strings.Contains(why, "at epoch 1, not 2") {
+		t.Errorf("%v, %q", ok, why)
+	}
+}
+
+// The bounds of settings and resources keep new ones out, and let those that are there change.
+func TestBounds(t *testing.T) {
+	s := founded(t, "a")
+	for i := range MaxSettings {
+		s.apply(s.entry(Change{By: "a", Number: uint64(i + 1), Kind: Set, Key: fmt.Sprint(i), Value: "1"}))
+	}
+	for i := range MaxResources {
+		s.apply(s.entry(Change{By: "b", Number: uint64(i + 1), Kind: Register, Resource: &Resource{Name: fmt.Sprint(i)}}))
+	}
+	for i, c := range []struct {
+		Change
+		want string
+	}{
+		{Change{Kind: Set, Key: "new", Value: "1"}, "there are 256 settings, as many as are possible"},
+		{Change{Kind: Set, Key: "7", Value: "2"}, ""},
+		{Change{Kind: Register, Resource: &Resource{Name: "new"}}, "there are 128 resources, as many as are possible"},
+		{Change{Kind: Register, Resource: &Resource{Name: "7", Kind: "kv"}}, ""},
+	} {
+		c.By, c.Number = "c", uint64(i+1)
+		if why := s.Judge(c.Change, everybody); why != "" {
+			t.Error(why)
+		}
+		if why := s.apply(s.entry(c.Change)); why != c.want {
+			t.Errorf("%q, want %q", why, c.want)
+		}
+	}
+	if v, _ := s.Setting("7"); v != "2" || len(s.Settings) != MaxSettings || len(s.Resources) != MaxResources {
+		t.Errorf("%q of %d, and %d resources", v, len(s.Settings), len(s.Resources))
 	}
 }
 

@@ -365,11 +365,8 @@ func (n *Node) applied(e paxos.Entry[Change], out *protocol.Effects) {
 	}
 	if c := e.Value; e.Kind != paxos.NoOp && c.By == n.Self.Node && c.Storage == n.Self.Storage &&
 		len(n.Asks) > 0 && n.Asks[0].Change.Number == c.Number && (why == "" || !c.Kind.ofView()) {
-		result := Applied
-		if why != "" && !n.State.applied(c) {
-			result = Refused
-		}
-		n.answer(result, why, out)
+		refused, _ := n.State.settled(c)
+		n.settle(refused, out)
 	}
 }
 

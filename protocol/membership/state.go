@@ -97,11 +97,14 @@ type Resource struct {
 // Setting is a key of the cluster's configuration with its value.
 type Setting struct{ Key, Value string }
 
-// Session is the last change that a node has had applied, so that none is applied twice.
+// Session is the last change of a node that was applied or refused, so that none is applied twice, or after
+// all.
 type Session struct {
 	Node    protocol.NodeID
 	Storage string `cbor:",omitempty" json:",omitempty"`
 	Number  uint64
+	// Refused says why it was refused; it is empty where it was applied.
+	Refused string `cbor:",omitempty" json:",omitempty"`
 }
 
 // State is what the cluster agrees on about itself. It is a function of the log. Its slices are never
@@ -109,7 +112,7 @@ type Session struct {
 type State struct {
 	// Cluster is the cluster's name with whatever makes it unique, settled when it is founded.
 	Cluster string
-	// Epoch counts the changes that were applied, from 1.
+	// Epoch counts the changes that were applied, from 1. Barriers change nothing and do not count.
 	Epoch uint64
 	View  View
 	// Views are the last ones, the present one included.
