@@ -79,6 +79,11 @@ type Change struct {
 	Storages   []paxos.Storage `cbor:",omitempty" json:",omitempty"`
 	Key, Value string          `cbor:",omitempty" json:",omitempty"`
 	Resource   *Resource       `cbor:",omitempty" json:",omitempty"`
+	// Operator is the person who asks for the change, Reason why, and Time when, in milliseconds since
+	// 1970 by the clock of the node that was asked. What a person asks for is kept in State.Trail.
+	Operator string `cbor:",omitempty" json:",omitempty"`
+	Reason   string `cbor:",omitempty" json:",omitempty"`
+	Time     int64  `cbor:",omitempty" json:",omitempty"`
 }
 
 // settled reports whether the change was applied or refused, and why it was refused; or whether it was
@@ -125,6 +130,9 @@ func (s *State) apply(e paxos.Entry[Change]) (why string) {
 func (s *State) note(c Change, refused string) {
 	sessions := slices.DeleteFunc(slices.Clone(s.Sessions), func(x Session) bool { return x.Node == c.By && x.Storage == c.Storage })
 	s.Sessions = append(sessions[max(0, len(sessions)+1-2*MaxMembers):], Session{Node: c.By, Storage: c.Storage, Number: c.Number, Refused: refused})
+	if refused == "" && c.Operator != "" {
+		s.Trail = append(slices.Clone(s.Trail[max(0, len(s.Trail)+1-KeptTrail):]), Noted{Epoch: s.Epoch, Change: c})
+	}
 }
 
 // reform changes the members as a change of view says.
@@ -225,6 +233,9 @@ func (s *State) entry(c Change) paxos.Entry[Change] {
 // Judge says why a change must not be tried in this state, or "". Answers says who of the members answers:
 // a change that leaves too few of them to agree on anything is refused, because it could not be undone.
 func (s *State) Judge(c Change, answers func(protocol.NodeID) bool) (why string) {
+	if len(c.Operator) > MaxName || len(c.Reason) > MaxValue {
+		return fmt.Sprintf("the name of who asks has at most %d bytes, the reason %d", MaxName, MaxValue)
+	}
 	if !c.Kind.ofView() {
 		return s.judgeValue(c)
 	}

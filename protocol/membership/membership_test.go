@@ -189,6 +189,27 @@ func TestRefusedForGood(t *testing.T) {
 	}
 }
 
+// What people have asked for is kept with their names, and nothing else is.
+func TestTrail(t *testing.T) {
+	s := founded(t, "a", "b", "c")
+	alter(t, &s, Change{Kind: Set, Key: "k", Value: "v"}, Change{Kind: Leave, Node: "c", Operator: "alice", Reason: "moved", Time: 7})
+	s.apply(s.entry(Change{By: "a", Number: 1, Kind: Set, Key: "k", Epoch: 1, Operator: "bob"})) // refused
+	if len(s.Trail) != 1 || s.Trail[0].Epoch != s.Epoch || s.Trail[0].Change.Operator != "alice" || s.Trail[0].Change.Kind != Leave {
+		t.Errorf("%+v", s.Trail)
+	}
+	for range 2 * KeptTrail {
+		alter(t, &s, Change{Kind: Unset, Key: "k", Operator: "alice"})
+	}
+	if len(s.Trail) != KeptTrail || s.Trail[KeptTrail-1].Epoch != s.Epoch {
+		t.Errorf("%d are kept, the last of epoch %d; the state is at %d", len(s.Trail), s.Trail[len(s.Trail)-1].Epoch, s.Epoch)
+	}
+	for _, c := range []Change{{Kind: Set, Key: "k", Operator: strings.Repeat("x", MaxName+1)}, {Kind: Leave, Node: "a", Reason: strings.Repeat("x", MaxValue+1)}} {
+		if why := s.Judge(c, everybody); !strings.Contains(why, "who asks has at most") {
+			t.Errorf("%q", why)
+		}
+	}
+}
+
 // The bounds of settings and resources keep new ones out, and let those that are there change.
 func TestBounds(t *testing.T) {
 	s := founded(t, "a")

@@ -22,6 +22,8 @@ const (
 	MaxValue = 1024
 	// KeptViews is how many of the last views are part of the state, for those who have missed some.
 	KeptViews = 32
+	// KeptTrail is how many of the last changes that people have asked for are part of the state.
+	KeptTrail = 32
 	// maxDeparted is of how many nodes it is remembered that they left on request.
 	maxDeparted = 64
 )
@@ -107,6 +109,12 @@ type Session struct {
 	Refused string `cbor:",omitempty" json:",omitempty"`
 }
 
+// Noted is a change that a person has asked for, with the state's epoch after it.
+type Noted struct {
+	Epoch  uint64
+	Change Change
+}
+
 // State is what the cluster agrees on about itself. It is a function of the log. Its slices are never
 // changed in place, so copies may share them.
 type State struct {
@@ -123,6 +131,8 @@ type State struct {
 	// Departed left on request: they do not come back by themselves.
 	Departed []paxos.Storage `cbor:",omitempty" json:",omitempty"`
 	Sessions []Session       `cbor:",omitempty" json:",omitempty"`
+	// Trail are the last changes that people have asked for, oldest first.
+	Trail []Noted `cbor:",omitempty" json:",omitempty"`
 }
 
 // Found returns the state in which a cluster begins: all founders vote. They must all be given the same
