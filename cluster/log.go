@@ -16,7 +16,7 @@ import (
 func (n *Node) openLog() error {
 	if n.cfg.Log == nil {
 		log, err := paxos.Open(paxos.Config{
-			Owner: n.cfg.Name, Self: n.cfg.Self, System: n.cfg.system(), Network: n.mesh.Channel(logChannel), Dir: n.cfg.Dir,
+			Owner: n.cfg.Name, Self: n.cfg.Self, Epoch: n.cfg.epoch(), Network: n.mesh.Channel(logChannel), Dir: n.cfg.Dir,
 			Retention: n.cfg.Retention, RetainCount: n.cfg.RetainCount, Logger: n.cfg.Logger,
 			Options: proposing.Options{RetryMost: mostPause},
 		})
@@ -34,6 +34,15 @@ func (n *Node) openLog() error {
 	n.prefix = rand.Text()[:20] // 100 bits
 	n.log = prefixed{n.cfg.Log, n.prefix}
 	return nil
+}
+
+// epoch returns the founders: all members, in places by their names.
+func (c *Config) epoch() paxos.Epoch {
+	e := paxos.Founders(c.nodes()...)
+	for i := range e.Members {
+		e.Members[i].Votes = c.Members[e.Members[i].Node].Votes
+	}
+	return e
 }
 
 // mostPause bounds the pauses of proposers that have reached too few: what could not be decided while the

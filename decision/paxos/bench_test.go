@@ -16,7 +16,6 @@ import (
 	"assent/decision/paxos"
 	"assent/protocol"
 	"assent/protocol/commit"
-	"assent/protocol/quorum"
 	"assent/transport"
 )
 
@@ -40,7 +39,7 @@ func openThree(b *testing.B) []*paxos.Log {
 		if err != nil {
 			b.Fatal(err)
 		}
-		l, err := paxos.Open(paxos.Config{Owner: "bench", Self: n, System: quorum.Majority(names...), Network: m.Channel(0),
+		l, err := paxos.Open(paxos.Config{Owner: "bench", Self: n, Epoch: paxos.Founders(names...), Network: m.Channel(0),
 			Dir: filepath.Join(dir, string(n)), Logger: quiet, MaxOpen: 4_000_000})
 		if err != nil {
 			b.Fatal(err)

@@ -15,7 +15,6 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/protocol/paxos"
-	"assent/protocol/quorum"
 )
 
 var (
@@ -149,11 +148,11 @@ func FuzzPayload(f *testing.F) {
 	f.Add(samplePayload("test"))
 	f.Add(samplePayload("another"))
 	f.Add([]byte{0x84, 1})
-	cfg := Config{Owner: "test", Self: "a", System: quorum.Majority("a", "b", "c"), Network: newWires(1).of("a"), Dir: "d", Logger: quiet}
+	cfg := Config{Owner: "test", Self: "a", Epoch: Founders("a", "b", "c"), Network: newWires(1).of("a"), Dir: "d", Logger: quiet}
 	if err := cfg.validate(); err != nil {
 		f.Fatal(err)
 	}
-	l := &Log{cfg: cfg, peers: newPeers("a", cfg.System), self: "abcdefghijklmnopqrst", calls: map[uint64]*call{}}
+	l := &Log{cfg: cfg, peers: newPeers("a", cfg.Epoch), self: "abcdefghijklmnopqrst", calls: map[uint64]*call{}}
 	l.stamps.now = time.Now
 	f.Fuzz(func(_ *testing.T, payload []byte) { l.receive("b", payload) })
 }

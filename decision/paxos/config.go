@@ -17,14 +17,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"assent/protocol"
 	"assent/protocol/paxos"
-	"assent/protocol/quorum"
 	"assent/resource"
 )
 
@@ -38,26 +37,28 @@ type Network interface {
 	Receive(func(from protocol.NodeID, payload []byte))
 }
 
-// MaxMembers is the greatest number of members of a Log. It is a power of two: stamps end in a member's
-// number.
+// MaxMembers is the greatest number of members of a Log, those of both sets of an Epoch together. It is a
+// power of two: stamps end in a member's place.
 const MaxMembers = 64
 
-// Config says what a Log is part of and how it is kept. Owner, Self, System and Dir are required, and
+// Config says what a Log is part of and how it is kept. Owner, Self, Epoch and Dir are required, and
 // Network where there is more than one member.
 type Config struct {
 	// Owner names the cluster; it is the same at all members and never changes. At most
 	// resource.MaxOwner bytes.
 	Owner string
-	// Self is this node, one of System's members.
+	// Self is this node.
 	Self protocol.NodeID
-	// System are the members with their votes, the same at all members. Any two write quorums must
-	// meet (quorum.System.Exclusive). A witness votes and holds
-	// a copy, as any other: a decision is too small to leave out.
-	System quorum.System
+	// Epoch are the members, as far as the caller knows. A later epoch that is on record in Dir counts
+	// instead.
+	Epoch Epoch
 	// Network reaches the other members.
 	Network Network
 	// Dir is the directory of this node's acceptors. It belongs to Owner and Self for ever.
 	Dir string
+	// Storage is the name that a directory is given which is made now; see Member. It must never have been
+	// given to another. Defaults to one that is drawn.
+	Storage string
 	// FS is the file system that holds Dir. Defaults to vfs.Default, the operating system's.
 	FS vfs.FS
 
@@ -96,20 +97,17 @@ func (c *Config) validate() error {
 	if err := (resource.ID{Owner: c.Owner, Transaction: "t", Branch: "b"}).Validate(); err != nil {
 		return err
 	}
-	if err := c.System.Validate(); err != nil {
+	if err := c.Epoch.Validate(); err != nil {
 		return err
 	}
-	if err := c.System.Exclusive(); err != nil {
-		return fmt.Errorf("a decision is made once: %w", err)
+	if _, ok := find(c.Epoch.Members, c.Self); !ok || len(c.Epoch.Next) > 0 {
+		return fmt.Errorf("%q is not a member of epoch %d, or that changes the members: this is not done yet", c.Self, c.Epoch.Number)
 	}
-	self := slices.ContainsFunc(c.System.Members, func(m quorum.Member) bool { return m.Node == c.Self })
 	switch {
-	case !self:
-		return fmt.Errorf("%q is not a member; name one of the members", c.Self)
-	case len(c.System.Members) > MaxMembers:
-		return fmt.Errorf("%d members; at most %d are allowed", len(c.System.Members), MaxMembers)
-	case c.Network == nil && len(c.System.Members) > 1:
-		return fmt.Errorf("there are %d members and no network", len(c.System.Members))
+	case c.Network == nil && len(c.Epoch.named()) > 1:
+		return fmt.Errorf("there are %d members and no network", len(c.Epoch.named()))
+	case len(c.Storage) > maxName || strings.ContainsFunc(c.Storage, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return fmt.Errorf("the storage's name %.40q is not of 1 to %d printable characters", c.Storage, maxName)
 	case c.Dir == "":
 		return fmt.Errorf("no directory is named")
 	case c.Retention < 0:

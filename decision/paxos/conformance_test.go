@@ -14,7 +14,6 @@ import (
 	"assent/decision"
 	"assent/decision/decisiontest"
 	"assent/protocol"
-	"assent/protocol/quorum"
 )
 
 // group is a cluster for tests: members, their disks and the network between them.
@@ -53,7 +52,7 @@ func newGroup(t testing.TB, n int, cfg Config) *group {
 		g.names = append(g.names, protocol.NodeID(rune('a'+i)))
 	}
 	g.cfg.Owner = fmt.Sprintf("test-%d", groups.next())
-	g.cfg.System = quorum.Majority(g.names...)
+	g.cfg.Epoch = Founders(g.names...)
 	g.cfg.Dir = "member"
 	if g.cfg.Logger == nil {
 		g.cfg.Logger = quiet

@@ -1,13 +1,10 @@
 package paxos
 
 import (
-	"errors"
 	"testing"
 
 	"assent/decision"
-	"assent/protocol"
 	"assent/protocol/commit"
-	"assent/protocol/quorum"
 )
 
 // TestNoteDoesNotTell: a note that comes from a member does not say that it holds the entry, so what
@@ -73,19 +70,5 @@ func TestOtherNotes(t *testing.T) {
 		if _, lacks := s.lesson(here, there.summary()); lacks != c.lacks {
 			t.Errorf("%s: lacks %v; want %v", what, lacks, c.lacks)
 		}
-	}
-}
-
-// TestExclusive: where two write quorums need not meet, two decisions could be made.
-func TestExclusive(t *testing.T) {
-	system := quorum.Majority(protocol.NodeID("a"), "b", "c", "d")
-	system.Read, system.Write = 3, 2
-	cfg := Config{Owner: "test", Self: "a", System: system, Network: newWires(1).of("a"), Dir: "d"}
-	if err := cfg.validate(); !errors.Is(err, quorum.ErrInvalid) {
-		t.Errorf("two of four decide: got %v; want %v", err, quorum.ErrInvalid)
-	}
-	cfg.System.Write = 3
-	if err := cfg.validate(); err != nil {
-		t.Error(err)
 	}
 }

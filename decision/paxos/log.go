@@ -2,6 +2,7 @@ package paxos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"assent/internal/journal"
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/protocol/quorum"
 	"assent/resource"
 )
 
@@ -27,6 +29,7 @@ type Log struct {
 	cfg    Config
 	fs     vfs.FS
 	self   protocol.NodeID // this incarnation, as a proposer
+	system quorum.System
 	peers  peers
 	stamps stamps
 	opened time.Time
@@ -66,10 +69,10 @@ func Open(cfg Config) (*Log, error) {
 		return nil, invalid(op, err)
 	}
 	l := &Log{
-		cfg: cfg, fs: cfg.FS, peers: newPeers(cfg.Self, cfg.System), opened: time.Now(),
+		cfg: cfg, fs: cfg.FS, system: cfg.Epoch.machine().System, peers: newPeers(cfg.Self, cfg.Epoch), opened: time.Now(),
 		proposals: map[commit.TransactionID]*proposal{}, calls: map[uint64]*call{}, quit: make(chan struct{}),
 	}
-	l.stamps.now, l.stamps.member = cfg.Clock, number(cfg.Self, cfg.System)
+	l.stamps.now, l.stamps.member = cfg.Clock, placeOf(cfg.Self, cfg.Epoch)
 	l.outbox.waiting = make([][]byte, len(l.peers))
 	name, err := draw(cfg.Random, prefixLength)
 	if err != nil {
@@ -265,6 +268,46 @@ func (l *Log) serving() *store {
 		return s
 	}
 	return nil
+}
+
+// Storage returns the name of this node's directory; see Member.
+func (l *Log) Storage() string { return l.storage }
+
+// Epoch returns the latest epoch that is known here.
+func (l *Log) Epoch() Epoch { return l.cfg.Epoch }
+
+// Enter makes the epoch this node's. It returns when that is stable. From then on whatever is of lower
+// epochs is refused, and what is proposed goes on in this one. Epochs that are over have no effect.
+func (l *Log) Enter(ctx context.Context, e Epoch) error {
+	const op = "enter epoch"
+	if err := l.ready(ctx, op); err != nil {
+		return err
+	}
+	if err := e.Validate(); err != nil {
+		return invalid(op, err)
+	}
+	if e.Number <= l.cfg.Epoch.Number {
+		return nil
+	}
+	return &resource.Error{Code: resource.Unsupported, Op: op, Detail: "the members cannot change yet"}
+}
+
+// Move brings about that the epoch after may begin, where both is of the members before and of those
+// after. It returns nil when both has begun at a read quorum of the members before, and whatever one of
+// these had accepted or knew is decided, and held by a write quorum of the members after. It may be
+// repeated, and be done by several nodes at once.
+func (l *Log) Move(ctx context.Context, both, after Epoch) error {
+	const op = "move to epoch"
+	if err := l.ready(ctx, op); err != nil {
+		return err
+	}
+	if err := errors.Join(both.Validate(), after.Validate()); err != nil {
+		return invalid(op, err)
+	}
+	if after.Number <= l.cfg.Epoch.Number {
+		return nil
+	}
+	return &resource.Error{Code: resource.Unsupported, Op: op, Detail: "the members cannot change yet"}
 }
 
 // Owner implements decision.Log.

@@ -106,8 +106,10 @@ func (l *Log) create() (storage string, err error) {
 			}
 		}
 	}
-	if storage, err = draw(l.cfg.Random, 26); err != nil {
-		return "", err
+	if storage = l.cfg.Storage; storage == "" {
+		if storage, err = draw(l.cfg.Random, 26); err != nil {
+			return "", err
+		}
 	}
 	if err := l.fs.RemoveAll(segments); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return "", err

@@ -35,8 +35,8 @@ func (p *peer) lastIncarnation() string {
 
 type peers []*peer
 
-func newPeers(self protocol.NodeID, system quorum.System) (all peers) {
-	for _, m := range system.Members {
+func newPeers(self protocol.NodeID, e Epoch) (all peers) {
+	for _, m := range e.named() {
 		if m.Node != self {
 			all = append(all, &peer{node: m.Node, votes: m.Votes, index: len(all), bit: 1 << len(all)})
 		}
@@ -270,7 +270,7 @@ func (l *Log) Status() Status {
 		st.Members = append(st.Members, l.memberStatus(p, lag[p.index]))
 	}
 	slices.SortFunc(st.Members[1:], func(a, b MemberStatus) int { return strings.Compare(string(a.Node), string(b.Node)) })
-	st.Quorum = l.cfg.System.WriteTally(func(n protocol.NodeID) quorum.Answer {
+	st.Quorum = l.system.WriteTally(func(n protocol.NodeID) quorum.Answer {
 		for _, m := range st.Members {
 			if m.Node == n && m.Reachable && m.Condition == "votes" {
 				return quorum.Granted
@@ -306,7 +306,7 @@ func (l *Log) memberStatus(p *peer, lag int) MemberStatus {
 
 // votes returns the votes of a member.
 func (l *Log) votes(node protocol.NodeID) int {
-	for _, m := range l.cfg.System.Members {
+	for _, m := range l.system.Members {
 		if m.Node == node {
 			return m.Votes
 		}

@@ -99,7 +99,7 @@ func (l *Log) propose(id commit.TransactionID, value Value, entry decision.Entry
 	}
 	// Ballot 0 is for the one proposal that nobody has asked about before, as far as can be known.
 	p.machine = paxos.Proposer[Value]{
-		Instance: paxos.Instance(id), Self: l.self, System: l.cfg.System, Options: l.cfg.Options,
+		Instance: paxos.Instance(id), Self: l.self, System: l.system, Options: l.cfg.Options,
 		Owner: !traced && s != nil && !l.faulted.Load() && owner(id) == l.self,
 		// No round is used twice, not even after another proposer of this transaction.
 		Round: l.stamps.next(),
@@ -171,7 +171,7 @@ func (l *Log) read(op string, h held) (decision.Entry, error) {
 // tally returns how the proposal's votes stand.
 func (p *proposal) tally() quorum.Tally {
 	granted := p.granted.Load()
-	return p.log.tally(p.log.cfg.System.Write, func(n protocol.NodeID) bool {
+	return p.log.tally(p.log.system.Write, func(n protocol.NodeID) bool {
 		if n == p.log.cfg.Self {
 			return p.local.Load()
 		}
@@ -181,7 +181,7 @@ func (p *proposal) tally() quorum.Tally {
 
 // tally counts those who have answered, and tells who of the others is unreachable.
 func (l *Log) tally(needed int, has func(protocol.NodeID) bool) quorum.Tally {
-	system := l.cfg.System
+	system := l.system
 	system.Write = needed
 	return system.WriteTally(func(n protocol.NodeID) quorum.Answer {
 		switch p := l.peers.of(n); {

@@ -169,7 +169,7 @@ func (s *store) answer(p *peer, number uint64, id commit.TransactionID) {
 // find returns what a read quorum holds of the transaction.
 func (l *Log) find(ctx context.Context, op string, id commit.TransactionID) (held, error) {
 	replies, err := l.ask(ctx, question{
-		op: op, id: id, answer: kindAnswer, needed: l.cfg.System.Read,
+		op: op, id: id, answer: kindAnswer, needed: l.system.Read,
 		encode: func(b []byte, number uint64) []byte {
 			return appendText(appendUint(append(appendArray(b, 3), byte(kindQuery)), number), id)
 		},
@@ -308,7 +308,7 @@ func (l *Log) Annotate(ctx context.Context, id commit.TransactionID, n decision.
 	}
 	a.Forced = true
 	_, err = l.ask(ctx, question{
-		op: op, id: id, answer: kindDone, needed: l.cfg.System.Write,
+		op: op, id: id, answer: kindDone, needed: l.system.Write,
 		encode: func(b []byte, number uint64) []byte {
 			b = appendText(appendUint(append(appendArray(b, 5), byte(kindNote)), number), id)
 			return appendNote(appendBool(b, a.Forced), a.Note)
@@ -369,7 +369,7 @@ func (l *Log) Forget(ctx context.Context, id commit.TransactionID) error {
 	l.stamps.heard(h.value.Stamp)
 	stamp := l.stamps.next()
 	_, err = l.ask(ctx, question{
-		op: op, id: id, answer: kindDone, needed: l.cfg.System.Write,
+		op: op, id: id, answer: kindDone, needed: l.system.Write,
 		encode: func(b []byte, number uint64) []byte {
 			return appendUint(appendText(appendUint(append(appendArray(b, 4), byte(kindForget)), number), id), stamp)
 		},

@@ -9,7 +9,6 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/protocol/paxos"
-	"assent/protocol/quorum"
 )
 
 // TestStampsDiffer: two members never draw the same stamp, though their clocks show the same and they
@@ -20,8 +19,8 @@ func TestStampsDiffer(t *testing.T) {
 	drawnBy := map[uint64]protocol.NodeID{}
 	for _, node := range nodes {
 		last := uint64(0)
-		s := stamps{now: func() time.Time { return at }, member: number(node, quorum.Majority(nodes...))}
-		if other := number(node, quorum.Majority("a", "b", "c")); other != s.member {
+		s := stamps{now: func() time.Time { return at }, member: placeOf(node, Founders(nodes...))}
+		if other := placeOf(node, Founders("a", "b", "c")); other != s.member {
 			t.Errorf("%s is number %d, and %d where the members are listed otherwise", node, s.member, other)
 		}
 		for i := range 200 {

@@ -13,7 +13,6 @@ import (
 	"assent/decision"
 	"assent/protocol"
 	"assent/protocol/commit"
-	"assent/protocol/quorum"
 )
 
 // Value is what is agreed on: a proposal for one transaction.
@@ -50,7 +49,7 @@ func compareNotes(a, b Note) int {
 // draw the same.
 type stamps struct {
 	now    func() time.Time
-	member uint64 // less than MaxMembers
+	member uint64 // its place, less than MaxMembers
 	last   atomic.Uint64
 }
 
@@ -69,15 +68,14 @@ func (s *stamps) next() uint64 {
 	}
 }
 
-// number returns the place of self among the members, by name: the same everywhere, in whichever order
-// they are listed.
-func number(self protocol.NodeID, system quorum.System) (n uint64) {
-	for _, m := range system.Members {
-		if m.Node < self {
-			n++
+// placeOf returns the place of self, 0 where it has none.
+func placeOf(self protocol.NodeID, e Epoch) uint64 {
+	for _, m := range e.named() {
+		if m.Node == self {
+			return uint64(m.Place)
 		}
 	}
-	return n
+	return 0
 }
 
 // maxStamp bounds what is believed of others: it is in the year 2116.

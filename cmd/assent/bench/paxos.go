@@ -10,7 +10,6 @@ import (
 
 	"assent/decision/paxos"
 	"assent/protocol"
-	"assent/protocol/quorum"
 	"assent/transport"
 )
 
@@ -46,7 +45,7 @@ func openMembers(ctx context.Context, dir string, maxOpen int) (_ *logDecider, e
 		}
 		d.closers = append(d.closers, m.Close)
 		l, err := paxos.Open(paxos.Config{
-			Owner: "bench", Self: n, System: quorum.Majority(names...), Network: m.Channel(0), Dir: filepath.Join(dir, string(n)),
+			Owner: "bench", Self: n, Epoch: paxos.Founders(names...), Network: m.Channel(0), Dir: filepath.Join(dir, string(n)),
 			MaxOpen: maxOpen, Logger: silent(),
 		})
 		if err != nil {
