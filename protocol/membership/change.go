@@ -41,9 +41,12 @@ const (
 	// Register notes a Resource, under its name; Unregister drops the one named Key.
 	Register
 	Unregister
+	// Regroup begins the registers' next epoch: of the old and the present members, or, where they are in
+	// such a one, of the new members alone.
+	Regroup
 )
 
-var kindNames = [...]string{"barrier", "join", "weigh", "leave", "exclude", "identify", "readdress", "set", "unset", "register", "unregister"}
+var kindNames = [...]string{"barrier", "join", "weigh", "leave", "exclude", "identify", "readdress", "set", "unset", "register", "unregister", "regroup"}
 
 // String returns the kind's name.
 func (k Kind) String() string {
@@ -84,6 +87,8 @@ type Change struct {
 	Operator string `cbor:",omitempty" json:",omitempty"`
 	Reason   string `cbor:",omitempty" json:",omitempty"`
 	Time     int64  `cbor:",omitempty" json:",omitempty"`
+	// Registers is the number of the epoch that a Regroup begins.
+	Registers uint64 `cbor:",omitempty" json:",omitempty"`
 }
 
 // settled reports whether the change was applied or refused, and why it was refused; or whether it was
@@ -142,9 +147,11 @@ func (s *State) reform(c Change) {
 	switch c.Kind {
 	case Join:
 		m := c.Member
-		m.Node, m.Votes = c.Node, 0
+		m.Node, m.Votes, m.Founder = c.Node, 0, false
+		m.Place, _ = s.freePlace(c.Node)
 		s.Departed = slices.DeleteFunc(slices.Clone(s.Departed), func(d paxos.Storage) bool { return d.Node == c.Node })
-		if found {
+		if found { // it has lost its storage, not its weight
+			m.Wanted = s.Members[i].Wanted
 			s.Members[i] = m
 		} else {
 			s.Members = slices.Insert(s.Members, i, m)
@@ -198,6 +205,26 @@ func (s *State) alter(c Change) (why string) {
 		s.Resources = put(s.Resources, *c.Resource, func(x Resource) string { return x.Name })
 	case Unregister:
 		s.Resources = drop(s.Resources, c.Key, func(x Resource) string { return x.Name })
+	case Regroup:
+		return s.regroup(c.Registers)
+	}
+	return ""
+}
+
+// regroup begins the registers' epoch of that number. It returns why it cannot, or "".
+func (s *State) regroup(number uint64) (why string) {
+	r, next := s.Registers, s.following()
+	switch {
+	case number != r.Number+1:
+		return fmt.Sprintf("the registers are in epoch %d", r.Number)
+	case !s.Trails():
+		return "the registers are those of the members already"
+	case r.Next != nil:
+		s.Registers = Registers{Number: number, Members: r.Next}
+	case !slices.ContainsFunc(next, func(m Member) bool { return m.Votes > 0 }):
+		return "no votes would be left"
+	default:
+		s.Registers = Registers{Number: number, Members: r.Members, Next: next}
 	}
 	return ""
 }
@@ -247,6 +274,8 @@ func (s *State) Judge(c Change, answers func(protocol.NodeID) bool) (why string)
 		return fmt.Sprintf("%s is no member", c.Node)
 	case c.Kind == Join && member && m.Storage == c.Member.Storage:
 		return fmt.Sprintf("%s is a member already", c.Node)
+	case c.Kind == Join && s.full(c.Node):
+		return fmt.Sprintf("%d nodes are members, or were and are needed still: try again later", MaxPlaces)
 	case c.Kind == Join && c.Member.Storage == "":
 		return fmt.Sprintf("%s does not name its storage", c.Node)
 	case c.Kind == Join && (c.Member.Wanted < 0 || c.Member.Wanted > quorum.MaxVotes),
@@ -275,6 +304,12 @@ func (s *State) Judge(c Change, answers func(protocol.NodeID) bool) (why string)
 	return ""
 }
 
+// full reports whether there is no place for the node.
+func (s *State) full(node protocol.NodeID) bool {
+	_, ok := s.freePlace(node)
+	return !ok
+}
+
 // judgeValue says what is wrong with the change itself, which is wrong in every state: what depends on the
 // state is looked at where the change is applied, in the log's order, or a copy of it that was refused here could
 // still be chosen there.
@@ -282,7 +317,7 @@ func (s *State) judgeValue(c Change) (why string) {
 	switch {
 	case len(c.Key) > MaxName || len(c.Value) > MaxValue || len(c.Member.Address) > MaxName || len(c.Member.API) > MaxName:
 		return fmt.Sprintf("names and addresses have at most %d bytes, values %d", MaxName, MaxValue)
-	case c.Kind > Unregister:
+	case c.Kind > Regroup:
 		return "there is no such change"
 	case (c.Kind == Set || c.Kind == Unset || c.Kind == Unregister) && c.Key == "":
 		return "it names no key"

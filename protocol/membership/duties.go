@@ -73,6 +73,8 @@ func (n *Node) standing() Standing {
 		s.Why = "no member of the cluster has answered yet"
 	case !s.Member:
 		s.Why = fmt.Sprintf("not a member of view %d", s.View)
+	case n.Life.Blank:
+		s.Why = n.unmet()
 	case reach.Verdict() != quorum.Reached:
 		s.Why = reach.String()
 	case s.Leader == "":
@@ -119,9 +121,11 @@ func (n *Node) tick(out *protocol.Effects) {
 	if n.Log.State == paxos.Leading {
 		n.care()
 	} else if leader := n.Log.Leader; leader != "" && n.Ticks%5 == 0 {
-		out.Send(leader, Report{Storage: n.Self.Storage, Chosen: n.Log.Chosen, Founder: n.Life.Founder})
+		out.Send(leader, Report{Storage: n.Self.Storage, Chosen: n.Log.Chosen, Founder: n.founder()})
 	}
+	n.show(out)
 	n.enlist()
+	n.age(out)
 	n.press(out)
 	n.say(out)
 }
@@ -156,6 +160,7 @@ func (n *Node) turn() int {
 // care is what a leader does for the members: it notes the storages of founders, gives those votes who
 // have caught up, and excludes who has been suspected for long enough, one at a time.
 func (n *Node) care() {
+	n.regroup()
 	var storages []paxos.Storage
 	for _, m := range n.State.Members {
 		h, known := n.heard(m.Node)
@@ -179,10 +184,25 @@ func (n *Node) care() {
 	}
 }
 
+// regroup has the registers follow the members. It waits for those who are about to be given their votes, for a
+// while, so that one that joins costs one move and not two; but a storage that is lost is done without at once.
+func (n *Node) regroup() {
+	if !n.State.Trails() {
+		n.Trails = 0
+		return
+	}
+	n.Trails++
+	r := n.State.Registers
+	coming := len(n.State.following()) == len(n.State.Members) && slices.ContainsFunc(n.State.Members, func(m Member) bool { return m.Votes == 0 && m.Wanted > 0 && n.answers(m.Node) })
+	if r.Next == nil && (!coming || n.Trails > n.Options.Patience) || r.Next != nil && n.Moved >= r.Number {
+		n.wish(Change{Kind: Regroup, Registers: r.Number + 1})
+	}
+}
+
 // heard returns what is known of a member; of itself the node knows all.
 func (n *Node) heard(node protocol.NodeID) (h Heard, known bool) {
 	if node == n.Self.Node {
-		return Heard{Node: node, Storage: n.Self.Storage, Chosen: n.Log.Chosen, Founder: n.Life.Founder}, true
+		return Heard{Node: node, Storage: n.Self.Storage, Chosen: n.Log.Chosen, Founder: n.founder()}, true
 	}
 	for _, p := range n.Peers {
 		if p.Node == node {
@@ -225,18 +245,22 @@ func (n *Node) enqueue(a PendingAsk) {
 }
 
 func (n *Node) ask(a Ask, out *protocol.Effects) {
-	if len(n.Asks) >= MaxAsks {
-		out.Emit(Answered{Ref: a.Ref, Result: Refused, Why: "too many changes wait", Epoch: n.State.Epoch})
+	why := ""
+	switch {
+	case len(n.Asks) >= MaxAsks:
+		why = "too many changes wait"
+	case a.Change.Kind == Identify || a.Change.Kind == Regroup:
+		why = "the cluster does that by itself"
+	}
+	if why != "" {
+		out.Emit(Answered{Ref: a.Ref, Result: Refused, Why: why, Epoch: n.State.Epoch})
 		return
 	}
 	n.enqueue(PendingAsk{Ref: a.Ref, Change: a.Change})
-	if len(n.Asks) == 1 {
-		n.press(out)
-	}
 }
 
-// press brings the first change before whoever leads, and gives those up that have waited for too long.
-func (n *Node) press(out *protocol.Effects) {
+// age gives those changes up that have waited for too long.
+func (n *Node) age(out *protocol.Effects) {
 	n.Asks = slices.Clone(n.Asks)
 	for i := range n.Asks {
 		n.Asks[i].Ticks++
@@ -244,11 +268,23 @@ func (n *Node) press(out *protocol.Effects) {
 	for len(n.Asks) > 0 && n.Asks[0].Ticks > n.Options.Patience {
 		n.answer(Unsure, "no answer", out)
 	}
+}
+
+// goOn brings the next change forward as soon as the one before it is answered.
+func (n *Node) goOn(out *protocol.Effects) {
+	if len(n.Asks) > 0 && n.Asks[0].Change.Number != n.Pressed {
+		n.press(out)
+	}
+}
+
+// press brings the first change before whoever leads.
+func (n *Node) press(out *protocol.Effects) {
 	if len(n.Asks) == 0 {
 		return
 	}
 	c := n.Asks[0].Change
 	why, settled := n.State.settled(c)
+	n.Pressed = c.Number
 	switch leader := n.Log.Leader; {
 	case settled: // it came with a state transfer
 		n.settle(why, out)
@@ -312,8 +348,8 @@ func (n *Node) propose(c Change, out *protocol.Effects) (why string) {
 	return ""
 }
 
-// reported notes how far a node is. One that is a member no more is dismissed when those who are know
-// all that it has voted on: until then its vote may be needed.
+// reported notes how far a node is. One that is a member no more is dismissed when the registers do without it
+// and those who are members know all that it has voted on: until then its vote may be needed.
 func (n *Node) reported(from protocol.NodeID, m Report, out *protocol.Effects) {
 	n.Peers = slices.Clone(n.Peers)
 	for i := range n.Peers {
@@ -322,7 +358,7 @@ func (n *Node) reported(from protocol.NodeID, m Report, out *protocol.Effects) {
 			return
 		}
 	}
-	if n.Log.State != paxos.Leading || n.State.View.Has(from) || len(n.Log.Reigns) == 0 {
+	if n.Log.State != paxos.Leading || n.State.View.Has(from) || n.State.Registers.needs(from) || len(n.Log.Reigns) == 0 {
 		return
 	}
 	last := n.Log.Reigns[len(n.Log.Reigns)-1].From - 1
@@ -335,6 +371,12 @@ func (n *Node) reported(from protocol.NodeID, m Report, out *protocol.Effects) {
 	if m.Chosen >= last && tally.Verdict() == quorum.Reached {
 		out.Send(from, Dismissed{View: n.State.View.Number})
 	}
+}
+
+// unmet says why a founder that is blank has no vote.
+func (n *Node) unmet() string {
+	w := n.welcome()
+	return fmt.Sprintf("it has nothing on disk, as at the very first start: more than half of the others' votes must have met it first, and %d of %d have", w.For, w.Total)
 }
 
 func (n *Node) dismissed(m Dismissed, out *protocol.Effects) {

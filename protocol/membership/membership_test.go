@@ -275,6 +275,7 @@ type net struct {
 	nodes map[protocol.NodeID]*Node
 	order []protocol.NodeID
 	cut   map[protocol.NodeID]bool
+	stay  bool // the registers do not move
 	emits map[protocol.NodeID][]protocol.Value
 }
 
@@ -305,7 +306,8 @@ func (n *net) give(id protocol.NodeID, ev protocol.Event) {
 		send protocol.Send
 	}
 	var mail []letter
-	take := func(id protocol.NodeID, ev protocol.Event) {
+	var take func(id protocol.NodeID, ev protocol.Event)
+	take = func(id protocol.NodeID, ev protocol.Event) {
 		out := step(n.nodes[id], ev)
 		n.emits[id] = append(n.emits[id], out.Emits...)
 		for _, x := range out.Timers {
@@ -315,6 +317,11 @@ func (n *net) give(id protocol.NodeID, ev protocol.Event) {
 		}
 		for _, s := range out.Sends {
 			mail = append(mail, letter{id, s})
+		}
+		for _, v := range out.Emits {
+			if c, ok := v.(Changed); ok && c.State.Registers.Next != nil && !n.stay {
+				take(id, protocol.Input{Value: Moved{Number: c.State.Registers.Number}})
+			}
 		}
 	}
 	take(id, ev)
@@ -465,16 +472,31 @@ func TestJoining(t *testing.T) {
 }
 
 // Founders that are not known by their storages tell them; one that has lost its disk before that is not
-// taken for the founder.
+// taken for the founder, although it takes itself for one.
 func TestFoundersAreIdentified(t *testing.T) {
 	s, err := Found("shop", Member{Node: "a"}, Member{Node: "b"}, Member{Node: "c"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := emptyNet(t)
-	n.add(Founder(Member{Node: "a", Storage: "sa", Wanted: 1}, s, Options{}))
-	n.add(Founder(Member{Node: "b", Storage: "sb", Wanted: 1}, s, Options{}))
-	n.add(Joiner(Member{Node: "c", Storage: "new", Wanted: 1}, []protocol.NodeID{"a"}, Options{}))
+	for _, id := range []protocol.NodeID{"a", "b"} {
+		n.add(Founder(Member{Node: id, Storage: "s" + string(id), Wanted: 1}, s, Options{}))
+	}
+	n.run(100)
+	if got := n.standing("a"); got.Leader != "" || got.Primary || !strings.Contains(got.Why, "1 of 2 have") {
+		t.Errorf("two of three who know nothing of the third: %+v", got)
+	}
+	n.add(Founder(Member{Node: "c", Storage: "sc", Wanted: 1}, s, Options{}))
+	for i := 0; n.nodes["a"].Life.Blank || n.nodes["b"].Life.Blank || n.nodes["c"].Life.Blank; i++ {
+		if n.run(1); i > 20 {
+			t.Fatal("they do not welcome one another")
+		}
+	}
+	if m, _ := n.nodes["a"].State.Member("c"); m.Storage != "" {
+		t.Fatal("c is identified already")
+	}
+	n.order = n.order[:2]
+	n.add(Founder(Member{Node: "c", Storage: "new", Wanted: 1}, s, Options{}))
 	n.run(120)
 	for id, storage := range map[protocol.NodeID]string{"a": "sa", "b": "sb", "c": "new"} {
 		if m, _ := n.nodes["a"].State.Member(id); m.Storage != storage || m.Votes != 1 {
@@ -488,6 +510,66 @@ func TestFoundersAreIdentified(t *testing.T) {
 	if !joined {
 		t.Error("c never lost its vote")
 	}
+	if got := n.nodes["c"].State.Registers; got.Number != 5 || len(got.Members) != 3 || got.Members[2].Storage != "new" || got.Members[0].Storage != "sa" {
+		t.Errorf("the registers are %+v", got)
+	}
+}
+
+// The registers follow the members in two steps, of which the second waits until they have moved. Until then
+// who has left is not let go. Founders whose storages become known are the same members.
+func TestRegistersFollow(t *testing.T) {
+	n := newNet(t, Options{}, "a", "b", "c")
+	n.stay = true
+	n.run(40)
+	n.add(Joiner(Member{Node: "d", Storage: "sd", Wanted: 1, Address: "d:1"}, []protocol.NodeID{"b"}, Options{}))
+	n.run(60)
+	n.give("a", protocol.Input{Value: Ask{Ref: 1, Change: Change{Kind: Leave, Node: "c"}}})
+	n.run(60)
+	if r := n.nodes["a"].State.Registers; r.Number != 2 || names(r.Members) != "a0 b1 c2" || names(r.Next) != "a0 b1 c2 d3" {
+		t.Errorf("%+v", r)
+	}
+	if n.nodes["c"].Retired {
+		t.Error("c may go while the registers need it")
+	}
+	move := func(number uint64) {
+		for _, id := range n.order {
+			n.give(id, protocol.Input{Value: Moved{Number: number}})
+		}
+		n.run(30)
+	}
+	move(1)
+	if r := n.nodes["a"].State.Registers; r.Number != 2 {
+		t.Errorf("news of an earlier epoch have moved them: %+v", r)
+	}
+	move(2) // the members have changed again in the meantime
+	if r := n.nodes["a"].State.Registers; r.Number != 4 || names(r.Members) != "a0 b1 c2 d3" || names(r.Next) != "a0 b1 d3" {
+		t.Errorf("%+v", r)
+	}
+	move(4)
+	if r := n.nodes["a"].State.Registers; r.Number != 5 || names(r.Members) != "a0 b1 d3" || r.Next != nil || n.nodes["a"].State.Trails() {
+		t.Errorf("%+v", r)
+	}
+	if n.run(60); !n.nodes["c"].Retired {
+		t.Error("c is not let go")
+	}
+	n.add(Joiner(Member{Node: "e", Storage: "se", Wanted: 1}, []protocol.NodeID{"b"}, Options{}))
+	n.run(60)
+	if m, _ := n.nodes["a"].State.Member("e"); m.Place != 2 {
+		t.Errorf("e has not the place that is free: %+v", m)
+	}
+	n.give("a", protocol.Input{Value: Ask{Ref: 2, Change: Change{Kind: Regroup, Registers: 6}}})
+	if a := n.answered("a", 2); a.Result != Refused {
+		t.Errorf("%+v", a)
+	}
+}
+
+// names writes members with their places: "a0 b1".
+func names(all []Member) string {
+	var words []string
+	for _, m := range all {
+		words = append(words, fmt.Sprint(m.Node, m.Place))
+	}
+	return strings.Join(words, " ")
 }
 
 func TestDescribe(t *testing.T) {
@@ -524,12 +606,12 @@ func TestMachines(t *testing.T) {
 	events := []protocol.Event{protocol.Start{}, protocol.Recover{}, protocol.Expire{Timer: detector.Timer}, protocol.Expire{Timer: detector.Timer},
 		protocol.Expire{Timer: election.Timer}, protocol.Expire{Timer: paxos.LogTimer}, protocol.Expire{Timer: workTimer},
 		protocol.Recover{Records: protocol.Records{LifeKey: LifeRecord{Storage: "sa", Incarnation: 3}, paxos.SnapshotKey: snapshot}},
-		protocol.Input{Value: Describe{}}, protocol.Input{Value: Ask{Ref: 1, Change: set}}, protocol.Input{Value: Ask{Ref: 2, Change: Change{Kind: Leave, Node: "b"}}}}
+		protocol.Input{Value: Describe{}}, protocol.Input{Value: Moved{Number: 1}}, protocol.Input{Value: Ask{Ref: 1, Change: set}}, protocol.Input{Value: Ask{Ref: 2, Change: Change{Kind: Leave, Node: "b"}}}}
 	b := paxos.Ballot{Round: 1, Node: "b"}
 	own := paxos.Ballot{Round: 1, Node: "a"}
 	for _, node := range []protocol.NodeID{"b", "c"} {
 		for _, m := range []protocol.Message{detector.Heartbeat{}, election.Answer{}, election.Leader{}, election.Election{}, Request{Change: set},
-			Refusal{Number: 1<<32 + 1, Why: "no"}, Report{Storage: "s" + string(node), Chosen: 1}, Dismissed{View: 1},
+			Refusal{Number: 1<<32 + 1, Why: "no"}, Report{Storage: "s" + string(node), Chosen: 1}, Dismissed{View: 1}, Meet{Storage: "s"}, Met{Storage: "sa"}, Met{Storage: "x"},
 			paxos.LogPhase1a[Change]{Ballot: b}, paxos.LogPhase1b[Change]{Ballot: own, Storage: "s" + string(node)},
 			paxos.LogPhase2a[Change]{Ballot: b, Slot: 1, Entry: s.entry(set)}, paxos.LogPhase2b[Change]{Ballot: own, Slot: 1, Storage: "s" + string(node)},
 			paxos.LogPhase2a[Change]{Ballot: b, Slot: 2, Entry: s.entry(Change{By: "c", Number: 1, Kind: Leave, Node: "c"}), Chosen: 1},
@@ -538,9 +620,14 @@ func TestMachines(t *testing.T) {
 		}
 	}
 	self, _ := s.Member("a")
+	blank, err := Found("shop", Member{Node: "a"}, Member{Node: "b"}, Member{Node: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	protocoltest.Run(t, protocoltest.Subject{
 		New: []func() protocol.Machine{
 			func() protocol.Machine { return Founder(self, s, Options{Every: 2}) },
+			func() protocol.Machine { return Founder(self, blank, Options{Every: 2}) },
 			func() protocol.Machine {
 				return Joiner(Member{Node: "a", Storage: "x", Wanted: 1}, []protocol.NodeID{"b"}, Options{Exclude: 3})
 			},

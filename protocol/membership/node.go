@@ -26,9 +26,18 @@ const LifeKey = "membership/life"
 type LifeRecord struct {
 	Storage     string
 	Incarnation uint64
-	// Founder says that it is the storage with which the cluster was founded.
+	// Founder says that it is the storage with which the cluster was founded. Where it is Blank, too, that
+	// is not certain: it may be the successor of one that was lost. It has no vote until enough of the
+	// others have said that they have met no other.
 	Founder bool `cbor:",omitempty" json:",omitempty"`
+	Blank   bool `cbor:",omitempty" json:",omitempty"`
 }
+
+// MetKey is the key of the record of the founders whose storages the node has met.
+const MetKey = "membership/met"
+
+// MetRecord holds the first storage that each of the other founders has shown.
+type MetRecord struct{ Storages []paxos.Storage }
 
 // The messages, besides those of detector, election and paxos.Replica.
 type (
@@ -48,6 +57,10 @@ type (
 		Chosen  paxos.Slot
 		Founder bool `cbor:",omitempty" json:",omitempty"`
 	}
+	// Meet shows the storage of a founder that is blank. Founder → founders.
+	Meet struct{ Storage string }
+	// Met tells it which storage of its the sender knows. Founder → founder.
+	Met struct{ Storage string }
 	// Dismissed tells a node that is a member no more that it is not needed. Leader → former member.
 	Dismissed struct{ View uint64 }
 )
@@ -59,6 +72,9 @@ type (
 		Ref    uint64
 		Change Change
 	}
+	// Moved says that all that the registers hold has come to the epoch of that number, so that the next
+	// may begin.
+	Moved struct{ Number uint64 }
 	// Describe asks for a Status.
 	Describe struct{}
 )
@@ -175,10 +191,20 @@ type Node struct {
 	// Told is the number of the last view that was emitted.
 	Told uint64 `cbor:",omitempty" json:",omitempty"`
 	// Asks wait, the first for its answer. Asked is the number of the last one.
-	Asks  []PendingAsk `cbor:",omitempty" json:",omitempty"`
-	Asked uint64       `cbor:",omitempty" json:",omitempty"`
-	Peers []Heard      `cbor:",omitempty" json:",omitempty"`
-	Ticks int          `cbor:",omitempty" json:",omitempty"`
+	// Pressed is the number of the one that was brought before a leader last.
+	Asks    []PendingAsk `cbor:",omitempty" json:",omitempty"`
+	Asked   uint64       `cbor:",omitempty" json:",omitempty"`
+	Pressed uint64       `cbor:",omitempty" json:",omitempty"`
+	Peers   []Heard      `cbor:",omitempty" json:",omitempty"`
+	Ticks   int          `cbor:",omitempty" json:",omitempty"`
+	// Met are the founders whose storages the node has met. Welcomes are those who have met the node's own,
+	// while it is blank.
+	Met      []paxos.Storage   `cbor:",omitempty" json:",omitempty"`
+	Welcomes []protocol.NodeID `cbor:",omitempty" json:",omitempty"`
+	// Moved is the last epoch to which the registers have come, as far as the owner has said; Trails is for how
+	// many ticks on end they have not been those of the members, while this node leads.
+	Moved  uint64 `cbor:",omitempty" json:",omitempty"`
+	Trails int    `cbor:",omitempty" json:",omitempty"`
 	// Leaderless is for how many ticks on end nobody has led.
 	Leaderless int `cbor:",omitempty" json:",omitempty"`
 	// Retired says that the node was dismissed.
@@ -187,10 +213,15 @@ type Node struct {
 	Last Standing
 }
 
-// Founder returns a node of a cluster that is founded: self is one of the founders in state.
+// Founder returns a node of a cluster that is founded: self is one of the founders in state. Where the state
+// does not name its storage it is blank, as is any node that is called a founder and has an empty storage: it
+// has a vote when more than half of the others' votes have met no other storage of its.
 func Founder(self Member, state State, o Options) *Node {
 	n := newNode(self, o)
 	n.State, n.Life.Founder = state, true
+	m, _ := state.Member(self.Node)
+	n.Life.Blank = m.Storage == "" && state.View.Quorums().Total() > m.Votes
+	n.Log.Base.Joined = n.Life.Blank
 	n.Log.Reigns = []paxos.Reign{{From: 1, Configuration: state.View.configuration()}}
 	n.Log.Base.State = &state
 	return n
@@ -214,12 +245,15 @@ func newNode(self Member, o Options) *Node {
 func (n *Node) Step(ev protocol.Event, out *protocol.Effects) {
 	switch ev := ev.(type) {
 	case protocol.Start:
-		n.live(LifeRecord{Storage: n.Self.Storage, Founder: n.Life.Founder}, out)
+		n.live(LifeRecord{Storage: n.Self.Storage, Founder: n.Life.Founder, Blank: n.Life.Blank}, out)
 		n.begin(ev, out)
 	case protocol.Recover:
 		life, ok := ev.Records[LifeKey].(LifeRecord)
 		if !ok {
-			life = LifeRecord{Storage: n.Self.Storage, Founder: n.Life.Founder}
+			life = LifeRecord{Storage: n.Self.Storage, Founder: n.Life.Founder, Blank: n.Life.Blank}
+		}
+		if met, ok := ev.Records[MetKey].(MetRecord); ok {
+			n.Met = met.Storages
 		}
 		n.live(life, out)
 		n.begin(ev, out)
@@ -231,10 +265,13 @@ func (n *Node) Step(ev protocol.Event, out *protocol.Effects) {
 		switch v := ev.Value.(type) {
 		case Ask:
 			n.ask(v, out)
+		case Moved:
+			n.Moved = max(n.Moved, v.Number)
 		case Describe:
 			out.Emit(n.status())
 		}
 	}
+	n.goOn(out)
 }
 
 // live begins an incarnation. Changes are numbered anew in each, above all earlier ones.
@@ -283,6 +320,10 @@ func (n *Node) receive(ev protocol.Receive, out *protocol.Effects) {
 		n.reported(ev.From, m, out)
 	case Dismissed:
 		n.dismissed(m, out)
+	case Meet:
+		n.meet(ev.From, m.Storage, out)
+	case Met:
+		n.metBy(ev.From, m.Storage, out)
 	case paxos.LogPhase1a[Change]:
 		// Who hears of a leader helps nobody else to become one: it would only disturb.
 		if leader := n.Log.Leader; leader == "" || leader == ev.From {
@@ -318,13 +359,16 @@ func (n *Node) elect(ev protocol.Event, out *protocol.Effects) {
 // voter reports whether the node has a vote, under the storage that it has.
 func (n *Node) voter() bool {
 	i := slices.IndexFunc(n.State.View.Members, func(v Voter) bool { return v.Node == n.Self.Node })
-	return i >= 0 && n.State.View.Members[i].Votes > 0 && n.fits(n.State.View.Members[i].Storage)
+	return i >= 0 && n.State.View.Members[i].Votes > 0 && n.fits(n.State.View.Members[i].Storage) && !n.Life.Blank
 }
 
 // fits reports whether a storage id may be the node's own.
 func (n *Node) fits(storage string) bool {
 	return storage == n.Self.Storage || storage == "" && n.Life.Founder
 }
+
+// founder reports whether the storage is certain to be the founder's.
+func (n *Node) founder() bool { return n.Life.Founder && !n.Life.Blank }
 
 // member reports whether the node is a member, under the storage that it has.
 func (n *Node) member() bool {
@@ -414,6 +458,10 @@ func Types() []protocol.Type {
 		{Name: "membership.Node", Zero: Node{}},
 		{Name: "membership.State", Zero: State{}},
 		{Name: "membership.LifeRecord", Zero: LifeRecord{}},
+		{Name: "membership.MetRecord", Zero: MetRecord{}},
+		{Name: "membership.Meet", Zero: Meet{}},
+		{Name: "membership.Met", Zero: Met{}},
+		{Name: "membership.Moved", Zero: Moved{}},
 		{Name: "membership.Request", Zero: Request{}},
 		{Name: "membership.Refusal", Zero: Refusal{}},
 		{Name: "membership.Report", Zero: Report{}},

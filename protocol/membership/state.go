@@ -24,6 +24,8 @@ const (
 	KeptViews = 32
 	// KeptTrail is how many of the last changes that people have asked for are part of the state.
 	KeptTrail = 32
+	// MaxPlaces is the number of Member.Place's values.
+	MaxPlaces = 64
 	// maxDeparted is of how many nodes it is remembered that they left on request.
 	maxDeparted = 64
 )
@@ -37,6 +39,11 @@ type Member struct {
 	// when it has caught up.
 	Votes  int `cbor:",omitempty" json:",omitempty"`
 	Wanted int `cbor:",omitempty" json:",omitempty"`
+	// Place is a number that no other member has, nor any other node that the registers need: 0 to
+	// MaxPlaces - 1. A node keeps it while it is one of these.
+	Place int `cbor:",omitempty" json:",omitempty"`
+	// Founder says that the node is one of the founders, and has not joined since with another storage.
+	Founder bool `cbor:",omitempty" json:",omitempty"`
 	// Address is where other nodes reach it, API where clients do.
 	Address string `cbor:",omitempty" json:",omitempty"`
 	API     string `cbor:",omitempty" json:",omitempty"`
@@ -115,6 +122,22 @@ type Noted struct {
 	Change Change
 }
 
+// Registers is whose the decisions' registers are. They follow the views: an epoch of Members alone, one in which
+// Next must agree as well, one of what was Next alone (paxos.Epoch).
+type Registers struct {
+	// Number is the epoch's, from 1.
+	Number uint64
+	// Members and Next are sorted by node. Where a storage is empty it was not known when the epoch began.
+	Members []Member
+	Next    []Member `cbor:",omitempty" json:",omitempty"`
+}
+
+// needs reports whether the node is one whose part in the registers is not over.
+func (r Registers) needs(n protocol.NodeID) bool {
+	is := func(m Member) bool { return m.Node == n }
+	return slices.ContainsFunc(r.Members, is) || slices.ContainsFunc(r.Next, is)
+}
+
 // State is what the cluster agrees on about itself. It is a function of the log. Its slices are never
 // changed in place, so copies may share them.
 type State struct {
@@ -125,7 +148,8 @@ type State struct {
 	View  View
 	// Views are the last ones, the present one included.
 	Views     []View
-	Members   []Member   // sorted by node
+	Members   []Member // sorted by node
+	Registers Registers
 	Resources []Resource `cbor:",omitempty" json:",omitempty"` // sorted by name
 	Settings  []Setting  `cbor:",omitempty" json:",omitempty"` // sorted by key
 	// Departed left on request: they do not come back by themselves.
@@ -145,6 +169,10 @@ func Found(cluster string, founders ...Member) (State, error) {
 		s.Members = append(s.Members, m)
 	}
 	slices.SortFunc(s.Members, compareMembers)
+	for i := range s.Members {
+		s.Members[i].Place, s.Members[i].Founder = i, true
+	}
+	s.Registers = Registers{Number: 1, Members: s.Members}
 	s.install(View{Number: 1})
 	if why := s.bounds(); why != "" {
 		return State{}, fmt.Errorf("%w: %s", ErrInvalid, why)
@@ -178,6 +206,41 @@ func (s *State) bounds() string {
 		return err.Error()
 	}
 	return ""
+}
+
+// Trails reports whether the registers are not yet, or not only, those of the present members. That storages have
+// become known is no difference.
+func (s *State) Trails() bool {
+	same := func(was, is Member) bool {
+		return was.Node == is.Node && was.Votes == is.Votes && was.Place == is.Place && is.succeeds(was)
+	}
+	return s.Registers.Next != nil || !slices.EqualFunc(s.Registers.Members, s.Members, same)
+}
+
+// succeeds reports whether the member has the storage that it had, which may not have been known.
+func (m Member) succeeds(was Member) bool {
+	return was.Storage == m.Storage || was.Storage == "" && m.Founder
+}
+
+// following returns the members that the registers are to have next: those who have lost a storage that the
+// registers still count on are left out first, so that no acceptor is ever taken for its successor.
+func (s *State) following() []Member {
+	return slices.DeleteFunc(slices.Clone(s.Members), func(m Member) bool {
+		return slices.ContainsFunc(s.Registers.Members, func(was Member) bool { return was.Node == m.Node && !m.succeeds(was) })
+	})
+}
+
+// freePlace returns the place for a node, or false where all are taken.
+func (s *State) freePlace(node protocol.NodeID) (place int, ok bool) {
+	var taken [MaxPlaces]bool
+	for _, m := range slices.Concat(s.Members, s.Registers.Members, s.Registers.Next) {
+		if m.Node == node {
+			return m.Place, true
+		}
+		taken[m.Place] = true
+	}
+	place = slices.Index(taken[:], false)
+	return place, place >= 0
 }
 
 // Member returns a member.

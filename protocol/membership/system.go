@@ -58,6 +58,7 @@ type Citizen struct {
 	Waits     bool              `cbor:",omitempty" json:",omitempty"`
 	Forgetful bool              `cbor:",omitempty" json:",omitempty"`
 	Seeds     []protocol.NodeID `cbor:",omitempty" json:",omitempty"`
+	Founded   *State            `cbor:",omitempty" json:",omitempty"` // by this node and others
 	Released  bool              `cbor:",omitempty" json:",omitempty"`
 }
 
@@ -68,7 +69,7 @@ func (c *Citizen) Chronicles() []View { return c.Seen }
 // member with a vote on the side that goes on, or retired.
 func (c *Citizen) Content() bool {
 	m, _ := c.Node.State.Member(c.Node.Self.Node)
-	return c.Next == len(c.Wishes) && (c.Released || m.Votes > 0 && c.Node.standing().Primary)
+	return c.Next == len(c.Wishes) && (c.Released || m.Votes > 0 && c.Node.standing().Primary && !c.Node.State.Trails())
 }
 
 // Step hands events to the node, and what that emits to the owner.
@@ -93,8 +94,8 @@ func (c *Citizen) Step(ev protocol.Event, out *protocol.Effects) {
 	}
 	kept := len(c.Kept.Views)
 	c.Node.Step(ev, out)
-	for _, v := range out.Emits {
-		switch v := v.(type) {
+	for i := 0; i < len(out.Emits); i++ {
+		switch v := out.Emits[i].(type) {
 		case Installed:
 			c.Seen = append(slices.Clone(c.Seen), v.View)
 			if !slices.ContainsFunc(c.Kept.Views, func(k View) bool { return k.Number == v.View.Number }) {
@@ -106,6 +107,10 @@ func (c *Citizen) Step(ev protocol.Event, out *protocol.Effects) {
 			}
 		case Retired:
 			c.Released = true
+		case Changed: // the owner's registers are empty, and so have moved at once
+			if r := v.State.Registers; r.Next != nil {
+				c.Node.Step(protocol.Input{Value: Moved{Number: r.Number}}, out)
+			}
 		}
 	}
 	if len(c.Kept.Views) > kept {
@@ -113,7 +118,8 @@ func (c *Citizen) Step(ev protocol.Event, out *protocol.Effects) {
 	}
 }
 
-// forget loses the disk of a node that is forgetful: it begins anew, as one that joins.
+// forget loses the disk of a node that is forgetful: it begins anew, as one that joins, or as what it was in
+// the beginning.
 func (c *Citizen) forget(e protocol.Recover, out *protocol.Effects) protocol.Event {
 	if !c.Forgetful {
 		return e
@@ -128,7 +134,11 @@ func (c *Citizen) forget(e protocol.Recover, out *protocol.Effects) protocol.Eve
 	out.Put(ChronicleKey, c.Kept)
 	self := c.Node.Self
 	self.Storage = fmt.Sprintf("%s/%d", self.Node, c.Kept.Lives)
-	c.Node = *Joiner(self, c.Seeds, c.Node.Options)
+	if c.Founded != nil {
+		c.Node = *Founder(self, *c.Founded, c.Node.Options)
+	} else {
+		c.Node = *Joiner(self, c.Seeds, c.Node.Options)
+	}
 	return protocol.Start{}
 }
 
@@ -169,7 +179,7 @@ func (c Cluster) Nodes() ([]protocol.Node, error) {
 		nodes = append(nodes, protocol.Node{ID: m.Node, New: []func() protocol.Machine{func() protocol.Machine {
 			x := &Citizen{Seeds: seeds, Forgetful: slices.Contains(c.Forgetful, i)}
 			if i <= c.Founders {
-				x.Node = *Founder(m, state, c.Options)
+				x.Node, x.Founded = *Founder(m, state, c.Options), &state
 			} else {
 				x.Node = *Joiner(m, seeds, c.Options)
 			}

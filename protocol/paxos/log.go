@@ -102,7 +102,8 @@ type (
 		Slot   Slot
 		State  *S `cbor:",omitempty" json:",omitempty"`
 		Reigns []Reign
-		// Joined says that the replica was blank once. It is each replica's own.
+		// Joined says that the replica was blank once, and may be the successor of one that was lost. It is
+		// each replica's own.
 		Joined bool `cbor:",omitempty" json:",omitempty"`
 	}
 )
@@ -187,6 +188,9 @@ type (
 	// chosen although the replica is displaced in the meantime, and twice where it is submitted twice:
 	// owners number what they submit.
 	Submit[V any] struct{ Entry Entry[V] }
+	// Swear says that the replica was never another's, so that it may promise and accept although no
+	// configuration names its storage (SnapshotRecord.Joined).
+	Swear[V any] struct{}
 	// Compact hands over the owner's state after Slot. Entries up to there are not needed any more.
 	Compact[S any] struct {
 		Slot  Slot
@@ -333,6 +337,7 @@ func LogTypes[V, S any](name string) []protocol.Type {
 		{Name: "paxos.Follow" + name, Zero: Follow[V]{}},
 		{Name: "paxos.Submit" + name, Zero: Submit[V]{}},
 		{Name: "paxos.Compact" + name, Zero: Compact[S]{}},
+		{Name: "paxos.Swear" + name, Zero: Swear[V]{}},
 		{Name: "paxos.Appended" + name, Zero: Appended[V]{}},
 		{Name: "paxos.Restored" + name, Zero: Restored[S]{}},
 		{Name: "paxos.Rejected" + name, Zero: Rejected[V]{}},

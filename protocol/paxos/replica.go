@@ -106,7 +106,7 @@ type OpenSlot[V any] struct {
 	Old bool `cbor:",omitempty" json:",omitempty"`
 }
 
-// Step takes Start and Recover, Lead, Follow, Submit and Compact as inputs, the messages of a log, and
+// Step takes Start and Recover, Lead, Follow, Submit, Compact and Swear as inputs, the messages of a log, and
 // its timer.
 func (r *Replica[V, S]) Step(ev protocol.Event, out *protocol.Effects) {
 	switch ev := ev.(type) {
@@ -146,6 +146,11 @@ func (r *Replica[V, S]) input(value protocol.Value, out *protocol.Effects) {
 		r.submit(v.Entry, out)
 	case Compact[S]:
 		r.compact(v, out)
+	case Swear[V]:
+		if r.Base.Joined {
+			r.Base.Joined = false
+			out.Put(SnapshotKey, r.Base)
+		}
 	}
 }
 
@@ -251,7 +256,9 @@ func (r *Replica[V, S]) peers(learners bool) []protocol.NodeID {
 func (r *Replica[V, S]) self() Storage { return Storage{Node: r.Self, ID: r.Storage} }
 
 // mayLead reports whether the replica votes on the next slot.
-func (r *Replica[V, S]) mayLead() bool { return r.configuration(r.Chosen + 1).has(r.self()) }
+func (r *Replica[V, S]) mayLead() bool {
+	return r.configuration(r.Chosen+1).has(r.self()) && r.sworn()
+}
 
 // rest waits for somebody else's sign of life.
 func (r *Replica[V, S]) rest(out *protocol.Effects) {

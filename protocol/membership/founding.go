@@ -1,0 +1,85 @@
+package membership
+
+import (
+	"slices"
+
+	"assent/protocol"
+	"assent/protocol/paxos"
+	"assent/protocol/quorum"
+)
+
+// A founder with an empty storage may be one of a cluster that begins, or one that has lost the storage on which
+// it has promised and accepted. The others tell: each writes down, once and for ever, the first storage that it
+// meets of each founder. Who has been met by more than half of the others' votes is what it was in the
+// beginning, for any two such halves have a node in common, and that has met one storage only.
+
+// show asks the others whether they have met another storage of this node.
+func (n *Node) show(out *protocol.Effects) {
+	if !n.Life.Blank {
+		return
+	}
+	for _, m := range n.State.View.Members {
+		if m.Node != n.Self.Node && !slices.Contains(n.Welcomes, m.Node) {
+			out.Send(m.Node, Meet{Storage: n.Self.Storage})
+		}
+	}
+}
+
+// meet answers a founder with the storage that is known to be its: the first that was met.
+func (n *Node) meet(from protocol.NodeID, storage string, out *protocol.Effects) {
+	if n.State.View.Number == 0 {
+		return // a node that joins knows of nobody yet
+	}
+	known := ""
+	if m, ok := n.State.Member(from); ok {
+		known = m.Storage
+		if i := slices.IndexFunc(n.Met, func(s paxos.Storage) bool { return s.Node == from }); known == "" && i >= 0 {
+			known = n.Met[i].ID
+		}
+		if known == "" {
+			known = storage
+			n.Met = append(slices.Clone(n.Met), paxos.Storage{Node: from, ID: storage})
+			out.Put(MetKey, MetRecord{Storages: n.Met})
+		}
+	}
+	out.Send(from, Met{Storage: known})
+}
+
+// metBy counts those who have met this storage and no other. A node of whom another was met joins, as its own
+// successor.
+func (n *Node) metBy(from protocol.NodeID, storage string, out *protocol.Effects) {
+	if !n.Life.Blank {
+		return
+	}
+	if storage != n.Self.Storage {
+		n.Life.Blank, n.Life.Founder, n.Welcomes = false, false, nil
+		out.Put(LifeKey, n.Life)
+		n.say(out)
+		return
+	}
+	if !slices.Contains(n.Welcomes, from) {
+		n.Welcomes = append(slices.Clone(n.Welcomes), from)
+	}
+	welcome := n.welcome()
+	if 2*welcome.For <= welcome.Total {
+		return
+	}
+	n.Life.Blank, n.Welcomes = false, nil
+	out.Put(LifeKey, n.Life)
+	n.log(protocol.Input{Value: paxos.Swear[Change]{}}, out)
+	if n.voter() {
+		n.Elector.Step(protocol.Start{}, out)
+	}
+}
+
+// welcome counts the others' votes that have met this storage.
+func (n *Node) welcome() quorum.Tally {
+	others := n.State.View.Quorums()
+	others.Members = slices.DeleteFunc(others.Members, func(m quorum.Member) bool { return m.Node == n.Self.Node })
+	return others.WriteTally(func(node protocol.NodeID) quorum.Answer {
+		if slices.Contains(n.Welcomes, node) {
+			return quorum.Granted
+		}
+		return quorum.Silent
+	})
+}
