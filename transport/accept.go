@@ -189,15 +189,15 @@ func (p *peer) takeOver(ctx context.Context, w *wire) error {
 
 func (p *peer) letGo(w *wire) {
 	p.mu.Lock()
+	p.noteHeard(w)
 	if p.in == w {
 		p.in = nil
 	}
 	p.mu.Unlock()
-	p.noteHeard(w)
 	<-p.reading
 }
 
-// noteHeard keeps when a stream that has ended was heard of.
+// noteHeard keeps when a stream that goes was heard of. It is called with the lock held under which it goes.
 func (p *peer) noteHeard(w *wire) {
 	p.heard.Store(max(p.heard.Load(), w.heard.Load()))
 }

@@ -100,24 +100,29 @@ func TestSilentCutIsNoticed(t *testing.T) {
 	in := newInbox(b.Channel(0))
 	awaitConnected(t, a, b)
 	g.sever()
-	eventually(t, "a notices", func() bool { return !statusOf(a, "b").Connected })
-	if why := statusOf(a, "b").Why; !strings.Contains(why, "nothing was heard of it for 200ms") {
-		t.Errorf("why: %s", why)
-	}
-	eventually(t, "b notices", func() bool { return !statusOf(b, "a").Hears })
-	if s := statusOf(a, "b"); !strings.Contains(s.Words(time.Now()), "though it still reaches this node") || !s.Hears {
-		t.Errorf("only one way is cut: %s", s.Words(time.Now()))
-	}
-	if s := statusOf(b, "a"); !s.Connected || !strings.Contains(s.Words(time.Now()), "it has not called back") {
-		t.Errorf("only one way is cut: %s", s.Words(time.Now()))
-	}
+	// Only one way is cut. A busy machine may break the other one too, but not for long.
+	eventually(t, "a notices", func() bool {
+		s := statusOf(a, "b")
+		return !s.Connected && s.Hears && strings.Contains(s.Words(time.Now()), "though it still reaches this node")
+	})
+	eventually(t, "a says why", func() bool {
+		return strings.Contains(l.logs["a"].String(), "nothing was heard of it for 200ms")
+	})
+	eventually(t, "b notices", func() bool {
+		s := statusOf(b, "a")
+		return s.Connected && !s.Hears && strings.Contains(s.Words(time.Now()), "it has not called back")
+	})
 	eventually(t, "the call in between is given up", func() bool {
 		return strings.Contains(statusOf(a, "b").Why, "no answer to hello within 200ms")
 	})
 	g.heal()
 	awaitConnected(t, a, b)
-	a.Channel(0).Send("b", []byte("back"))
-	in.await(t, "a: back")
+	// A hello that was on its way in the gap may arrive now, and end the new stream with all that is on it.
+	eventually(t, "messages arrive again", func() bool {
+		a.Channel(0).Send("b", []byte("back"))
+		all := in.all()
+		return len(all) > 0 && all[0] == "a: back"
+	})
 }
 
 // A stream on which the receiver does nothing for too long is given up; the next one waits until the
@@ -132,13 +137,15 @@ func TestReceiverIsCalledOneAtATime(t *testing.T) {
 	b := l.listen(cfg)
 	var mu sync.Mutex
 	inside, most := 0, 0
-	release := make(chan struct{})
+	blocked := make(chan struct{})
+	release := sync.OnceFunc(func() { close(blocked) })
+	t.Cleanup(release)
 	b.Channel(0).Receive(func(protocol.NodeID, []byte) {
 		mu.Lock()
 		inside++
 		most = max(most, inside)
 		mu.Unlock()
-		<-release
+		<-blocked
 		mu.Lock()
 		inside--
 		mu.Unlock()
@@ -150,7 +157,7 @@ func TestReceiverIsCalledOneAtATime(t *testing.T) {
 		a.Channel(0).Send("b", nil)
 		return strings.Contains(l.logs["b"].String(), "is still being dealt with")
 	})
-	close(release)
+	release()
 	awaitConnected(t, a, b)
 	mu.Lock()
 	defer mu.Unlock()

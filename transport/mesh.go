@@ -127,6 +127,7 @@ func (m *Mesh) Close() error {
 	}
 	m.mu.Unlock()
 	m.end()
+	m.self.settle()
 	err := m.listener.Close()
 	m.group.Wait()
 	return err
@@ -216,6 +217,13 @@ func (q *loopqueue) put(c *Channel, payload []byte) {
 		q.running = true
 		q.mesh.group.Go(q.drain)
 	}
+}
+
+// settle returns when nobody is left who begins to carry messages. The mesh's life has ended.
+func (q *loopqueue) settle() {
+	q.mu.Lock() // whoever saw the mesh alive held it, and has begun
+	defer q.mu.Unlock()
+	q.queue, q.bytes = nil, 0
 }
 
 func (q *loopqueue) drain() {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"assent/internal/ports"
 	"assent/protocol"
 	"assent/transport"
 )
@@ -43,7 +44,8 @@ func eventually(t *testing.T, text string, what func() bool) {
 	}
 }
 
-// lan is the network of a test: addresses that are known before anybody listens.
+// lan is the network of a test: addresses that are known before anybody listens, and that stay the nodes'
+// between two lives.
 type lan struct {
 	t         testing.TB
 	listeners map[protocol.NodeID]net.Listener
@@ -54,17 +56,18 @@ type lan struct {
 func newLAN(t testing.TB, names ...protocol.NodeID) *lan {
 	l := &lan{t: t, listeners: map[protocol.NodeID]net.Listener{}, addresses: map[protocol.NodeID]string{}, logs: map[protocol.NodeID]*record{}}
 	for _, n := range names {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		address := ports.Address(t)
+		listener, err := net.Listen("tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = listener.Close() })
-		l.listeners[n], l.addresses[n] = listener, listener.Addr().String()
+		l.listeners[n], l.addresses[n] = listener, address
 	}
 	return l
 }
 
-// config is the node's configuration: quick to notice and to try again.
+// config is the node's configuration: quick to try again. A busy machine is not taken for a silent peer.
 func (l *lan) config(node protocol.NodeID) transport.Config {
 	if l.logs[node] == nil {
 		l.logs[node] = &record{}
@@ -75,7 +78,7 @@ func (l *lan) config(node protocol.NodeID) transport.Config {
 	}
 	return transport.Config{
 		Cluster: "test", Self: node, Listener: l.listeners[node], Address: l.addresses[node], Peers: peers, Software: "1.2",
-		Ping: 50 * time.Millisecond, Silence: time.Second, Retry: 5 * time.Millisecond, RetryMost: 50 * time.Millisecond,
+		Ping: 50 * time.Millisecond, Silence: time.Minute, Retry: 5 * time.Millisecond, RetryMost: 50 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(l.logs[node], &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }
@@ -167,8 +170,8 @@ func TestMessagesArriveInOrderOnTheirChannel(t *testing.T) {
 	if len(inC.all()) > 0 {
 		t.Errorf("c received %q", inC.all())
 	}
-	s := statusOf(b, "a")
-	if s.Received < 2002 || s.Software != "1.2" || s.Version != 1 || s.Heard.IsZero() {
+	eventually(t, "all are counted, also what nobody received", func() bool { return statusOf(b, "a").Received == 2002 })
+	if s := statusOf(b, "a"); s.Software != "1.2" || s.Version != 1 || s.Heard.IsZero() {
 		t.Errorf("%+v", s)
 	}
 }
@@ -248,8 +251,13 @@ func TestMessagesToThoseWhoAreAway(t *testing.T) {
 	l := newLAN(t, "a", "b")
 	a := l.listen(l.config("a"))
 	a.Channel(0).Send("b", []byte("early"))
-	b := l.listen(l.config("b"))
+	cfg := l.config("b")
+	cfg.Peers = nil // it refuses a until somebody receives
+	b := l.listen(cfg)
 	in := newInbox(b.Channel(0))
+	if err := b.SetPeers(l.addresses); err != nil {
+		t.Fatal(err)
+	}
 	in.await(t, "a: early")
 	awaitConnected(t, a, b)
 	if err := b.Close(); err != nil {
@@ -270,11 +278,12 @@ func TestSlowReaderHindersNobodyElse(t *testing.T) {
 	l := newLAN(t, "a", "b", "c")
 	cfg := l.config("a")
 	cfg.MaxQueue, cfg.MaxPayload = 1<<20, 1<<20
-	cfg.Silence = time.Minute // b is slow, and not to be given up
 	a := l.listen(cfg)
 	b, c := l.listen(l.config("b")), l.listen(l.config("c"))
-	release := make(chan struct{})
-	b.Channel(0).Receive(func(protocol.NodeID, []byte) { <-release })
+	blocked := make(chan struct{})
+	release := sync.OnceFunc(func() { close(blocked) })
+	t.Cleanup(release)
+	b.Channel(0).Receive(func(protocol.NodeID, []byte) { <-blocked })
 	inC := newInbox(c.Channel(0))
 	awaitConnected(t, a, b, c)
 	payload := make([]byte, 64<<10)
@@ -287,7 +296,7 @@ func TestSlowReaderHindersNobodyElse(t *testing.T) {
 	}
 	a.Channel(0).Send("c", []byte("you at least"))
 	inC.await(t, "a: you at least")
-	close(release)
+	release()
 	eventually(t, "b catches up", func() bool { return statusOf(a, "b").Queued == 0 })
 }
 

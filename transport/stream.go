@@ -43,6 +43,7 @@ func (p *peer) use(s *stream) error {
 		err = errors.New("this node leaves")
 	}
 	p.mu.Lock()
+	p.noteHeard(s.wire)
 	p.out, p.since, p.why = nil, time.Now(), err
 	p.queued = time.Now()
 	p.breaks.Add(1) // whoever sees that the stream is gone sees that it broke
@@ -51,7 +52,6 @@ func (p *peer) use(s *stream) error {
 	_ = s.wire.Close() // both goroutines end by that
 	<-listened
 	<-written
-	p.noteHeard(s.wire)
 	return err
 }
 

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"assent/internal/ports"
 )
 
 // TestClusterPage runs the commands with which docs/cluster.md makes a cluster of three nodes, at other ports,
@@ -29,7 +31,7 @@ func TestClusterPage(t *testing.T) {
 		t.Fatal("the page shows no status")
 	}
 	for _, address := range regexp.MustCompile(`127\.0\.0\.1:74[23][123]`).FindAllString(commands, -1) {
-		commands = strings.ReplaceAll(commands, address, freeAddress(t))
+		commands = strings.ReplaceAll(commands, address, ports.Address(t))
 	}
 	dir := t.TempDir()
 	program, err := os.Executable()

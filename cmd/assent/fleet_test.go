@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,6 +22,7 @@ import (
 	assentv1 "assent/api/assent/v1"
 	"assent/internal/pgcluster"
 	"assent/internal/pgcluster/pgtest"
+	"assent/internal/ports"
 )
 
 // fleet are three nodes with mutual TLS over two databases that all reach.
@@ -67,11 +66,11 @@ func newFleet(t *testing.T) *fleet {
 	}
 	var nodes []string
 	for _, name := range names {
-		nodes = append(nodes, fmt.Sprintf("%s: {address: %q}", name, freeAddress(t)))
+		nodes = append(nodes, fmt.Sprintf("%s: {address: %q}", name, ports.Address(t)))
 	}
 	for _, name := range names {
 		f.dirs[name] = t.TempDir()
-		listen := freeAddress(t)
+		listen := ports.Address(t)
 		f.servers = append(f.servers, &url.URL{Scheme: "http", Host: listen})
 		text := fmt.Sprintf(nodeConfiguration, listen, name, certs, strings.Join(nodes, ", "), dsns[0], dsns[1])
 		if err := os.WriteFile(filepath.Join(f.dirs[name], "assent.yaml"), []byte(text), 0o600); err != nil {
@@ -91,20 +90,6 @@ func newFleet(t *testing.T) *fleet {
 	})
 	f.start(names...)
 	return f
-}
-
-// freeAddress returns an address that nobody listens on. It is none that the system gives to those who ask
-// for any, so that it stays free.
-func freeAddress(t *testing.T) string {
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12_000+rand.N(18_000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("there is no free port")
-	return ""
 }
 
 // start starts nodes, which wait for each other.

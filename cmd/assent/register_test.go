@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
 	"path/filepath"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	remotelog "assent/decision/remote"
 	"assent/internal/pgcluster"
 	"assent/internal/pgcluster/pgtest"
+	"assent/internal/ports"
 	"assent/protocol/commit"
 	"assent/resource"
 	"assent/resource/postgres"
@@ -23,14 +23,7 @@ import (
 // while its branches are prepared. The cluster finishes them as was decided, or aborts them.
 func TestApplicationOfItsOwn(t *testing.T) {
 	dsn := pgtest.Database(t, pgtest.Start(t, pgcluster.Options{}), "orders", "CREATE TABLE t (i int PRIMARY KEY)")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	peers := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	peers := ports.Address(t)
 	secret := "a secret of the application"
 	address := servedWith(t, func(c *config) {
 		c.DataDir = filepath.Join(t.TempDir(), "data")
@@ -39,7 +32,7 @@ func TestApplicationOfItsOwn(t *testing.T) {
 		c.Tokens = []tokenConfig{{Name: "app", Env: "APP_TOKEN", Roles: []api.Role{api.RoleDecide}}, {Name: "other", Env: "OTHER_TOKEN", Roles: []api.Role{api.RoleBegin, api.RoleResolve}}}
 	}, map[string]string{"APP_TOKEN": secret, "OTHER_TOKEN": "a secret of another one"})
 
-	_, err = remotelog.Open(t.Context(), remotelog.Config{Servers: []string{address}, Token: "a secret of another one"})
+	_, err := remotelog.Open(t.Context(), remotelog.Config{Servers: []string{address}, Token: "a secret of another one"})
 	if resource.CodeOf(err) != resource.Permission {
 		t.Errorf("with another role: got %v; want %v", err, resource.Permission)
 	}

@@ -3,8 +3,6 @@ package crashtest
 import (
 	"fmt"
 	"maps"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +13,7 @@ import (
 
 	"assent"
 	"assent/cluster"
+	"assent/internal/ports"
 	"assent/protocol"
 	"assent/protocol/commit"
 )
@@ -31,7 +30,7 @@ func newBand(t testing.TB, names ...string) *band {
 	first := newSite(t)
 	addresses := map[string]string{}
 	for _, name := range names {
-		addresses[name] = freeAddress(t)
+		addresses[name] = ports.Address(t)
 	}
 	b := &band{site: first, nodes: []*site{first}}
 	for range names[1:] {
@@ -43,20 +42,6 @@ func newBand(t testing.TB, names ...string) *band {
 		n.setup.Cluster = &member{Self: names[i], Nodes: addresses}
 	}
 	return b
-}
-
-// freeAddress returns an address that nobody listens on. It is none that the system gives to those who ask
-// for any, so that it stays free.
-func freeAddress(t testing.TB) string {
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12_000+rand.N(18_000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("there is no free port")
-	return ""
 }
 
 // openAll starts all nodes, the first with the arms.

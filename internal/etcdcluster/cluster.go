@@ -12,10 +12,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -25,6 +23,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"assent/internal/ports"
 )
 
 // Options say how a cluster is made.
@@ -44,6 +44,7 @@ type Options struct {
 type Cluster struct {
 	opts    Options
 	specs   []spec
+	release []func() // gives the ports back
 	mu      sync.Mutex
 	members []member
 }
@@ -123,18 +124,10 @@ func New(ctx context.Context, opts Options) (*Cluster, error) {
 	}
 	c := &Cluster{opts: opts, members: make([]member, opts.Members)}
 	var all []string
-	ports, err := freePorts(2 * opts.Members)
-	if err != nil {
-		return nil, err
-	}
 	for i := range opts.Members {
-		s := spec{Name: fmt.Sprint("member-", i+1), Dir: filepath.Join(opts.Dir, fmt.Sprint("etcd-", i+1)),
-			Client: fmt.Sprintf("http://127.0.0.1:%d", ports[2*i]), Peer: fmt.Sprintf("http://127.0.0.1:%d", ports[2*i+1]),
-			Cert: opts.CertFile, Key: opts.KeyFile, CA: opts.CAFile}
-		if opts.CertFile != "" {
-			s.Client = strings.Replace(s.Client, "http:", "https:", 1)
-		}
-		if err := os.Mkdir(s.Dir, 0o700); err != nil {
+		s, err := c.member(i)
+		if err != nil {
+			c.Close()
 			return nil, err
 		}
 		all = append(all, s.Name+"="+s.Peer)
@@ -148,6 +141,24 @@ func New(ctx context.Context, opts Options) (*Cluster, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// member says what the member of that number is to be, with a directory and two ports of its own.
+func (c *Cluster) member(i int) (spec, error) {
+	s := spec{Name: fmt.Sprint("member-", i+1), Dir: filepath.Join(c.opts.Dir, fmt.Sprint("etcd-", i+1)),
+		Cert: c.opts.CertFile, Key: c.opts.KeyFile, CA: c.opts.CAFile}
+	for _, address := range []*string{&s.Client, &s.Peer} {
+		port, release, err := ports.Reserve()
+		if err != nil {
+			return s, err
+		}
+		c.release = append(c.release, release)
+		*address = fmt.Sprintf("http://127.0.0.1:%d", port)
+	}
+	if s.Cert != "" {
+		s.Client = strings.Replace(s.Client, "http:", "https:", 1)
+	}
+	return s, os.Mkdir(s.Dir, 0o700)
 }
 
 // Endpoints returns the members' addresses for clients.
@@ -224,6 +235,9 @@ func (c *Cluster) Close() {
 	for i := range c.members {
 		c.Kill(i)
 	}
+	for _, release := range c.release {
+		release()
+	}
 }
 
 // part is a member in this process.
@@ -287,24 +301,4 @@ func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // it may have ended by itself
 	<-p.ended
 	_ = p.stdin.Close()
-}
-
-// freePorts returns TCP ports of 127.0.0.1 on which nobody listens. It looks below the range from which
-// systems take the ports of outgoing connections, so that they stay free over a restart.
-func freePorts(n int) (ports []int, err error) {
-	const first, count = 20_000, 10_000
-	seed := os.Getpid()*131 + int(time.Now().UnixNano()/1e6)
-	for i := 0; i < 1000 && len(ports) < n; i++ {
-		port := first + (seed+i*37)%count
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		ports = append(ports, port)
-	}
-	if len(ports) < n {
-		return nil, errors.New("not enough TCP ports are free on 127.0.0.1")
-	}
-	return ports, nil
 }

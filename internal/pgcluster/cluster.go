@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +52,7 @@ type Cluster struct {
 	cred   *syscall.Credential // nil: run as the current user
 	opts   Options
 	port   atomic.Int32
+	letGo  func()         // gives the port back; nil before Start has chosen one
 	guard  io.WriteCloser // the watchdog's standard input
 	guards *exec.Cmd
 
@@ -206,18 +206,6 @@ func (c *Cluster) CreateDatabase(ctx context.Context, name string) (string, erro
 		return "", fmt.Errorf("create database %s: %w", name, err)
 	}
 	return c.DSN(name), nil
-}
-
-// freePort returns a TCP port of 127.0.0.1 on which nobody listens. It looks below the range from
-// which systems take the ports of outgoing connections, so that it stays free over a restart.
-func freePort(seed int) (int, error) {
-	for i := range 200 {
-		port := 15000 + (seed+i*37)%15000
-		if l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, errors.New("no free TCP port was found on 127.0.0.1")
 }
 
 // timeLeft bounds ctx, so that nothing here waits for ever.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"assent/internal/ports"
 )
 
 // Mode says how Stop stops a server.
@@ -67,10 +69,14 @@ var (
 func (c *Cluster) launch(ctx context.Context) error {
 	args := []string{"-D", c.data()}
 	if c.opts.TCP && c.port.Load() == socketPort {
-		port, err := freePort(os.Getpid() + int(time.Now().UnixNano()/1e6))
+		port, letGo, err := ports.Reserve()
 		if err != nil {
 			return err
 		}
+		if c.letGo != nil {
+			c.letGo()
+		}
+		c.letGo = letGo
 		c.port.Store(int32(port))
 	}
 	if c.opts.TCP {
@@ -171,6 +177,9 @@ func (c *Cluster) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stop(syscall.SIGQUIT)
+	if c.letGo != nil {
+		c.letGo()
+	}
 	err := os.RemoveAll(c.dir)
 	_ = c.guard.Close()
 	_ = c.guards.Wait()
