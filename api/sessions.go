@@ -161,19 +161,25 @@ func (s *sessions) close() []*session {
 
 // take takes the session for one call. It fails while another call is under way.
 func (sess *session) take() error {
+	taken := false
 	select {
 	case sess.slot <- struct{}{}:
+		taken = true
+		sess.idle.Stop()
 	default:
-		return refuse(connect.CodeAborted, "another call is under way in transaction "+sess.tx.ID(),
-			"send one call of a transaction at a time").about(sess.tx.ID(), false)
 	}
-	sess.idle.Stop()
 	sess.mu.Lock()
 	ending := sess.ending
 	sess.mu.Unlock()
-	if ending {
-		<-sess.slot
+	switch {
+	case ending:
+		if taken {
+			<-sess.slot
+		}
 		return refuse(connect.CodeAborted, "transaction "+sess.tx.ID()+" is being rolled back", "").about(sess.tx.ID(), true)
+	case !taken:
+		return refuse(connect.CodeAborted, "another call is under way in transaction "+sess.tx.ID(),
+			"send one call of a transaction at a time").about(sess.tx.ID(), false)
 	}
 	return nil
 }
@@ -182,6 +188,9 @@ func (sess *session) take() error {
 func (sess *session) slotTaken() bool {
 	select {
 	case sess.slot <- struct{}{}:
+		sess.mu.Lock()
+		defer sess.mu.Unlock()
+		sess.ending = true
 		return false
 	default:
 		return true

@@ -21,8 +21,9 @@ import (
 	"assent/site"
 )
 
-// startNodes starts servers that are nodes of one cluster in this process, each with a store of its own.
-func startNodes(t *testing.T, names ...protocol.NodeID) map[protocol.NodeID]*Server {
+// startNodes starts servers that are nodes of one cluster in this process, each with a store of its own. Sites
+// wait for each other's votes for so long.
+func startNodes(t *testing.T, patience time.Duration, names ...protocol.NodeID) map[protocol.NodeID]*Server {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	members, listeners := map[protocol.NodeID]cluster.Member{}, map[protocol.NodeID]net.Listener{}
@@ -44,7 +45,7 @@ func startNodes(t *testing.T, names ...protocol.NodeID) map[protocol.NodeID]*Ser
 		node := check1(cluster.Open(cluster.Config{Name: "shop", Self: id, Members: members, Listener: listeners[id], Log: log, Logger: quiet}))(t)
 		t.Cleanup(func() { node.Close() })
 		host := check1(site.Open(t.Context(), site.Config{Self: id, Nodes: node.Nodes(), Network: node.Sites(), Dir: filepath.Join(dir, "sites"),
-			Resources: resources, Logger: quiet}))(t)
+			Resources: resources, Logger: quiet, VoteTimeout: patience, Retry: patience, RetryMost: patience}))(t)
 		t.Cleanup(func() { host.Close() })
 		manager := check1(assent.Open(t.Context(), assent.Config{Log: log, Resources: resources, Logger: quiet, Elsewhere: node.Elsewhere}))(t)
 		t.Cleanup(func() { manager.Close(context.Background()) })
@@ -84,7 +85,7 @@ func getOp(resource, key string) *assentv1.Operation {
 
 // TestRunAmongSites: with each protocol a change is made in the stores of three nodes, and read there.
 func TestRunAmongSites(t *testing.T) {
-	servers := startNodes(t, "a", "b", "c")
+	servers := startNodes(t, time.Minute, "a", "b", "c")
 	for i, p := range site.Protocols() {
 		value := fmt.Sprint(i)
 		r, err := servers["a"].Run(t.Context(), &assentv1.RunRequest{Protocol: string(p), Operations: []*assentv1.Operation{
@@ -110,7 +111,7 @@ func TestRunAmongSites(t *testing.T) {
 
 // TestRunAmongSitesRefused: what is wrong is told, wherever it went wrong, and nothing of it stays.
 func TestRunAmongSitesRefused(t *testing.T) {
-	servers := startNodes(t, "a", "b")
+	servers := startNodes(t, time.Minute, "a", "b")
 	for want, req := range map[string]*assentv1.RunRequest{
 		`protocol "4pc" is not known; choose 2pc, 3pc, q3pc or paxos`: {Protocol: "4pc", Operations: []*assentv1.Operation{putOp("kv-a", "x", "1")}},
 		"retries cannot be asked for":                                 {Protocol: "paxos", Retries: 1, Operations: []*assentv1.Operation{putOp("kv-a", "x", "1")}},
@@ -146,7 +147,7 @@ func TestRunAmongSitesRefused(t *testing.T) {
 
 // TestSitesWhenANodeIsDown: what waits is listed, and a node that is down is not waited for.
 func TestSitesWhenANodeIsDown(t *testing.T) {
-	servers := startNodes(t, "a", "b")
+	servers := startNodes(t, 2*time.Second, "a", "b")
 	a, b := servers["a"], servers["b"]
 	tx := check1(a.opts.Sites.Begin(site.TwoPhase))(t)
 	for _, id := range []protocol.NodeID{"a", "b"} {

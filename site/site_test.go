@@ -149,7 +149,7 @@ func cost(t *testing.T, p Protocol, n, f int, together bool) (messages, forces i
 	}
 	w := newWorld(t, size, 1)
 	c := &counter{sent: map[string]int{}, told: map[string]bool{}}
-	w.acceptors, w.observer, w.patient = w.nodes[:2*f+1], c, true
+	w.acceptors, w.observer = w.nodes[:2*f+1], c
 	w.all()
 	tx := w.begin("n1", p)
 	sites := w.nodes[first : first+n]

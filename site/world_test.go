@@ -1,6 +1,7 @@
 package site
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +29,12 @@ type world struct {
 	acceptors []protocol.NodeID
 	observer  trace.Observer
 	refuses   protocol.NodeID // whose store votes no
-	patient   bool            // nothing is ever sent again
 	gone      protocol.NodeID // whose store is not configured
+	// hurry is for how long whoever opens from now on waits for others; a busy machine may seem to be
+	// silent for longer. It is 0 for ever: nothing is then sent again, and nobody given up.
+	hurry time.Duration
+	// timeout is when work is given up that nobody asks about. It is 0 for never.
+	timeout time.Duration
 
 	mu     sync.Mutex
 	random *rand.Rand
@@ -116,10 +121,10 @@ func (w *world) config(id protocol.NodeID, b *inbox, n *node) Config {
 		resources = nil
 	}
 	c := Config{Self: id, Nodes: w.nodes, Acceptors: w.acceptors, Network: b, Dir: "records", FS: n.disk,
-		Resources: resources, Timeout: time.Second, VoteTimeout: 300 * time.Millisecond,
-		Retry: 10 * time.Millisecond, RetryMost: 80 * time.Millisecond, Logger: quietly, Observer: w.observer}
-	if w.patient {
-		c.VoteTimeout, c.Retry, c.RetryMost = time.Hour, time.Hour, time.Hour
+		Resources: resources, Timeout: cmp.Or(w.timeout, time.Hour), VoteTimeout: time.Hour, Retry: time.Hour, RetryMost: time.Hour,
+		Logger: quietly, Observer: w.observer}
+	if w.hurry > 0 {
+		c.VoteTimeout, c.Retry, c.RetryMost = w.hurry, 10*time.Millisecond, 80*time.Millisecond
 	}
 	return c
 }
