@@ -16,6 +16,7 @@ import (
 	"assent/cluster"
 	"assent/decision"
 	"assent/decision/disk"
+	"assent/internal/ports"
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/protocol/detector"
@@ -41,7 +42,7 @@ func newHouse(t *testing.T, names ...protocol.NodeID) *house {
 	h := &house{t: t, log: log, members: map[protocol.NodeID]cluster.Member{}, nodes: map[protocol.NodeID]*cluster.Node{},
 		first: map[protocol.NodeID]net.Listener{}}
 	for _, n := range names {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", ports.Address(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,22 +133,19 @@ func TestNodesFindEachOtherAndALeader(t *testing.T) {
 	h.open("a", "b", "c")
 	h.follow("c")
 	for _, at := range []protocol.NodeID{"a", "b", "c"} {
-		h.eventually("all are up", func() bool {
-			s := h.nodes[at].Status()
+		role := map[bool]string{true: "leading", false: "following"}[at == "c"]
+		var s cluster.Status
+		h.eventually("all are up and reached", func() bool {
+			s = h.nodes[at].Status()
 			for _, m := range s.Members {
 				if m.State != "up" && m.Node != at {
 					return false
 				}
 			}
-			_, enough := h.nodes[at].Decides()
-			return enough
+			return s.Role == role && s.Quorum == "decisions need none of the nodes' votes; 3 of 3 votes, 2 needed"
 		})
-		s := h.nodes[at].Status()
-		if s.Quorum != "decisions need none of the nodes' votes; 3 of 3 votes, 2 needed" || !s.Decides || s.Log != "kept by a test" || s.View != "a, b and c, from the configuration" || s.Cluster != "test" || s.Self != at {
+		if !s.Decides || s.Log != "kept by a test" || s.View != "a, b and c, from the configuration" || s.Cluster != "test" || s.Self != at {
 			t.Errorf("%+v", s)
-		}
-		if at == "c" != (s.Role == "leading") {
-			t.Errorf("%s is %s", at, s.Role)
 		}
 	}
 	h.close("c")
@@ -182,9 +180,7 @@ func TestAlive(t *testing.T) {
 		})
 	}
 	for _, n := range h.nodes {
-		if !n.Alive(id) {
-			t.Errorf("%s takes a live transaction for dead", n.Self())
-		}
+		h.eventually(string(n.Self())+" takes a live transaction for alive", func() bool { return n.Alive(id) })
 	}
 	h.close("a")
 	h.eventually("the leader takes it for dead", func() bool { return !h.nodes["c"].Alive(id) })
@@ -201,9 +197,8 @@ func TestAlive(t *testing.T) {
 	h.eventually("a's new life is known", func() bool { _, _, ok := h.nodes["c"].Coordinator(string(h.id("a"))); return ok })
 	for _, at := range []protocol.NodeID{"a", "b", "c"} {
 		h.eventually("the old life is dead at "+string(at), func() bool { return !h.nodes[at].Alive(id) })
-		if !h.nodes[at].Alive(h.id("a")) {
-			t.Errorf("%s takes the new life for dead", at)
-		}
+		// The news of a new life come shortly before the heartbeat that ends the suspicion of the old one.
+		h.eventually("the new life is alive at "+string(at), func() bool { return h.nodes[at].Alive(h.id("a")) })
 	}
 	if _, _, ok := h.nodes["c"].Coordinator("nobody's"); ok {
 		t.Error("somebody has begun what nobody has")
@@ -289,6 +284,12 @@ func TestQuestions(t *testing.T) {
 	h := newHouse(t, "a", "b", "absent")
 	h.open("a", "b")
 	a, b := h.nodes["a"], h.nodes["b"]
+	for _, n := range []*cluster.Node{a, b} {
+		h.eventually("a and b are connected", func() bool {
+			count, _ := n.Decides()
+			return strings.HasPrefix(count, "2 of 3")
+		})
+	}
 	b.Answer(func(from protocol.NodeID, question []byte) []byte {
 		return []byte(fmt.Sprintf("%s asked %s", from, question))
 	})

@@ -36,9 +36,8 @@ func TestNodesKeepTheLog(t *testing.T) {
 	if stands, err := h.nodes["a"].Log().Decide(ctx, decision.Entry{ID: id, Decision: commit.Commit, By: "coordinator", Time: time.Now()}); err != nil || stands.Decision != commit.Commit {
 		t.Fatalf("%+v, %v", stands, err)
 	}
-	if stats := h.nodes["a"].LogStats(); stats["forces"] == 0 {
-		t.Errorf("decided without a forced write: %v", stats)
-	}
+	// The two others' writes suffice for the decision: a's own may come a moment later.
+	h.eventually("a has forced a write", func() bool { return h.nodes["a"].LogStats()["forces"] > 0 })
 	h.close("a")
 	for _, at := range []protocol.NodeID{"b", "c"} {
 		stands, err := h.nodes[at].Log().Decide(ctx, decision.Entry{ID: id, Decision: commit.Abort, By: "recovery", Time: time.Now()})
