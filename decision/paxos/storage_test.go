@@ -172,7 +172,11 @@ func TestDamage(t *testing.T) {
 	path := "member/segments/00000000000000000001.segment"
 	f, err := g.fs["c"].OpenReadWrite(path, vfs.WriteCategoryUnspecified)
 	if err == nil {
-		_, err = f.WriteAt([]byte("x"), 4096+100)
+		spoilt := make([]byte, 1)
+		if _, err = f.ReadAt(spoilt, 4096+100); err == nil {
+			spoilt[0] ^= 4
+			_, err = f.WriteAt(spoilt, 4096+100)
+		}
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,7 +16,27 @@ import (
 // transactions that one began and another ended.
 func TestTrace(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "demo.trace")
+	path := ""
+	// What a registrar did within its last 100 ms may be lost with it, so some runs show no such transaction.
+	for attempt := 0; ; attempt++ {
+		path = filepath.Join(t.TempDir(), fmt.Sprint("demo-", attempt, ".trace"))
+		recovered, crossed := traced(t, path)
+		if recovered == 0 || crossed > 0 || t.Failed() {
+			break
+		}
+		if attempt == 9 {
+			t.Fatalf("%d transactions were recovered, and ten traces show none that a crash has crossed", recovered)
+		}
+	}
+	if _, _, err := run(t, "--trace", path); err == nil || !strings.Contains(err.Error(), "--trace needs a new file") {
+		t.Errorf("a second demo with the same file: %v", err)
+	}
+}
+
+// traced runs a demo and returns how many transactions were recovered in it, and how many of them its trace
+// shows on both sides of a crash.
+func traced(t *testing.T, path string) (recovered, crossed int) {
+	t.Helper()
 	stdout, _, err := run(t, "--kills", "2", "--transactions", "100", "--workers", "8", "--json", "--trace", path)
 	if err != nil {
 		t.Fatal(err, stdout)
@@ -49,17 +70,10 @@ func TestTrace(t *testing.T) {
 			t.Errorf("%s went down %d times, want at least 3", node, crashes[node])
 		}
 	}
-	v, crossed := parse(t, stdout), 0
 	for _, s := range digest.Scopes() {
 		if s.Crashed {
 			crossed++
 		}
 	}
-	if v.Recovered > 0 && crossed == 0 {
-		t.Errorf("%d transactions were recovered, and the trace shows none that a crash has crossed", v.Recovered)
-	}
-
-	if _, _, err := run(t, "--trace", path); err == nil || !strings.Contains(err.Error(), "--trace needs a new file") {
-		t.Errorf("a second demo with the same file: %v", err)
-	}
+	return parse(t, stdout).Recovered, crossed
 }
