@@ -152,7 +152,7 @@ func (m *Mesh) judge(stream net.Conn, h hello) (*peer, error) {
 	case h.from == m.cfg.Self:
 		return nil, fmt.Errorf("it calls itself %s, as this node does; each node needs a name of its own", h.from)
 	case p == nil:
-		return nil, fmt.Errorf("node %s is not among the peers of node %s, which are %v", h.from, m.cfg.Self, m.names())
+		return m.receiveGuest(h)
 	default:
 		return p, nil
 	}
@@ -206,10 +206,15 @@ func (p *peer) noteHeard(w *wire) {
 func (p *peer) receive(stream net.Conn) error {
 	r := newFrameReader(stream, p.mesh.cfg.MaxPayload)
 	var reply []byte
+	var guest allowance
 	for {
 		channel, payload, err := r.next()
 		if err != nil {
 			return err
+		}
+		if channel != control && p.guest.Load() && !guest.take(time.Now()) {
+			p.mesh.log.warn("messages of a node that is no peer are lost: it sends too many", "node", p.node)
+			continue
 		}
 		if channel != control {
 			p.received.Add(1)

@@ -34,6 +34,15 @@ type Config struct {
 	// passed over. SetPeers changes them.
 	Peers map[protocol.NodeID]string
 
+	// Advertise is where other nodes reach this one, as host:port. Those whom it calls are told, so that
+	// one which does not know it can call back. It may be empty.
+	Advertise string
+	// Guests is how many nodes may be connected at a time that are no peers. A guest has a certificate in
+	// its own name, as a peer has, where there is TLS, and is called back where it says. Its messages are
+	// delivered, up to 50 a second; whoever receives them must tell guests from peers. Defaults to 0: who is
+	// no peer is refused.
+	Guests int
+
 	// TLS holds this node's certificate, and in RootCAs and ClientCAs the authorities of the other
 	// nodes' certificates. The name in a certificate is its common name, or, where it has none, its
 	// first DNS name; it must be among the DNS names too, and the certificate must be good for
@@ -103,6 +112,9 @@ func (c *Config) validate() error {
 		if d < 0 || d > time.Hour {
 			return fmt.Errorf("transport: Config.%s is %v; give a time up to an hour", name, d)
 		}
+	}
+	if c.Guests < 0 || c.Guests > 255 {
+		return fmt.Errorf("transport: Config.Guests is %d; give 0 to 255", c.Guests)
 	}
 	if c.Silence <= c.Ping {
 		return fmt.Errorf("transport: Config.Silence is %v and must be greater than Ping, %v", c.Silence, c.Ping)

@@ -73,7 +73,7 @@ func TestRollingUpgrade(t *testing.T) {
 }
 
 func TestGreetings(t *testing.T) {
-	h := hello{speaks: versions{1, 7}, cluster: "shop", from: "a", to: "b", software: "1.0"}
+	h := hello{speaks: versions{1, 7}, cluster: "shop", from: "a", to: "b", software: "1.0", address: "127.0.0.1:1"}
 	if got, err := readHello(bytes.NewReader(h.encode())); err != nil || got != h {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -48,6 +48,9 @@ type hello struct {
 	cluster  string
 	from, to protocol.NodeID
 	software string
+	// address is where the node that calls can be called; empty where it does not say, as earlier programs
+	// do not.
+	address string
 }
 
 // answer is what the called node says to a hello. text is why it refuses; empty where it does not.
@@ -60,7 +63,7 @@ type answer struct {
 
 func (h hello) encode() []byte {
 	body := []byte{h.speaks.oldest, h.speaks.newest}
-	for _, s := range []string{h.cluster, string(h.from), string(h.to), h.software} {
+	for _, s := range []string{h.cluster, string(h.from), string(h.to), h.software, h.address} {
 		body = appendText(body, s)
 	}
 	return greeting('H', body)
@@ -124,6 +127,9 @@ func readHello(r io.Reader) (h hello, err error) {
 	d := decoder{rest: body}
 	h.speaks.oldest, h.speaks.newest = d.byte(), d.byte()
 	h.cluster, h.from, h.to, h.software = d.text(), protocol.NodeID(d.text()), protocol.NodeID(d.text()), d.text()
+	if len(d.rest) > 0 {
+		h.address = d.text()
+	}
 	return h, d.err
 }
 

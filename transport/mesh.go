@@ -74,7 +74,8 @@ func (m *Mesh) Address() string { return m.listener.Addr().String() }
 func (m *Mesh) Self() protocol.NodeID { return m.cfg.Self }
 
 // SetPeers replaces the peers: those that are new are called, those that are gone are cut off, and
-// connections to those whose address has changed are made anew. Self is passed over.
+// connections to those whose address has changed are made anew. Self is passed over. Guests stay, and those that
+// are named are guests no more.
 func (m *Mesh) SetPeers(peers map[protocol.NodeID]string) error {
 	if err := m.cfg.checkPeers(peers); err != nil {
 		return err
@@ -90,7 +91,10 @@ func (m *Mesh) setPeers(addresses map[protocol.NodeID]string) {
 		return
 	}
 	for node, p := range m.peers {
-		if address, ok := addresses[node]; !ok || address != p.address {
+		address, ok := addresses[node]
+		if ok && address == p.address {
+			p.guest.Store(false)
+		} else if ok || !p.guest.Load() {
 			p.close()
 			delete(m.peers, node)
 		}

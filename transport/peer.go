@@ -23,6 +23,7 @@ type peer struct {
 	life    context.Context
 	end     context.CancelFunc
 	hurry   chan struct{} // the peer has called: it is up
+	guest   atomic.Bool   // it is not one of those that SetPeers has named
 
 	mu      sync.Mutex
 	out     *stream // to the peer; nil while it is away
@@ -143,7 +144,7 @@ func (p *peer) greet(ctx context.Context, s *stream) error {
 		}
 		s.conn = conn
 	}
-	h := hello{speaks: m.cfg.speaks, cluster: m.cfg.Cluster, from: m.cfg.Self, to: p.node, software: m.cfg.Software}
+	h := hello{speaks: m.cfg.speaks, cluster: m.cfg.Cluster, from: m.cfg.Self, to: p.node, software: m.cfg.Software, address: m.cfg.Advertise}
 	if _, err := s.conn.Write(h.encode()); err != nil {
 		return fmt.Errorf("say hello: %w", hintOfTLS(err))
 	}

@@ -13,6 +13,8 @@ import (
 type PeerStatus struct {
 	Node    protocol.NodeID `json:"node"`
 	Address string          `json:"address"`
+	// Guest says that it is none of the peers that the mesh was given.
+	Guest bool `json:"guest,omitempty"`
 	// Connected says that there is a stream to the peer, and Since since when; or since when there
 	// is none, and Why.
 	Connected bool      `json:"connected"`
@@ -56,7 +58,7 @@ func (p *peer) status() PeerStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := PeerStatus{
-		Node: p.node, Address: p.address, Connected: p.out != nil, Since: p.since, Hears: p.in != nil,
+		Node: p.node, Address: p.address, Guest: p.guest.Load(), Connected: p.out != nil, Since: p.since, Hears: p.in != nil,
 		RoundTrip: time.Duration(p.rtt.Load()), Queued: len(p.queue),
 		Sent: p.sent.Load(), Received: p.received.Load(), Dropped: p.dropped.Load(), Missed: p.missed.Load(), Breaks: p.breaks.Load(),
 		Version: int(p.version), Software: p.program,

@@ -1,0 +1,114 @@
+package transport_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"assent/protocol"
+	"assent/transport"
+)
+
+// knows leaves those peers to a configuration.
+func knows(cfg transport.Config, nodes ...protocol.NodeID) transport.Config {
+	for n := range cfg.Peers {
+		if !slices.Contains(nodes, n) {
+			delete(cfg.Peers, n)
+		}
+	}
+	return cfg
+}
+
+// peersOf returns the names of a mesh's peers, those of guests with a star.
+func peersOf(m *transport.Mesh) string {
+	var all []string
+	for _, p := range m.Status() {
+		name := string(p.Node)
+		if p.Guest {
+			name += "*"
+		}
+		all = append(all, name)
+	}
+	return strings.Join(all, " ")
+}
+
+// Who is no peer is let in as a guest where there are to be any: so many and no more, and only if it can be
+// called back. It stays when the peers change, until it has gone.
+func TestGuests(t *testing.T) {
+	l := newLAN(t, "a", "d", "e")
+	cfg := knows(l.config("a"))
+	cfg.Guests, cfg.Silence = 1, 500*time.Millisecond // it is not long before who has gone is seen out
+	a := l.listen(cfg)
+	atA := newInbox(a.Channel(3))
+	guest := func(node protocol.NodeID) *transport.Mesh {
+		cfg := knows(l.config(node), "a")
+		cfg.Advertise = l.addresses[node]
+		return l.listen(cfg)
+	}
+	d := guest("d")
+	atD := newInbox(d.Channel(3))
+	eventually(t, "d is a guest", func() bool { return peersOf(a) == "d*" })
+	d.Channel(3).Send("a", []byte("may I come in?"))
+	atA.await(t, "d: may I come in?")
+	a.Channel(3).Send("d", []byte("come in"))
+	atD.await(t, "a: come in")
+
+	e := guest("e")
+	eventually(t, "e is refused", func() bool { return strings.Contains(e.Status()[0].Why, "1 others already that are not") })
+	if err := a.SetPeers(map[protocol.NodeID]string{"d": l.addresses["d"]}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "d is a peer and e a guest", func() bool { return peersOf(a) == "d e*" })
+	if err := a.SetPeers(map[protocol.NodeID]string{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "e is seen out, and d a guest again", func() bool { return peersOf(a) == "d*" })
+}
+
+func TestGuestsThatAreRefused(t *testing.T) {
+	l := newLAN(t, "a", "d", "e", "f")
+	cfg := knows(l.config("a"))
+	a := l.listen(cfg)
+	cfg = knows(l.config("e"))
+	cfg.Guests = 2
+	e := l.listen(cfg)
+	cfg = knows(l.config("d"), "a", "e")
+	d := l.listen(cfg)
+	cfg = knows(l.config("f"), "e")
+	cfg.Advertise = "10.0.0.1:7421"
+	f := l.listen(cfg)
+	for what, want := range map[*transport.Mesh]string{d: "says not where to answer it", f: "on another machine, and there is no TLS"} {
+		eventually(t, want, func() bool {
+			return slices.ContainsFunc(what.Status(), func(p transport.PeerStatus) bool { return strings.Contains(p.Why, want) })
+		})
+	}
+	eventually(t, "no guests", func() bool { return strings.Contains(d.Status()[0].Why, "is not among the peers of node a") })
+	if peersOf(a) != "" || peersOf(e) != "" {
+		t.Errorf("%q, %q", peersOf(a), peersOf(e))
+	}
+}
+
+// A guest cannot flood the node.
+func TestGuestsAreBounded(t *testing.T) {
+	l := newLAN(t, "a", "d")
+	cfg := knows(l.config("a"))
+	cfg.Guests = 1
+	a := l.listen(cfg)
+	atA := newInbox(a.Channel(3))
+	cfg = knows(l.config("d"), "a")
+	cfg.Advertise = l.addresses["d"]
+	d := l.listen(cfg)
+	eventually(t, "d is connected", func() bool { return d.Status()[0].Connected && d.Status()[0].Hears })
+	const sent = 5000
+	for range sent {
+		d.Channel(3).Send("a", []byte("x"))
+	}
+	eventually(t, "all are dealt with", func() bool { return strings.Contains(l.logs["a"].String(), "it sends too many") })
+	if got := len(atA.all()); got == 0 || got >= sent {
+		t.Errorf("%d messages of %d arrived", got, sent)
+	}
+}
