@@ -113,27 +113,73 @@ func (p *participant) Emit(value protocol.Value) {
 		return
 	}
 	p.working = true
-	p.t.m.spawn(p.work)
+	if !p.t.errands.take(p) {
+		p.t.m.spawn(p.work)
+	}
 }
 
+// work carries out what is queued.
 func (p *participant) work() {
 	for {
-		p.mu.Lock()
-		if len(p.queue) == 0 {
-			p.working = false
-			p.mu.Unlock()
+		next := p.next()
+		if next == nil {
 			return
 		}
-		next := p.queue[0]
-		p.queue = p.queue[1:]
-		p.calling = true
-		p.mu.Unlock()
 		input := p.do(next)
-		p.mu.Lock()
-		p.calling = false
-		p.mu.Unlock()
+		p.returned()
 		p.loop.Deliver(protocol.Input{Value: input})
 	}
+}
+
+// next takes the next request from the queue; nil ends the work.
+func (p *participant) next() protocol.Value {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) == 0 {
+		p.working = false
+		return nil
+	}
+	next := p.queue[0]
+	p.queue = p.queue[1:]
+	p.calling = true
+	return next
+}
+
+// hasMore reports whether there is another request; else the work ends.
+func (p *participant) hasMore() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.working = len(p.queue) > 0
+	return p.working
+}
+
+// returned notes that a call of the branch has returned.
+func (p *participant) returned() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calling = false
+}
+
+// ask sends the branch its next request and returns what waits for the machine's next input. It returns
+// nil where the branch cannot be asked so: a worker must do it.
+func (p *participant) ask() (answer func() protocol.Value) {
+	s, ok := p.branch.(resource.Split)
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	request := p.queue[0] // there is one, or nobody would ask
+	p.mu.Unlock()
+	switch request.(type) {
+	case commit.PrepareBranch:
+		answer = p.askToPrepare(s)
+	case commit.CommitBranch:
+		answer = p.askToCommit(s)
+	}
+	if answer != nil {
+		p.next()
+	}
+	return answer
 }
 
 // do carries out one request and returns the machine's next input.
@@ -151,16 +197,40 @@ func (p *participant) do(request protocol.Value) protocol.Value {
 }
 
 func (p *participant) prepare() protocol.Value {
-	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.PrepareTimeout)
+	ctx, cancel, doomed := p.preparing()
 	defer cancel()
-	p.mu.Lock()
-	p.cancel = cancel
-	doomed := p.doomed
-	p.mu.Unlock()
 	if doomed {
 		return commit.BranchPrepared{Vote: commit.No, Reason: "aborted before it was asked"}
 	}
-	v, err := p.branch.Prepare(ctx)
+	return p.voted(p.branch.Prepare(ctx))
+}
+
+// askToPrepare is prepare in two parts.
+func (p *participant) askToPrepare(s resource.Split) func() protocol.Value {
+	ctx, cancel, doomed := p.preparing()
+	if !doomed {
+		if answer := s.StartPrepare(ctx); answer != nil {
+			return func() protocol.Value {
+				defer cancel()
+				return p.voted(answer())
+			}
+		}
+	}
+	cancel()
+	return nil
+}
+
+// preparing returns the context of a prepare, which a rollback ends.
+func (p *participant) preparing() (ctx context.Context, cancel context.CancelFunc, doomed bool) {
+	ctx, cancel = context.WithTimeout(p.t.m.life, p.t.m.cfg.PrepareTimeout)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cancel = cancel
+	return ctx, cancel, p.doomed
+}
+
+// voted makes of a branch's answer to prepare the machine's next input.
+func (p *participant) voted(v resource.Vote, err error) protocol.Value {
 	p.mu.Lock()
 	p.cancel = nil
 	p.mu.Unlock()
@@ -231,7 +301,25 @@ func (p *participant) finish(attempt func(context.Context) (commit.Outcome, erro
 	}
 	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.FinishTimeout)
 	defer cancel()
-	outcome, err := attempt(ctx)
+	return p.tried(attempt(ctx))
+}
+
+// askToCommit is finish, for commit, in two parts.
+func (p *participant) askToCommit(s resource.Split) func() protocol.Value {
+	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.FinishTimeout)
+	answer := s.StartCommit(ctx)
+	if answer == nil {
+		cancel()
+		return nil
+	}
+	return func() protocol.Value {
+		defer cancel()
+		return p.tried(answer())
+	}
+}
+
+// tried makes of the result of an attempt to finish the branch the machine's next input.
+func (p *participant) tried(outcome commit.Outcome, err error) protocol.Value {
 	if err == nil && outcome == commit.Unfinished {
 		err = errors.New("the resource gave no outcome")
 	}

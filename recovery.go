@@ -304,7 +304,7 @@ func (m *Manager) leaves(e decision.Entry) bool {
 func (m *Manager) resume(e decision.Entry) {
 	if t := m.recovering(e.ID); t != nil {
 		m.cfg.Logger.Info("finishing a transaction of an earlier run", "transaction", e.ID, "decision", e.Decision)
-		t.decided(e)
+		t.loop.Deliver(t.decided(e))
 	}
 }
 

@@ -143,7 +143,7 @@ func (m *Manager) resolveInDoubt(ctx context.Context, r Resolution) error {
 	t := m.active[stands.ID]
 	m.mu.Unlock()
 	if t != nil {
-		t.decided(stands)
+		t.loop.Deliver(t.decided(stands))
 	}
 	if stands.Decision == commit.Commit {
 		return fmt.Errorf("resolve: commit stands for transaction %s, by %s; it cannot be reversed", r.ID, stands.By)

@@ -30,6 +30,7 @@ type transaction struct {
 	concluded chan struct{} // closed when conclusion is set
 	unsure    chan struct{} // closed when a one-phase commit has not said how it ended
 	finished  chan struct{} // closed when all is finished and a heuristic outcome, if any, is stable
+	errands   errands
 
 	mu             sync.Mutex
 	participants   map[protocol.NodeID]*participant
@@ -87,7 +88,7 @@ func (t *transaction) assemble() {
 
 // start begins phase 1.
 func (t *transaction) start() {
-	t.loop.Deliver(protocol.Start{})
+	t.m.spawn(func() { t.drive(protocol.Start{}) })
 }
 
 // cancel aborts a transaction that has not started.
@@ -223,7 +224,9 @@ func (t *transaction) Emit(value protocol.Value) {
 		t.mu.Lock()
 		t.proposed = true
 		t.mu.Unlock()
-		t.m.spawn(func() { t.propose(v) })
+		if !t.errands.takeProposal(v) {
+			t.m.spawn(func() { t.drive(t.propose(v)) })
+		}
 	case commit.Concluded:
 		t.mu.Lock()
 		if !t.hasConcluded { // else Close has said the same, while a caller was giving up
@@ -245,8 +248,8 @@ func (t *transaction) Emit(value protocol.Value) {
 	}
 }
 
-// propose asks the register and tells the coordinator what stands.
-func (t *transaction) propose(p commit.Propose) {
+// propose asks the register and returns what the coordinator must be told.
+func (t *transaction) propose(p commit.Propose) protocol.Event {
 	e := decision.Entry{ID: t.id, Decision: p.Decision, By: "coordinator", Time: time.Now()}
 	if p.Decision == commit.Abort {
 		e.By, e.Reason = "recovery", "a branch is prepared and no decision is recorded"
@@ -263,13 +266,13 @@ func (t *transaction) propose(p commit.Propose) {
 		if first && t.m.life.Err() == nil {
 			t.m.cfg.Logger.Error("the decision log does not decide; trying again", "transaction", t.id, "error", err)
 		}
-		t.loop.Deliver(protocol.Input{Value: commit.ProposeFailed{}})
-		return
+		return protocol.Input{Value: commit.ProposeFailed{}}
 	}
-	t.decided(stands)
+	return t.decided(stands)
 }
 
-func (t *transaction) decided(stands decision.Entry) {
+// decided takes what stands in the register and returns what the coordinator must be told.
+func (t *transaction) decided(stands decision.Entry) protocol.Event {
 	t.mu.Lock()
 	t.proposeErr = nil
 	if t.entry == nil { // else there may be notes in it that came later
@@ -280,7 +283,7 @@ func (t *transaction) decided(stands decision.Entry) {
 	for _, b := range stands.Branches {
 		v.Members = append(v.Members, commit.Member{Node: protocol.NodeID(b.Resource), Evidence: b.Evidence})
 	}
-	t.loop.Deliver(protocol.Input{Value: v})
+	return protocol.Input{Value: v}
 }
 
 // await waits for the outcome as Tx.Commit promises.

@@ -63,6 +63,19 @@ type OnePhase interface {
 	CommitOnePhase(ctx context.Context) (commit.Outcome, error)
 }
 
+// Split is a Branch that can be asked without waiting for its answer, so that one goroutine asks all
+// branches before it waits for the first. The manager then uses these methods in place of Prepare and
+// Commit.
+type Split interface {
+	// StartPrepare begins what Prepare does and returns without waiting for anybody. It returns what
+	// waits for the vote, which is called once, by any goroutine, before any other method of the
+	// branch; or nil where the branch must be asked by Prepare after all: then it has done nothing.
+	// When ctx ends, the answer comes soon.
+	StartPrepare(ctx context.Context) (answer func() (Vote, error))
+	// StartCommit is the same for Commit.
+	StartCommit(ctx context.Context) (answer func() (commit.Outcome, error))
+}
+
 // Vote is a branch's answer to Prepare.
 type Vote struct {
 	Vote commit.Vote

@@ -20,11 +20,34 @@ const (
 // which a statement still runs votes no at once: what the statement does would be in or out of the
 // transaction by chance.
 func (t *Tx) Prepare(ctx context.Context) (resource.Vote, error) {
-	no := resource.Vote{Vote: commit.No}
 	if !t.free() {
-		return no, busy(opPrepare)
+		return resource.Vote{Vote: commit.No}, busy(opPrepare)
 	}
 	defer t.yield()
+	return t.vote(ctx)
+}
+
+// StartPrepare sends PREPARE TRANSACTION where the branch is known to have written and nothing else
+// is to be asked first.
+func (t *Tx) StartPrepare(ctx context.Context) (answer func() (resource.Vote, error)) {
+	if !t.free() {
+		return nil
+	}
+	if t.xid == 0 || t.soiled != clean || t.fit(opPrepare) != nil {
+		t.yield()
+		return nil
+	}
+	t.sent = sentPrepare
+	answers := t.request(ctx, prepareSQL(t.gid))
+	return func() (resource.Vote, error) {
+		defer t.yield()
+		return t.promised(t.preparedBy(answers()))
+	}
+}
+
+// vote is Prepare in the branch's turn.
+func (t *Tx) vote(ctx context.Context) (resource.Vote, error) {
+	no := resource.Vote{Vote: commit.No}
 	if t.state == fresh && t.fate() == nil {
 		t.leave()
 		return resource.Vote{Vote: commit.ReadOnly}, nil
@@ -43,8 +66,13 @@ func (t *Tx) Prepare(ctx context.Context) (resource.Vote, error) {
 			return resource.Vote{Vote: commit.ReadOnly}, nil
 		}
 	}
-	if err := t.prepare(ctx); err != nil {
-		return no, err
+	return t.promised(t.prepare(ctx))
+}
+
+// promised makes a vote of what came of PREPARE.
+func (t *Tx) promised(err error) (resource.Vote, error) {
+	if err != nil {
+		return resource.Vote{Vote: commit.No}, err
 	}
 	return resource.Vote{Vote: commit.Yes, Evidence: t.evidence().encode()}, nil
 }
@@ -88,9 +116,14 @@ func (t *Tx) prepare(ctx context.Context) error {
 	if t.xid == 0 {
 		sql += "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text; "
 	}
-	sql += "PREPARE TRANSACTION " + quote(t.gid)
 	t.sent = sentPrepare
-	answers, err := t.send(ctx, sql)
+	return t.preparedBy(t.send(ctx, sql+prepareSQL(t.gid)))
+}
+
+func prepareSQL(gid string) string { return prepareTag + " " + quote(gid) }
+
+// preparedBy takes the answers to PREPARE TRANSACTION and to what was sent before it.
+func (t *Tx) preparedBy(answers []answer, err error) error {
 	for _, a := range answers {
 		if t.xid == 0 && len(a.row) == 1 {
 			err = errors.Join(err, t.setXID(a.row))
@@ -189,6 +222,23 @@ func (t *Tx) Commit(ctx context.Context) (commit.Outcome, error) {
 	return 0, &resource.Error{Code: resource.Invalid, Op: opCommit, Err: errors.New("the branch is not prepared")}
 }
 
+// StartCommit sends COMMIT PREPARED where the branch has its own session yet.
+func (t *Tx) StartCommit(ctx context.Context) (answer func() (commit.Outcome, error)) {
+	if !t.free() {
+		return nil
+	}
+	if t.state != prepared || t.conn.Conn().IsClosed() {
+		t.yield()
+		return nil
+	}
+	answers := t.request(ctx, finishSQL(opCommit, t.gid))
+	return func() (commit.Outcome, error) {
+		defer t.yield()
+		_, err := answers()
+		return t.settled(ctx, opCommit, commit.Committed, err)
+	}
+}
+
 // Rollback undoes the branch, whatever its state. It may be called while a statement runs in
 // another goroutine: the statement is cancelled. One that does not return then (a CopyFrom whose source
 // waits, say) is waited for until ctx ends.
@@ -254,7 +304,13 @@ func (t *Tx) unspoil(ctx context.Context) (commit.Outcome, error) {
 // settle finishes a prepared branch on its own session, which is neither slower nor less safe than
 // any other, and by id where the session is lost.
 func (t *Tx) settle(ctx context.Context, op string, want commit.Outcome) (commit.Outcome, error) {
-	if _, err := t.send(ctx, finishSQL(op, t.gid)); err == nil {
+	_, err := t.send(ctx, finishSQL(op, t.gid))
+	return t.settled(ctx, op, want, err)
+}
+
+// settled takes the answer to COMMIT PREPARED or ROLLBACK PREPARED.
+func (t *Tx) settled(ctx context.Context, op string, want commit.Outcome, err error) (commit.Outcome, error) {
+	if err == nil {
 		t.end(want)
 		return t.outcome, nil
 	} else if !t.conn.Conn().IsClosed() && !isState(err, stateUndefinedObject) {

@@ -25,6 +25,7 @@ var (
 	_ resource.Doctor   = (*Resource)(nil)
 	_ resource.Branch   = (*Tx)(nil)
 	_ resource.OnePhase = (*Tx)(nil)
+	_ resource.Split    = (*Tx)(nil)
 )
 
 // Config says how a Resource uses its database. The zero value is ready for use.
@@ -400,8 +401,12 @@ type answer struct {
 // simple runs statements in one round trip of the simple protocol, in which nothing is prepared
 // or cached. It returns the answers before the first error, and that error.
 func simple(ctx context.Context, conn *pgx.Conn, sql string) ([]answer, error) {
+	return collect(conn.PgConn().Exec(ctx, sql))
+}
+
+// collect waits for the answers to what was sent.
+func collect(results *pgconn.MultiResultReader) ([]answer, error) {
 	var answers []answer
-	results := conn.PgConn().Exec(ctx, sql)
 	for results.NextResult() {
 		var a answer
 		reader := results.ResultReader()

@@ -201,6 +201,14 @@ func (t *Tx) send(ctx context.Context, sql string) ([]answer, error) {
 	return simple(ctx, t.conn.Conn(), sql)
 }
 
+// request sends statements of our own on the branch's session. The returned function waits for the
+// answers.
+func (t *Tx) request(ctx context.Context, sql string) func() ([]answer, error) {
+	t.r.trips.Add(1)
+	results := t.conn.Conn().PgConn().Exec(ctx, sql)
+	return func() ([]answer, error) { return collect(results) }
+}
+
 // enter checks that work may be done and makes it interruptible. The caller has the turn, and calls
 // the returned function when the work is over.
 func (t *Tx) enter(ctx context.Context, op string) (context.Context, context.CancelFunc, error) {
