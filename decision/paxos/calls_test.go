@@ -10,7 +10,7 @@ import (
 // TestStrayAnswers: an answer counts only where it has the number and the kind of what was asked and,
 // where it tells of one transaction, tells of that one.
 func TestStrayAnswers(t *testing.T) {
-	p := &peer{node: "b"}
+	p := &peer{contact: &contact{}, node: "b"}
 	for what, c := range map[string]struct {
 		asked  call
 		number uint64

@@ -21,6 +21,7 @@ var (
 	sampleBallot = paxos.Ballot{Round: 1 << 40, Node: "abcdefghijklmnopqrst"}
 	sampleValue  = Value{Stamp: 1_700_000_000_000_000_000, Status: decision.Unfinished, Entry: []byte{0xa1, 1, 2}}
 	sampleNote   = Note{Stamp: 77, Node: "b", Note: []byte{0xa0}}
+	sampleEpoch  = Epoch{Number: 9, Members: []Member{{"a", "s", 1, 0}, {"b", "", 2, 1}}, Next: []Member{{"b", "t", 2, 1}, {"c", "u", 0, 63}}}
 	sampleHeld   = held{id: "tx-1", chosen: true, value: sampleValue, notes: []Note{sampleNote}, forgotten: 3}
 )
 
@@ -107,9 +108,35 @@ func TestRecordsComeBack(t *testing.T) {
 	}
 }
 
+// TestEpochsComeBack: an epoch that is told is the one that arrives, and none arrives that cannot be entered.
+func TestEpochsComeBack(t *testing.T) {
+	b := appendEpoch(nil, byte(recordEpoch), sampleEpoch)
+	r := &reader{data: b}
+	if rec := r.record(); r.err != nil || len(r.data) > 0 || !cmp.Equal(rec.epoch, sampleEpoch) {
+		t.Errorf("%v: %s", r.err, cmp.Diff(sampleEpoch, rec.epoch))
+	}
+	for n := range b {
+		r := &reader{data: b[:n]}
+		if r.record(); r.err == nil {
+			t.Errorf("%d of %d bytes are read", n, len(b))
+		}
+	}
+	twice := sampleEpoch
+	twice.Next = append(twice.Next, twice.Next[0])
+	r = &reader{data: appendEpoch(nil, byte(recordEpoch), twice)}
+	if r.record(); r.err == nil {
+		t.Error("an epoch with a member twice is read")
+	}
+	m := moved{left: 7, more: true, unsettled: []held{sampleHeld}}
+	r = &reader{data: appendMoved(nil, m)}
+	if got := r.moved(); r.err != nil || got.left != 7 || !got.more || len(got.unsettled) != 1 || got.unsettled[0].id != sampleHeld.id {
+		t.Errorf("got %+v, %v; want %+v", got, r.err, m)
+	}
+}
+
 // samplePayload is a payload with one of each message.
 func samplePayload(owner string) []byte {
-	b := appendEnvelope(nil, envelope{owner: owner, incarnation: sampleBallot.Node, stamp: 5})
+	b := appendEnvelope(nil, envelope{owner: owner, incarnation: sampleBallot.Node, stamp: 5, epoch: 1})
 	for _, m := range sampleMessages() {
 		b = appendMessage(b, m)
 	}
@@ -118,6 +145,9 @@ func samplePayload(owner string) []byte {
 	b = appendPage(appendUint(append(appendArray(b, 3), byte(kindPage)), 4), page{states: []held{sampleHeld}, more: true})
 	b = appendPageQuery(appendUint(append(appendArray(b, 6), byte(kindPageQuery)), 1), pageQuery{status: 1, after: place{2, "t"}, ids: []commit.TransactionID{"u"}})
 	b = appendNote(appendBool(appendText(appendUint(append(appendArray(b, 5), byte(kindNote)), 1), "tx-1"), true), sampleNote)
+	b = appendEpoch(b, byte(kindEpoch), sampleEpoch)
+	b = appendUint(append(appendArray(b, 2), byte(kindMovedQuery)), 1)
+	b = appendMoved(appendUint(append(appendArray(b, 3), byte(kindMoved)), 4), moved{left: 7, more: true, unsettled: []held{sampleHeld}})
 	return appendStates(b, 1, true, []held{sampleHeld})
 }
 
@@ -147,14 +177,21 @@ func TestSpoiltPayloads(t *testing.T) {
 func FuzzPayload(f *testing.F) {
 	f.Add(samplePayload("test"))
 	f.Add(samplePayload("another"))
+	for _, number := range []uint64{0, 1, 9} {
+		f.Add(appendEpoch(appendEnvelope(nil, envelope{owner: "test", incarnation: "x", epoch: number}), byte(kindEpoch), sampleEpoch))
+	}
 	f.Add([]byte{0x84, 1})
 	cfg := Config{Owner: "test", Self: "a", Epoch: Founders("a", "b", "c"), Network: newWires(1).of("a"), Dir: "d", Logger: quiet}
 	if err := cfg.validate(); err != nil {
 		f.Fatal(err)
 	}
-	l := &Log{cfg: cfg, peers: newPeers("a", cfg.Epoch), self: "abcdefghijklmnopqrst", calls: map[uint64]*call{}}
+	l := &Log{cfg: cfg, self: "abcdefghijklmnopqrst", calls: map[uint64]*call{}}
+	l.roster.Store(newRoster("a", cfg.Epoch, nil))
 	l.stamps.now = time.Now
-	f.Fuzz(func(_ *testing.T, payload []byte) { l.receive("b", payload) })
+	f.Fuzz(func(_ *testing.T, payload []byte) {
+		l.roster.Store(newRoster("a", cfg.Epoch, nil))
+		l.receive("b", payload)
+	})
 }
 
 // FuzzRecords: no records make the reader of a journal panic.
@@ -162,6 +199,7 @@ func FuzzRecords(f *testing.F) {
 	var data []byte
 	data = appendState(data, &Copy{ID: "tx-1", Chosen: true, Value: sampleValue, Notes: []Note{sampleNote}})
 	data = appendMember(data, "b", "storage")
+	data = appendEpoch(data, byte(recordEpoch), sampleEpoch)
 	data = appendBegin(appendAdmitted(appendDropped(data, "tx-1")), 7)
 	f.Add(data, 5)
 	f.Fuzz(func(t *testing.T, data []byte, count int) {

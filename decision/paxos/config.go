@@ -41,16 +41,17 @@ type Network interface {
 // power of two: stamps end in a member's place.
 const MaxMembers = 64
 
-// Config says what a Log is part of and how it is kept. Owner, Self, Epoch and Dir are required, and
-// Network where there is more than one member.
+// Config says what a Log is part of and how it is kept. Owner, Self and Dir are required, and Network where
+// there is ever more than one member.
 type Config struct {
 	// Owner names the cluster; it is the same at all members and never changes. At most
 	// resource.MaxOwner bytes.
 	Owner string
 	// Self is this node.
 	Self protocol.NodeID
-	// Epoch are the members, as far as the caller knows. A later epoch that is on record in Dir counts
-	// instead.
+	// Epoch are the members, as far as the caller knows; this node need not be one of them. A later epoch
+	// that is on record in Dir counts instead. The zero Epoch says that the caller does not know: nothing can
+	// be asked of the Log until it is told.
 	Epoch Epoch
 	// Network reaches the other members.
 	Network Network
@@ -97,15 +98,17 @@ func (c *Config) validate() error {
 	if err := (resource.ID{Owner: c.Owner, Transaction: "t", Branch: "b"}).Validate(); err != nil {
 		return err
 	}
-	if err := c.Epoch.Validate(); err != nil {
+	if c.Epoch.Number > 0 || len(c.Epoch.Members) > 0 {
+		if err := c.Epoch.Validate(); err != nil {
+			return err
+		}
+	}
+	if err := c.reaches(c.Epoch); err != nil {
 		return err
 	}
-	if _, ok := find(c.Epoch.Members, c.Self); !ok || len(c.Epoch.Next) > 0 {
-		return fmt.Errorf("%q is not a member of epoch %d, or that changes the members: this is not done yet", c.Self, c.Epoch.Number)
-	}
 	switch {
-	case c.Network == nil && len(c.Epoch.named()) > 1:
-		return fmt.Errorf("there are %d members and no network", len(c.Epoch.named()))
+	case c.Self == "" || len(c.Self) > maxName:
+		return fmt.Errorf("this node's name %.40q has %d bytes; give it 1 to %d", c.Self, len(c.Self), maxName)
 	case len(c.Storage) > maxName || strings.ContainsFunc(c.Storage, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return fmt.Errorf("the storage's name %.40q is not of 1 to %d printable characters", c.Storage, maxName)
 	case c.Dir == "":
@@ -122,6 +125,16 @@ func (c *Config) validate() error {
 		return fmt.Errorf("segment size is %d bytes; it must be between 64 KiB and 1 GiB", c.SegmentBytes)
 	case c.RetryInterval < 0:
 		return fmt.Errorf("retry interval is %v; it cannot be negative", c.RetryInterval)
+	}
+	return nil
+}
+
+// reaches returns why the members of the epoch cannot be reached, or nil.
+func (c *Config) reaches(e Epoch) error {
+	for _, m := range e.named() {
+		if m.Node != c.Self && c.Network == nil {
+			return fmt.Errorf("%s is a member and there is no network", m.Node)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package paxos
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -139,7 +140,7 @@ func find(members []Member, node protocol.NodeID) (Member, bool) {
 }
 
 // named returns the members of both sets, each once, by place. Where a node is in both, its storage is the
-// one that is named, and its votes are those that it has in the set that decides.
+// one that is named, and its votes are the more of the two.
 func (e Epoch) named() []Member {
 	all := slices.Clone(e.Members)
 	for _, m := range e.Next {
@@ -147,8 +148,9 @@ func (e Epoch) named() []Member {
 		switch {
 		case i < 0:
 			all = append(all, m)
-		case all[i].Storage == "":
-			all[i].Storage = m.Storage
+		default:
+			all[i].Storage = cmp.Or(all[i].Storage, m.Storage)
+			all[i].Votes = max(all[i].Votes, m.Votes)
 		}
 	}
 	return byPlace(all)
@@ -175,4 +177,38 @@ func majority(members []Member) quorum.System {
 	s.Read = s.Total()/2 + 1
 	s.Write = s.Read
 	return s
+}
+
+func appendEpoch(b []byte, kind byte, e Epoch) []byte {
+	b = appendUint(append(appendArray(b, 4), kind), e.Number)
+	for _, set := range [][]Member{e.Members, e.Next} {
+		b = appendArray(b, len(set))
+		for _, m := range set {
+			b = appendText(appendText(appendArray(b, 4), m.Node), m.Storage)
+			b = appendUint(appendUint(b, uint64(m.Votes)), uint64(m.Place))
+		}
+	}
+	return b
+}
+
+// epoch reads what appendEpoch made, behind its kind. It can be entered.
+func (r *reader) epoch() (e Epoch) {
+	e.Number = r.uint()
+	e.Members = r.members()
+	e.Next = r.members()
+	if r.err == nil && e.Validate() != nil {
+		r.fail()
+	}
+	return e
+}
+
+func (r *reader) members() (all []Member) {
+	for range r.list(MaxMembers) {
+		r.array(4)
+		m := Member{Node: r.node(), Storage: r.text(maxName)}
+		m.Votes = int(r.most(quorum.MaxVotes))
+		m.Place = int(r.most(MaxMembers - 1))
+		all = append(all, m)
+	}
+	return all
 }

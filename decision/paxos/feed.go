@@ -78,7 +78,7 @@ func (s *store) changed(in *instance, from protocol.NodeID) {
 	s.setStatus(in, status)
 	in.version++
 	owed := ^uint64(0)
-	if p := s.log.peers.of(from); p != nil && in.owed&p.bit == 0 {
+	if p := s.roster.peers.of(from); p != nil && in.owed&p.bit == 0 {
 		owed &^= p.bit // it knows this, and was owed nothing else
 	}
 	s.owe(in, owed)
@@ -87,18 +87,24 @@ func (s *store) changed(in *instance, from protocol.NodeID) {
 // owe lets the peers whose bits are set in mask be told of in. The caller holds s.mu.
 func (s *store) owe(in *instance, mask uint64) {
 	in.owed = 0
-	if !in.Chosen && in.Forgotten == 0 {
+	s.oweAlso(in, mask)
+}
+
+// oweAlso lets the peers whose bits are set in mask be told of in, besides those who are to be. The caller
+// holds s.mu.
+func (s *store) oweAlso(in *instance, mask uint64) {
+	if mask == 0 || !in.Chosen && in.Forgotten == 0 {
 		return
 	}
-	for i := range s.feeds {
-		bit := s.log.peers[i].bit
-		if mask&bit == 0 {
+	for _, p := range s.roster.peers {
+		if mask&p.bit == 0 {
 			continue
 		}
-		in.owed |= bit
-		if in.queued&bit == 0 {
-			in.queued |= bit
-			s.feeds[i].queue = append(s.feeds[i].queue, in)
+		in.owed |= p.bit
+		if in.queued&p.bit == 0 {
+			in.queued |= p.bit
+			f := &s.feeds[p.place]
+			f.queue = append(f.queue, in)
 		}
 	}
 }
@@ -137,18 +143,18 @@ func (s *store) tell() {
 		return
 	}
 	now := s.log.cfg.Clock()
-	for i := range s.feeds {
-		if b := s.nextFeed(i, now); b != nil {
-			s.log.cfg.Network.Send(s.log.peers[i].node, b)
+	for _, p := range s.roster.peers {
+		if b := s.nextFeed(p, now); b != nil {
+			s.log.cfg.Network.Send(p.node, b)
 		}
 	}
 }
 
-// nextFeed returns what peer number i is to be told now, or nil.
-func (s *store) nextFeed(i int, now time.Time) []byte {
+// nextFeed returns what the peer is to be told now, or nil.
+func (s *store) nextFeed(p *peer, now time.Time) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f, bit := &s.feeds[i], s.log.peers[i].bit
+	f, bit := &s.feeds[p.place], p.bit
 	list := make([]byte, 0, min(80*max(len(f.queue), len(f.sent)), feedBytes+512))
 	if len(f.sent) > 0 {
 		if now.Sub(f.at) < feedRetry && !now.Before(f.at) {
@@ -178,7 +184,7 @@ func (s *store) nextFeed(i int, now time.Time) []byte {
 		}
 	}
 	f.at = now
-	b := appendUint(append(appendArray(s.log.payloadOf(len(list)+128), 3), byte(kindFeed)), f.number)
+	b := appendUint(append(appendArray(s.log.payloadOf(len(list)+128, s.roster.number()), 3), byte(kindFeed)), f.number)
 	return append(appendArray(b, len(f.sent)), list...)
 }
 
@@ -186,8 +192,8 @@ func (s *store) nextFeed(i int, now time.Time) []byte {
 func (s *store) acknowledged(p *peer, number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := &s.feeds[p.index]
-	if f.number != number {
+	f := &s.feeds[p.place]
+	if s.roster.places[p.place] != p || f.number != number {
 		return
 	}
 	for _, item := range f.sent {

@@ -15,7 +15,7 @@ func TestNoteDoesNotTell(t *testing.T) {
 	g.ready()
 	g.wires.isolate("a") // so that nothing is acknowledged
 	s := g.log("a").serving()
-	b, c := g.log("a").peers.of("b"), g.log("a").peers.of("c")
+	b, c := g.log("a").roster.Load().peers.of("b"), g.log("a").roster.Load().peers.of("c")
 	owed := func(id commit.TransactionID) uint64 {
 		done := make(chan struct{})
 		s.batch.Then(func() { close(done) })

@@ -277,7 +277,7 @@ func gather(byID map[commit.TransactionID]*held, p page) {
 // askPage asks a read quorum, this member among it.
 func (l *Log) askPage(ctx context.Context, op string, q pageQuery) ([]reply, error) {
 	return l.ask(ctx, question{
-		op: op, answer: kindPage, needed: l.system.Read, here: true,
+		op: op, answer: kindPage, here: true,
 		encode: func(b []byte, number uint64) []byte {
 			return appendPageQuery(appendUint(append(appendArray(b, 6), byte(kindPageQuery)), number), q)
 		},

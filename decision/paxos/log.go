@@ -2,7 +2,6 @@ package paxos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"assent/internal/journal"
 	"assent/protocol"
 	"assent/protocol/commit"
-	"assent/protocol/quorum"
 	"assent/resource"
 )
 
@@ -26,11 +24,13 @@ var (
 
 // Log is a member's way to the decision log of its cluster. All methods are safe for concurrent use.
 type Log struct {
-	cfg    Config
-	fs     vfs.FS
-	self   protocol.NodeID // this incarnation, as a proposer
-	system quorum.System
-	peers  peers
+	cfg  Config
+	fs   vfs.FS
+	self protocol.NodeID // this incarnation, as a proposer
+	// roster is the latest epoch that is known. Who holds gate knows that it stays so, and that what is
+	// delivered to the store meanwhile is of it.
+	roster atomic.Pointer[roster]
+	gate   sync.RWMutex
 	stamps stamps
 	opened time.Time
 	lock   io.Closer
@@ -52,6 +52,9 @@ type Log struct {
 	// lastCall numbers the calls. It begins anywhere: an answer to a Log's earlier life may still come.
 	lastCall uint64
 	closed   bool
+	// early are payloads of an epoch that is not known yet.
+	early      []earlyPayload
+	earlyBytes int
 
 	quit chan struct{}
 	care sync.WaitGroup
@@ -69,11 +72,11 @@ func Open(cfg Config) (*Log, error) {
 		return nil, invalid(op, err)
 	}
 	l := &Log{
-		cfg: cfg, fs: cfg.FS, system: cfg.Epoch.machine().System, peers: newPeers(cfg.Self, cfg.Epoch), opened: time.Now(),
+		cfg: cfg, fs: cfg.FS, opened: time.Now(),
 		proposals: map[commit.TransactionID]*proposal{}, calls: map[uint64]*call{}, quit: make(chan struct{}),
 	}
-	l.stamps.now, l.stamps.member = cfg.Clock, placeOf(cfg.Self, cfg.Epoch)
-	l.outbox.waiting = make([][]byte, len(l.peers))
+	l.stamps.now = cfg.Clock
+	l.publishRoster(newRoster(cfg.Self, cfg.Epoch, nil))
 	name, err := draw(cfg.Random, prefixLength)
 	if err != nil {
 		return nil, l.explain(op, err)
@@ -112,6 +115,7 @@ func (l *Log) open() (err error) {
 	if err != nil {
 		return err
 	}
+	l.publishRoster(s.roster)
 	l.store.Store(s)
 	return nil
 }
@@ -210,7 +214,7 @@ func (l *Log) takeCare() {
 		every := helloTime
 		if s.failure() == nil {
 			s.tend()
-			if !s.mayVote() {
+			if s.waits() {
 				every = 2 * restTime
 			}
 		} else if now.Sub(reopened) >= l.cfg.RetryInterval {
@@ -258,7 +262,12 @@ func (l *Log) reopen(failed *store) {
 		l.cfg.Logger.Warn("the storage of this member stays stopped", "member", l.cfg.Self, "dir", l.cfg.Dir, "cause", err)
 		return
 	}
+	l.gate.Lock()
+	if r := l.roster.Load(); r.number() > s.roster.number() {
+		s.enterEpoch(r) // it began meanwhile
+	}
 	l.store.Store(s)
+	l.gate.Unlock()
 	l.cfg.Logger.Info("the storage of this member serves again", "member", l.cfg.Self, "dir", l.cfg.Dir)
 }
 
@@ -268,46 +277,6 @@ func (l *Log) serving() *store {
 		return s
 	}
 	return nil
-}
-
-// Storage returns the name of this node's directory; see Member.
-func (l *Log) Storage() string { return l.storage }
-
-// Epoch returns the latest epoch that is known here.
-func (l *Log) Epoch() Epoch { return l.cfg.Epoch }
-
-// Enter makes the epoch this node's. It returns when that is stable. From then on whatever is of lower
-// epochs is refused, and what is proposed goes on in this one. Epochs that are over have no effect.
-func (l *Log) Enter(ctx context.Context, e Epoch) error {
-	const op = "enter epoch"
-	if err := l.ready(ctx, op); err != nil {
-		return err
-	}
-	if err := e.Validate(); err != nil {
-		return invalid(op, err)
-	}
-	if e.Number <= l.cfg.Epoch.Number {
-		return nil
-	}
-	return &resource.Error{Code: resource.Unsupported, Op: op, Detail: "the members cannot change yet"}
-}
-
-// Move brings about that the epoch after may begin, where both is of the members before and of those
-// after. It returns nil when both has begun at a read quorum of the members before, and whatever one of
-// these had accepted or knew is decided, and held by a write quorum of the members after. It may be
-// repeated, and be done by several nodes at once.
-func (l *Log) Move(ctx context.Context, both, after Epoch) error {
-	const op = "move to epoch"
-	if err := l.ready(ctx, op); err != nil {
-		return err
-	}
-	if err := errors.Join(both.Validate(), after.Validate()); err != nil {
-		return invalid(op, err)
-	}
-	if after.Number <= l.cfg.Epoch.Number {
-		return nil
-	}
-	return &resource.Error{Code: resource.Unsupported, Op: op, Detail: "the members cannot change yet"}
 }
 
 // Owner implements decision.Log.
@@ -338,19 +307,19 @@ func invalid(op string, err error) error {
 	return &resource.Error{Code: resource.Invalid, Op: op, Err: err}
 }
 
-// payload begins a payload.
-func (l *Log) payload() []byte { return l.payloadOf(256) }
+// payload begins a payload of the latest epoch that is known.
+func (l *Log) payload() []byte { return l.payloadOf(256, l.roster.Load().number()) }
 
-// payloadOf begins a payload that will be about that long.
-func (l *Log) payloadOf(size int) []byte {
+// payloadOf begins a payload of that epoch that will be about that long.
+func (l *Log) payloadOf(size int, epoch uint64) []byte {
 	return appendEnvelope(make([]byte, 0, size), envelope{
-		owner: l.cfg.Owner, incarnation: l.self, stamp: l.stamps.last.Load(),
+		owner: l.cfg.Owner, incarnation: l.self, stamp: l.stamps.last.Load(), epoch: epoch,
 	})
 }
 
 // peerOf returns the peer whose Log is of that incarnation, or nil.
 func (l *Log) peerOf(incarnation protocol.NodeID) *peer {
-	for _, p := range l.peers {
+	for _, p := range l.roster.Load().peers {
 		if is := p.incarnation.Load(); is != nil && *is == incarnation {
 			return p
 		}

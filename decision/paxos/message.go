@@ -13,7 +13,7 @@ import (
 // A payload is a sequence of CBOR items (RFC 8742): an envelope, then messages, each an array that
 // begins with its kind. See docs/format/acceptor.md.
 const (
-	wireVersion = 1
+	wireVersion = 2
 
 	maxEntry = 8 << 20 // bytes; what decision.Entry.Check admits is below
 	maxNote  = 8 << 10
@@ -49,6 +49,9 @@ const (
 	kindFetch
 	kindStates
 	kindFeedAck
+	kindEpoch
+	kindMovedQuery
+	kindMoved
 )
 
 // envelope begins a payload.
@@ -57,21 +60,25 @@ type envelope struct {
 	// incarnation names the sender's Log, and stamp is the latest that it knows.
 	incarnation protocol.NodeID
 	stamp       uint64
+	// epoch is the number of the one that the messages are of.
+	epoch uint64
 }
 
 func appendEnvelope(b []byte, e envelope) []byte {
-	b = appendUint(appendArray(b, 4), wireVersion)
-	return appendUint(appendText(appendText(b, e.owner), e.incarnation), e.stamp)
+	b = appendUint(appendArray(b, 5), wireVersion)
+	b = appendUint(appendText(appendText(b, e.owner), e.incarnation), e.stamp)
+	return appendUint(b, e.epoch)
 }
 
 func (r *reader) envelope() (e envelope) {
-	r.array(4)
+	r.array(5)
 	if r.uint() != wireVersion {
 		r.fail()
 	}
 	e.owner = r.text(resource.MaxOwner)
 	e.incarnation = r.node()
 	e.stamp = r.uint()
+	e.epoch = r.uint()
 	return e
 }
 

@@ -137,14 +137,15 @@ func (l *Log) journalConfig(storage string, stop <-chan struct{}) journal.Config
 	}
 }
 
-// openStore reads what the storage holds, checks it, and goes on behind it.
+// openStore reads what the storage holds, checks it, and goes on behind it, in the latest epoch that is on
+// record or known.
 func (l *Log) openStore(storage string) (*store, error) {
 	s := &store{
 		log: l, name: storage, table: map[commit.TransactionID]*instance{},
 		members: map[protocol.NodeID]string{}, welcomes: map[protocol.NodeID]bool{},
-		feeds: make([]feed, len(l.peers)), failed: make(chan struct{}),
+		roster: l.roster.Load(), failed: make(chan struct{}),
 		based: map[uint64][]*instance{}, group: make([]byte, journal.GroupHeader, 64<<10),
-		out: map[protocol.NodeID][]byte{}, admitted: len(l.peers) == 0, compactAt: 4,
+		out: map[protocol.NodeID][]byte{}, compactAt: 4,
 	}
 	s.batch = engine.NewBatch(engine.BatchConfig{Node: l.cfg.Self, Hands: s})
 	cfg := l.journalConfig(storage, s.failed)
@@ -152,7 +153,11 @@ func (l *Log) openStore(storage string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.replay(contents); err != nil {
+	recorded, err := s.replay(contents)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.resume(recorded); err != nil {
 		return nil, err
 	}
 	if s.journal, err = journal.Resume(cfg, contents); err != nil {
@@ -160,42 +165,71 @@ func (l *Log) openStore(storage string) (*store, error) {
 	}
 	s.journal.Prepare()
 	s.segments = contents.Segments
+	if s.roster.number() > recorded.Number {
+		s.putEpoch(s.roster.epoch)
+		if s.rest(); s.failure() != nil {
+			return nil, errors.Join(s.cause, s.journal.Close())
+		}
+	}
 	for _, in := range s.table {
 		s.owe(in, ^uint64(0))
 	}
 	return s, nil
 }
 
-// replay takes back what the journal holds.
-func (s *store) replay(c *journal.Contents) error {
+// resume takes up the epoch that is on record, unless a later one is known.
+func (s *store) resume(recorded Epoch) error {
+	known := s.roster.epoch
+	switch {
+	case recorded.Number > known.Number:
+		if err := s.log.cfg.reaches(recorded); err != nil {
+			return err
+		}
+		s.roster = newRoster(s.log.cfg.Self, recorded, s.roster)
+	case recorded.Number > 0 && recorded.Number == known.Number && !recorded.equal(known):
+		s.log.cfg.Logger.Warn("the members are those on record, not those of the configuration",
+			"member", s.log.cfg.Self, "epoch", recorded.Number, "recorded", recorded.Members, "configured", known.Members)
+		s.roster = newRoster(s.log.cfg.Self, recorded, s.roster)
+	}
+	s.judge()
+	return nil
+}
+
+// replay takes back what the journal holds, and returns the latest epoch of all.
+func (s *store) replay(c *journal.Contents) (recorded Epoch, err error) {
 	begin := uint64(0)
 	for _, g := range c.Groups {
 		r := reader{data: g.Records}
 		for range g.Count {
 			rec := r.record()
 			if r.err != nil {
-				return g.Damage(r.err)
+				return recorded, g.Damage(r.err)
 			}
-			if rec.kind == recordBegin {
+			switch rec.kind {
+			case recordBegin:
 				begin = rec.first
+			case recordEpoch:
+				if rec.epoch.Number > recorded.Number {
+					recorded = rec.epoch
+				}
 			}
 			s.restore(rec, g)
 		}
 		if len(r.data) > 0 {
-			return g.Damage(fmt.Errorf("%d bytes are left over", len(r.data)))
+			return recorded, g.Damage(fmt.Errorf("%d bytes are left over", len(r.data)))
 		}
 	}
 	if c.First > max(begin, 1) {
-		return &DamageError{Path: s.log.segmentDir(), Offset: -1, Reason: fmt.Sprintf(
+		return recorded, &DamageError{Path: s.log.segmentDir(), Offset: -1, Reason: fmt.Sprintf(
 			"the segment that begins with record %d is not there", max(begin, 1))}
 	}
 	for _, in := range s.table {
 		if err := s.restored(in); err != nil {
-			return &DamageError{Path: s.log.segmentDir(), Offset: -1, Reason: fmt.Sprintf("%q: %v", in.ID, err), Err: err}
+			return recorded, &DamageError{Path: s.log.segmentDir(), Offset: -1, Reason: fmt.Sprintf("%q: %v", in.ID, err), Err: err}
 		}
 	}
 	slices.SortFunc(s.done, func(a, b doneItem) int { return int(a.in.since - b.in.since) })
-	return nil
+	return recorded, nil
 }
 
 // restore takes back one record.
@@ -207,7 +241,7 @@ func (s *store) restore(rec record, g journal.Group) {
 	case recordAdmitted:
 		s.admitted = true
 		return
-	case recordBegin:
+	case recordBegin, recordEpoch:
 		return
 	case recordDropped:
 		if in, ok := s.table[rec.id]; ok {

@@ -16,21 +16,35 @@ type outbox struct {
 	crowd atomic.Int64
 
 	mu       sync.Mutex
-	waiting  [][]byte // a payload for each peer, or nil
+	roster   *roster  // the epoch of those that wait
+	waiting  [][]byte // a payload for each of its peers, or nil
 	size     int      // of the latest
 	flushing bool     // somebody will send them
 }
 
-// add sends the message to the peer, in good company if there is any.
-func (o *outbox) add(l *Log, p *peer, message protocol.Message) {
+// add sends the message, of that epoch, to the node, in good company if there is any. It is lost where the
+// epoch is over: its proposer is about to hear of that.
+func (o *outbox) add(l *Log, to protocol.NodeID, epoch uint64, message protocol.Message) {
+	r := l.roster.Load()
+	p := r.peers.of(to)
+	if p == nil || r.number() != epoch {
+		return
+	}
 	if o.crowd.Load() <= 1 {
-		l.cfg.Network.Send(p.node, appendMessage(l.payload(), message))
+		l.cfg.Network.Send(p.node, appendMessage(l.payloadOf(256, epoch), message))
 		return
 	}
 	o.mu.Lock()
+	if o.roster != r {
+		if o.roster != nil && o.roster.number() > epoch {
+			o.mu.Unlock()
+			return
+		}
+		o.roster, o.waiting = r, make([][]byte, len(r.peers))
+	}
 	b := o.waiting[p.index]
 	if b == nil {
-		b = l.payloadOf(max(o.size+o.size/4, 512))
+		b = l.payloadOf(max(o.size+o.size/4, 512), epoch)
 	}
 	b = appendMessage(b, message)
 	var full []byte
@@ -54,6 +68,7 @@ func (o *outbox) flush(l *Log) {
 	runtime.Gosched()
 	o.mu.Lock()
 	o.flushing = false
+	to := o.roster.peers
 	ready := make([][]byte, len(o.waiting))
 	copy(ready, o.waiting)
 	o.size = len(slices.MaxFunc(ready, func(a, b []byte) int { return len(a) - len(b) }))
@@ -61,7 +76,7 @@ func (o *outbox) flush(l *Log) {
 	o.mu.Unlock()
 	for i, b := range ready {
 		if b != nil {
-			l.cfg.Network.Send(l.peers[i].node, b)
+			l.cfg.Network.Send(to[i].node, b)
 		}
 	}
 }

@@ -4,55 +4,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"assent/protocol"
 	"assent/protocol/quorum"
 )
-
-// peer is another member.
-type peer struct {
-	node  protocol.NodeID
-	votes int
-	index int    // in peers
-	bit   uint64 // 1 << index
-	// heard is when something last came from it, in nanoseconds since the Log was opened; 0 for never.
-	heard atomic.Int64
-	// incarnation names its Log, and hello is what it last said of itself.
-	incarnation atomic.Pointer[protocol.NodeID]
-	hello       atomic.Pointer[hello]
-	strange     atomic.Uint64 // payloads that could not be used
-}
-
-// lastIncarnation returns the name of the peer's Log, "" where it is not known.
-func (p *peer) lastIncarnation() string {
-	if is := p.incarnation.Load(); is != nil {
-		return string(*is)
-	}
-	return ""
-}
-
-type peers []*peer
-
-func newPeers(self protocol.NodeID, e Epoch) (all peers) {
-	for _, m := range e.named() {
-		if m.Node != self {
-			all = append(all, &peer{node: m.Node, votes: m.Votes, index: len(all), bit: 1 << len(all)})
-		}
-	}
-	return all
-}
-
-// of returns the peer of that name, or nil.
-func (all peers) of(node protocol.NodeID) *peer {
-	for _, p := range all {
-		if p.node == node {
-			return p
-		}
-	}
-	return nil
-}
 
 // silence is how long a member may say nothing before it is called unreachable. Each speaks every
 // helloTime.
@@ -70,7 +26,7 @@ func (l *Log) reachable(p *peer) bool {
 // awaited names the peers whose bits are set in mask and that are away, as the end of a sentence.
 func (l *Log) awaited(mask uint64) string {
 	var away []string
-	for _, p := range l.peers {
+	for _, p := range l.roster.Load().peers {
 		if mask&p.bit != 0 && !l.reachable(p) {
 			away = append(away, string(p.node))
 		}
@@ -83,7 +39,8 @@ func (l *Log) awaited(mask uint64) string {
 
 // hello is what a member says of itself.
 type hello struct {
-	storage  string
+	storage string
+	// admitted says that it votes, or would if it had votes.
 	admitted bool
 	stopped  bool
 	// unfinished and retained count its entries.
@@ -104,27 +61,32 @@ func (r *reader) hello() hello {
 
 // greet tells all peers how this member is.
 func (l *Log) greet() {
+	r := l.roster.Load()
+	if !r.member() {
+		return // nobody would care
+	}
 	h := hello{storage: l.storage, stopped: true}
 	if s := l.serving(); s != nil {
 		_, stuck := s.stuck()
 		s.mu.Lock()
-		h.stopped, h.admitted = stuck, s.admitted
+		h.stopped, h.admitted = stuck, r.serves(s.name, s.admitted)
 		h.unfinished, h.retained = uint64(len(s.table)-s.settled), uint64(s.settled)
 		s.mu.Unlock()
 	}
-	for _, p := range l.peers {
-		l.cfg.Network.Send(p.node, appendHello(l.payload(), h))
+	for _, p := range r.peers {
+		l.cfg.Network.Send(p.node, appendHello(l.payloadOf(256, r.number()), h))
 	}
 }
 
-// greeted takes what a peer says of itself. Its storage is written down before it is welcomed, so that
-// it cannot come back with another: an acceptor that has forgotten what it promised must not vote.
+// greeted takes what a peer says of itself. The storage of one whose epoch names none is written down before
+// it is welcomed, so that it cannot come back with another: an acceptor that has forgotten what it promised
+// must not vote.
 func (l *Log) greeted(p *peer, h hello) {
 	if p.hello.Swap(&h) == nil {
 		l.greet() // it may have missed what was said before it was up
 	}
 	s := l.serving()
-	if s == nil || h.storage == "" {
+	if s == nil || h.storage == "" || p.storage != "" {
 		return
 	}
 	s.mu.Lock()
@@ -189,7 +151,7 @@ func (s *store) admit(p *peer, known string) {
 	}
 	s.welcomes[p.node] = true
 	votes, total := 0, 0
-	for _, o := range s.log.peers {
+	for _, o := range s.roster.peers {
 		total += o.votes
 		if s.welcomes[o.node] {
 			votes += o.votes
@@ -204,13 +166,7 @@ func (s *store) admit(p *peer, known string) {
 	s.rest()
 	s.mu.Lock()
 	s.admitted = s.failure() == nil && s.stranger == ""
-}
-
-// mayVote reports whether this storage is admitted.
-func (s *store) mayVote() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.admitted
+	s.judge()
 }
 
 // Status is what there is to know of a Log and its members.
@@ -222,7 +178,10 @@ type Status struct {
 	Stopped string
 	// Underway is the number of transactions whose decision this Log is bringing about.
 	Underway int
-	// Quorum says whether decisions are possible: "3 of 3 votes, 2 needed".
+	// Epoch is the number of the latest epoch that is known.
+	Epoch uint64
+	// Quorum says whether decisions are possible: "3 of 3 votes, 2 needed". While the members change it
+	// says so of both sets.
 	Quorum string
 	// Members are all members, this node first, then the others by name.
 	Members []MemberStatus
@@ -236,7 +195,7 @@ type MemberStatus struct {
 	// negative where it was never heard of.
 	Reachable bool
 	Heard     time.Duration
-	// Condition says in plain words how it is: "votes", "its storage has stopped", "not admitted".
+	// Condition says in plain words how it is: "votes", "learns", "its storage has stopped", "not admitted".
 	Condition string
 	// Unfinished and Retained count the entries that it holds: those that are not done, and those
 	// that are kept for information.
@@ -248,15 +207,16 @@ type MemberStatus struct {
 
 // Status returns how this Log and, as far as it knows, the other members are.
 func (l *Log) Status() Status {
-	st := Status{Self: l.cfg.Self, Prefix: l.Prefix(), Stopped: l.stoppedWhy()}
+	r := l.roster.Load()
+	st := Status{Self: l.cfg.Self, Prefix: l.Prefix(), Stopped: l.stoppedWhy(), Epoch: r.number()}
 	l.mu.Lock()
 	st.Underway = len(l.proposals)
 	l.mu.Unlock()
-	own := MemberStatus{Node: l.cfg.Self, Votes: l.votes(l.cfg.Self), Reachable: true, Condition: "votes"}
+	own := MemberStatus{Node: l.cfg.Self, Votes: r.votes(), Reachable: true, Condition: condition(r.votes())}
 	if st.Stopped != "" {
 		own.Condition = st.Stopped
 	}
-	lag := make([]int, len(l.peers))
+	var lag [MaxMembers]int
 	if s := l.serving(); s != nil {
 		s.mu.Lock()
 		own.Unfinished, own.Retained = len(s.table)-s.settled, s.settled
@@ -266,19 +226,27 @@ func (l *Log) Status() Status {
 		s.mu.Unlock()
 	}
 	st.Members = append(st.Members, own)
-	for _, p := range l.peers {
-		st.Members = append(st.Members, l.memberStatus(p, lag[p.index]))
+	for _, p := range r.peers {
+		st.Members = append(st.Members, l.memberStatus(p, lag[p.place]))
 	}
 	slices.SortFunc(st.Members[1:], func(a, b MemberStatus) int { return strings.Compare(string(a.Node), string(b.Node)) })
-	st.Quorum = l.system.WriteTally(func(n protocol.NodeID) quorum.Answer {
+	st.Quorum = r.count(true, func(n protocol.NodeID) quorum.Answer {
 		for _, m := range st.Members {
-			if m.Node == n && m.Reachable && m.Condition == "votes" {
+			if m.Node == n && m.Reachable && m.Condition == condition(m.Votes) {
 				return quorum.Granted
 			}
 		}
 		return quorum.Unreachable
 	}).String()
 	return st
+}
+
+// condition returns how a member is whose storage serves.
+func condition(votes int) string {
+	if votes == 0 {
+		return "learns"
+	}
+	return "votes"
 }
 
 func (l *Log) memberStatus(p *peer, lag int) MemberStatus {
@@ -298,20 +266,10 @@ func (l *Log) memberStatus(p *peer, lag int) MemberStatus {
 	case !h.admitted:
 		m.Condition = "not admitted to vote"
 	default:
-		m.Condition = "votes"
+		m.Condition = condition(m.Votes)
 	}
 	m.Unfinished, m.Retained = int(h.unfinished), int(h.retained)
 	return m
-}
-
-// votes returns the votes of a member.
-func (l *Log) votes(node protocol.NodeID) int {
-	for _, m := range l.system.Members {
-		if m.Node == node {
-			return m.Votes
-		}
-	}
-	return 0
 }
 
 // stoppedWhy returns why this node's storage does not vote, or "".
@@ -328,11 +286,5 @@ func (l *Log) stoppedWhy() string {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.admitted:
-		return ""
-	case s.stranger != "":
-		return s.stranger
-	}
-	return "it waits for the other members to write down its storage"
+	return s.silentWhy()
 }

@@ -23,9 +23,9 @@ type proposal struct {
 	id      commit.TransactionID
 	own     Value
 	entry   decision.Entry // what own holds, where it was proposed here
-	machine paxos.Proposer[Value]
+	machine proposer
 	loop    *engine.Loop
-	// granted has the bits of the peers that have answered, and bit 63 + 1 for this member.
+	// granted has the bits of the peers that have answered, and local says that this member has.
 	granted atomic.Uint64
 	local   atomic.Bool
 	// bound is the latest phase 2 for another value than own, and forgotten the latest stamp with which
@@ -36,6 +36,27 @@ type proposal struct {
 	stands    Value
 	err       error
 	once      sync.Once
+}
+
+// proposer is the machine of a proposal. Its messages are dated by the payloads that they are in.
+type proposer struct{ paxos.EpochProposer[Value] }
+
+// Step takes the events of a Proposer, and a paxos.Epoch as input: that the one before is over.
+func (p *proposer) Step(ev protocol.Event, out *protocol.Effects) {
+	if in, ok := ev.(protocol.Input); ok {
+		if e, ok := in.Value.(paxos.Epoch); ok {
+			p.Turn(e, out)
+			return
+		}
+	}
+	p.Proposer.Step(ev, out)
+}
+
+// turn goes over to a later epoch.
+func (p *proposal) turn(r *roster) {
+	p.granted.Store(0)
+	p.local.Store(false)
+	p.loop.Deliver(protocol.Input{Value: r.system})
 }
 
 func (p *proposal) decided() bool {
@@ -98,12 +119,12 @@ func (l *Log) propose(id commit.TransactionID, value Value, entry decision.Entry
 		p.own.Stamp = l.stamps.next()
 	}
 	// Ballot 0 is for the one proposal that nobody has asked about before, as far as can be known.
-	p.machine = paxos.Proposer[Value]{
-		Instance: paxos.Instance(id), Self: l.self, System: l.system, Options: l.cfg.Options,
+	p.machine.EpochProposer = paxos.NewEpochProposer(paxos.Proposer[Value]{
+		Instance: paxos.Instance(id), Self: l.self, Options: l.cfg.Options,
 		Owner: !traced && s != nil && !l.faulted.Load() && owner(id) == l.self,
 		// No round is used twice, not even after another proposer of this transaction.
 		Round: l.stamps.next(),
-	}
+	}, l.roster.Load().system)
 	p.loop = engine.New(engine.Config{Scope: string(id), Node: l.cfg.Self, Machine: &p.machine, Hands: p, Clock: engine.SystemClock{}})
 	l.proposals[id] = p
 	l.mu.Unlock()
@@ -117,6 +138,9 @@ func (l *Log) mayPropose(s *store) error {
 	const op = "decide"
 	if l.closed {
 		return fmt.Errorf("%s: %w", op, decision.ErrClosed)
+	}
+	if r := l.roster.Load(); !r.member() {
+		return outsider(op, r)
 	}
 	if len(l.proposals) >= l.cfg.MaxWaiting {
 		return &resource.Error{Code: resource.Capacity, Op: op,
@@ -169,22 +193,20 @@ func (l *Log) read(op string, h held) (decision.Entry, error) {
 }
 
 // tally returns how the proposal's votes stand.
-func (p *proposal) tally() quorum.Tally {
-	granted := p.granted.Load()
-	return p.log.tally(p.log.system.Write, func(n protocol.NodeID) bool {
+func (p *proposal) tally() tallies {
+	granted, r := p.granted.Load(), p.log.roster.Load()
+	return p.log.tally(r, true, func(n protocol.NodeID) bool {
 		if n == p.log.cfg.Self {
 			return p.local.Load()
 		}
-		return granted&p.log.peers.of(n).bit != 0
+		return granted&r.peers.of(n).bit != 0
 	})
 }
 
 // tally counts those who have answered, and tells who of the others is unreachable.
-func (l *Log) tally(needed int, has func(protocol.NodeID) bool) quorum.Tally {
-	system := l.system
-	system.Write = needed
-	return system.WriteTally(func(n protocol.NodeID) quorum.Answer {
-		switch p := l.peers.of(n); {
+func (l *Log) tally(r *roster, write bool, has func(protocol.NodeID) bool) tallies {
+	return r.count(write, func(n protocol.NodeID) quorum.Answer {
+		switch p := r.peers.of(n); {
 		case has(n):
 			return quorum.Granted
 		case p == nil && l.stoppedWhy() != "", p != nil && !l.reachable(p):
@@ -195,11 +217,14 @@ func (l *Log) tally(needed int, has func(protocol.NodeID) bool) quorum.Tally {
 }
 
 // unavailable says that the caller's time was over before enough members had answered.
-func (l *Log) unavailable(op string, id commit.TransactionID, t quorum.Tally, cause error) error {
+func (l *Log) unavailable(op string, id commit.TransactionID, t tallies, cause error) error {
 	if errors.Is(cause, context.Canceled) {
 		return fmt.Errorf("%s %q: %v: %w", op, id, t, cause)
 	}
-	return &resource.Error{Code: resource.Unavailable, Op: fmt.Sprintf("%s %q", op, id), Detail: t.String(), Err: cause,
+	if id != "" {
+		op = fmt.Sprintf("%s %q", op, id)
+	}
+	return &resource.Error{Code: resource.Unavailable, Op: op, Detail: t.String(), Err: cause,
 		Hint: "see whether the members are up and can reach each other; the call may be repeated"}
 }
 
@@ -214,10 +239,12 @@ func (p *proposal) Send(to protocol.NodeID, message protocol.Message) {
 		p.bound.Store(&m)
 	}
 	if to != l.cfg.Self {
-		l.outbox.add(l, l.peers.of(to), message)
+		l.outbox.add(l, to, p.machine.Epoch.Number, message)
 		return
 	}
-	if s := l.serving(); s != nil && s.mayVote() {
+	l.gate.RLock()
+	defer l.gate.RUnlock()
+	if s := l.serving(); s != nil && s.mayVote() && !l.roster.Load().system.Over(p.machine.Epoch.Number) {
 		s.deliver(p.id, l.self, message)
 	}
 }
@@ -228,7 +255,7 @@ func (p *proposal) Emit(value protocol.Value) {
 	if !ok {
 		return
 	}
-	p.log.stamps.heard(p.machine.Round)
+	p.log.stamps.heard(p.machine.Proposer.Round)
 	p.finish(d.Value, nil)
 }
 
@@ -263,8 +290,9 @@ func (p *proposal) finish(stands Value, err error) {
 
 // publish tells the other members what is decided, where this one's storage does not.
 func (l *Log) publish(h held) {
-	for _, p := range l.peers {
-		l.cfg.Network.Send(p.node, appendStates(l.payload(), 0, false, []held{h}))
+	r := l.roster.Load()
+	for _, p := range r.peers {
+		l.cfg.Network.Send(p.node, appendStates(l.payloadOf(256, r.number()), 0, false, []held{h}))
 	}
 }
 
@@ -339,10 +367,10 @@ func (p *proposal) voided(m Void) protocol.Message {
 
 // vote takes note that a member has accepted, for the count that a caller is told.
 func (p *proposal) vote(from protocol.NodeID) {
-	if peer := p.log.peers.of(from); peer != nil {
-		p.granted.Or(peer.bit)
-	} else {
+	if from == p.log.cfg.Self {
 		p.local.Store(true)
+	} else if peer := p.log.roster.Load().peers.of(from); peer != nil {
+		p.granted.Or(peer.bit)
 	}
 }
 

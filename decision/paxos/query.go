@@ -16,6 +16,17 @@ type call struct {
 	answer  kind
 	id      commit.TransactionID // of an answer of kindAnswer
 	replies chan reply
+	// turned is closed when the epoch in which it was asked is over.
+	turned chan struct{}
+	over   bool // it is closed
+}
+
+// turn says that the epoch in which it was asked is over. The caller holds the Log's mu.
+func (c *call) turn() {
+	if !c.over {
+		c.over = true
+		close(c.turned)
+	}
 }
 
 type reply struct {
@@ -23,6 +34,7 @@ type reply struct {
 	kind  kind
 	state held // of an answer
 	page  page // of a page
+	moved moved
 }
 
 // question is what is asked of every member, this one included.
@@ -30,7 +42,7 @@ type question struct {
 	op     string
 	id     commit.TransactionID
 	answer kind // of the answers
-	needed int  // votes
+	write  bool // a write quorum is to answer; else a read quorum
 	// here asks for this member's own answer besides, as long as it serves: it may hold notes that the
 	// others have not heard of.
 	here bool
@@ -42,45 +54,68 @@ type question struct {
 // askAgain is the pause after which members that have not answered are asked again.
 const askAgain = 100 * time.Millisecond
 
-// ask asks all members and returns the answers of a quorum of the needed votes. Where linger is given,
-// it waits as long for the others that are reachable.
+// ask asks all members and returns the answers of a quorum. Where linger is given, it waits as long for the
+// others that are reachable. When the epoch is over it asks again, in the next.
 func (l *Log) ask(ctx context.Context, q question, linger time.Duration) ([]reply, error) {
-	c := &call{answer: q.answer, id: q.id, replies: make(chan reply, 4*(len(l.peers)+1))}
+	for {
+		c, number, r := l.call(q.answer, q.id)
+		replies, over, err := l.collect(ctx, q, c, number, r, linger)
+		l.hangUp(number)
+		if !over {
+			return replies, err
+		}
+	}
+}
+
+// call begins a question in the present epoch.
+func (l *Log) call(answer kind, id commit.TransactionID) (c *call, number uint64, r *roster) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	r = l.roster.Load() // when the next one has come, this call is told
+	c = &call{answer: answer, id: id, replies: make(chan reply, 4*(len(r.peers)+1)), turned: make(chan struct{})}
 	l.lastCall++
-	number := l.lastCall
-	l.calls[number] = c
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.calls, number)
-	}()
+	l.calls[l.lastCall] = c
+	return c, l.lastCall, r
+}
+
+func (l *Log) hangUp(number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.calls, number)
+}
+
+// collect returns the answers of a quorum, or that the epoch is over.
+func (l *Log) collect(ctx context.Context, q question, c *call, number uint64, r *roster, linger time.Duration) (_ []reply, turned bool, _ error) {
+	if !r.member() {
+		return nil, false, outsider(q.op, r)
+	}
 	got := map[protocol.NodeID]reply{}
 	has := func(n protocol.NodeID) bool { _, ok := got[n]; return ok }
-	l.send(q, number, has)
+	l.send(q, number, r, has)
 	again := time.NewTicker(askAgain)
 	defer again.Stop()
 	var over <-chan time.Time
 	for {
 		select {
-		case r := <-c.replies:
-			got[r.from] = r
+		case a := <-c.replies:
+			got[a.from] = a
 		case <-again.C:
-			l.send(q, number, has)
+			l.send(q, number, r, has)
 		case <-over:
-			return values(got), nil
+			return values(got), false, nil
+		case <-c.turned:
+			return nil, true, nil
 		case <-ctx.Done():
-			return nil, l.unavailable(q.op, q.id, l.tally(q.needed, has), context.Cause(ctx))
+			return nil, false, l.unavailable(q.op, q.id, l.tally(r, q.write, has), context.Cause(ctx))
 		case <-l.quit:
-			return nil, fmt.Errorf("%s: %w", q.op, decision.ErrClosed)
+			return nil, false, fmt.Errorf("%s: %w", q.op, decision.ErrClosed)
 		}
-		t := l.tally(q.needed, has)
+		t := l.tally(r, q.write, has)
 		if t.Verdict() != quorum.Reached || q.here && !has(l.cfg.Self) && l.stoppedWhy() == "" {
 			continue
 		}
-		if len(t.Silent) == 0 || linger == 0 {
-			return values(got), nil
+		if !t.silent() || linger == 0 {
+			return values(got), false, nil
 		}
 		if over == nil {
 			over = time.After(linger)
@@ -95,15 +130,25 @@ func values(m map[protocol.NodeID]reply) (all []reply) {
 	return all
 }
 
-// send asks the members that have not answered.
-func (l *Log) send(q question, number uint64, has func(protocol.NodeID) bool) {
-	for _, p := range l.peers {
+// send asks the members that have not answered, in that epoch.
+func (l *Log) send(q question, number uint64, r *roster, has func(protocol.NodeID) bool) {
+	for _, p := range r.peers {
 		if !has(p.node) {
-			l.cfg.Network.Send(p.node, q.encode(l.payload(), number))
+			l.cfg.Network.Send(p.node, q.encode(l.payloadOf(256, r.number()), number))
 		}
 	}
-	if s := l.serving(); s != nil && !has(l.cfg.Self) && s.mayVote() {
-		q.local(s, number)
+	if !has(l.cfg.Self) {
+		l.within(r, func(s *store) { q.local(s, number) })
+	}
+}
+
+// within lets do have the storage of this node if it votes and the epoch is r still. What it delivers is then
+// of that epoch.
+func (l *Log) within(r *roster, do func(*store)) {
+	l.gate.RLock()
+	defer l.gate.RUnlock()
+	if s := l.serving(); s != nil && s.mayVote() && l.roster.Load() == r {
+		do(s)
 	}
 }
 
@@ -116,6 +161,8 @@ func (l *Log) replied(p *peer, r *reader, k kind) {
 		answer.state = r.held()
 	case kindPage:
 		answer.page = r.page()
+	case kindMoved:
+		answer.moved = r.moved()
 	}
 	if r.err == nil {
 		l.hand(number, answer)
@@ -152,6 +199,8 @@ func (s *store) respond(p *peer, number uint64, k kind, r reply) {
 		b = appendHeld(appendUint(append(appendArray(b, 3), byte(k)), number), r.state)
 	case kindPage:
 		b = appendPage(appendUint(append(appendArray(b, 3), byte(k)), number), r.page)
+	case kindMoved:
+		b = appendMoved(appendUint(append(appendArray(b, 3), byte(k)), number), r.moved)
 	default:
 		b = appendUint(append(appendArray(b, 2), byte(k)), number)
 	}
@@ -169,7 +218,7 @@ func (s *store) answer(p *peer, number uint64, id commit.TransactionID) {
 // find returns what a read quorum holds of the transaction.
 func (l *Log) find(ctx context.Context, op string, id commit.TransactionID) (held, error) {
 	replies, err := l.ask(ctx, question{
-		op: op, id: id, answer: kindAnswer, needed: l.system.Read,
+		op: op, id: id, answer: kindAnswer,
 		encode: func(b []byte, number uint64) []byte {
 			return appendText(appendUint(append(appendArray(b, 3), byte(kindQuery)), number), id)
 		},
@@ -284,7 +333,7 @@ func (l *Log) Annotate(ctx context.Context, id commit.TransactionID, n decision.
 		return invalid(op, err)
 	}
 	h, err := l.known(ctx, op, id)
-	if err == nil && n.Kind != decision.Finished && len(l.peers) > 0 {
+	if err == nil && n.Kind != decision.Finished && len(l.roster.Load().peers) > 0 {
 		var elsewhere held // its place is behind the notes of others
 		elsewhere, err = l.find(ctx, op, id)
 		h.merge(elsewhere)
@@ -308,7 +357,7 @@ func (l *Log) Annotate(ctx context.Context, id commit.TransactionID, n decision.
 	}
 	a.Forced = true
 	_, err = l.ask(ctx, question{
-		op: op, id: id, answer: kindDone, needed: l.system.Write,
+		op: op, id: id, answer: kindDone, write: true,
 		encode: func(b []byte, number uint64) []byte {
 			b = appendText(appendUint(append(appendArray(b, 5), byte(kindNote)), number), id)
 			return appendNote(appendBool(b, a.Forced), a.Note)
@@ -369,7 +418,7 @@ func (l *Log) Forget(ctx context.Context, id commit.TransactionID) error {
 	l.stamps.heard(h.value.Stamp)
 	stamp := l.stamps.next()
 	_, err = l.ask(ctx, question{
-		op: op, id: id, answer: kindDone, needed: l.system.Write,
+		op: op, id: id, answer: kindDone, write: true,
 		encode: func(b []byte, number uint64) []byte {
 			return appendUint(appendText(appendUint(append(appendArray(b, 4), byte(kindForget)), number), id), stamp)
 		},

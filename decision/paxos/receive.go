@@ -9,32 +9,46 @@ import (
 	"assent/resource"
 )
 
-// receive takes a payload from another member. What cannot be understood is left out: it is as if it
-// were lost.
+// receive takes a payload from another node. What cannot be understood is left out: it is as if it were
+// lost. So is what comes from a node that is not a member, but that it is told the epoch where it knows only
+// an earlier one.
 func (l *Log) receive(from protocol.NodeID, payload []byte) {
-	p := l.peers.of(from)
-	if p == nil {
-		return
+	known := l.roster.Load()
+	p := known.peers.of(from)
+	r := &reader{data: payload, names: [2]string{l.cfg.Owner}}
+	if p != nil {
+		r.names[1] = p.lastIncarnation()
 	}
-	r := &reader{data: payload, names: [2]string{l.cfg.Owner, p.lastIncarnation()}}
 	e := r.envelope()
 	if r.err != nil || e.owner != l.cfg.Owner {
 		l.strange(p, e, r.err)
 		return
 	}
-	if is := p.incarnation.Load(); is == nil || *is != e.incarnation {
-		p.incarnation.Store(&e.incarnation)
+	if p != nil {
+		if is := p.incarnation.Load(); is == nil || *is != e.incarnation {
+			p.incarnation.Store(&e.incarnation)
+		}
+		p.heard.Store(int64(time.Since(l.opened)) + 1)
 	}
-	r.names = [2]string{string(l.self), string(e.incarnation)}
-	p.heard.Store(int64(time.Since(l.opened)) + 1)
+	switch {
+	case e.epoch > known.number():
+		l.later(from, payload, e.epoch, r)
+		return
+	case known.system.Over(e.epoch):
+		l.tellEpoch(from, known)
+		return
+	case p == nil:
+		return
+	}
 	l.stamps.heard(e.stamp)
+	r.names = [2]string{string(l.self), string(e.incarnation)}
 	for len(r.data) > 0 {
 		items := r.list(16)
 		k := kind(r.most(255))
 		if k >= kindPhase1a && k <= kindVoid {
-			l.protocolMessage(p, e.incarnation, r, k, items)
+			l.protocolMessage(known, p, e.incarnation, r, k, items)
 		} else {
-			l.otherMessage(p, r, k)
+			l.otherMessage(known, p, r, k)
 		}
 		if r.err != nil {
 			l.strange(p, e, r.err)
@@ -45,13 +59,16 @@ func (l *Log) receive(from protocol.NodeID, payload []byte) {
 
 // strange tells, now and then, of payloads that are not of this cluster.
 func (l *Log) strange(p *peer, e envelope, err error) {
+	if p == nil {
+		return
+	}
 	if n := p.strange.Add(1); n&(n-1) == 0 { // 1, 2, 4, 8 …
 		l.cfg.Logger.Warn("a payload cannot be used", "member", p.node, "owner", e.owner, "count", n, "cause", err)
 	}
 }
 
 // protocolMessage takes a message of the protocol to the acceptor or the proposer that it is for.
-func (l *Log) protocolMessage(p *peer, incarnation protocol.NodeID, r *reader, k kind, items int) {
+func (l *Log) protocolMessage(known *roster, p *peer, incarnation protocol.NodeID, r *reader, k kind, items int) {
 	if k == kindPhase2b {
 		l.acceptance(p, r, items)
 		return
@@ -62,8 +79,8 @@ func (l *Log) protocolMessage(p *peer, incarnation protocol.NodeID, r *reader, k
 	}
 	switch m.(type) {
 	case phase1a, phase2a:
-		if s := l.serving(); s != nil && s.mayVote() && decision.CheckID(id) == nil {
-			s.deliver(id, incarnation, m)
+		if decision.CheckID(id) == nil {
+			l.within(known, func(s *store) { s.deliver(id, incarnation, m) })
 		}
 	default:
 		l.answered(p.node, id, m)
@@ -84,13 +101,12 @@ func (l *Log) acceptance(p *peer, r *reader, items int) {
 	proposal := l.proposals[commit.TransactionID(id)]
 	l.mu.Unlock()
 	if proposal != nil {
-		proposal.answered(p.node, phase2b{Instance: proposal.machine.Instance, Ballot: ballot, Value: Value{Stamp: stamp}})
+		proposal.answered(p.node, phase2b{Instance: proposal.machine.Proposer.Instance, Ballot: ballot, Value: Value{Stamp: stamp}})
 	}
 }
 
 // otherMessage takes a message of the members among themselves.
-func (l *Log) otherMessage(p *peer, r *reader, k kind) {
-	s := l.serving()
+func (l *Log) otherMessage(known *roster, p *peer, r *reader, k kind) {
 	switch k {
 	case kindHello:
 		if h := r.hello(); r.err == nil {
@@ -98,19 +114,21 @@ func (l *Log) otherMessage(p *peer, r *reader, k kind) {
 		}
 		return
 	case kindWelcome:
-		storage, known := r.text(maxName), r.text(maxName)
-		if r.err == nil && s != nil {
-			s.welcomed(p, storage, known)
+		storage, name := r.text(maxName), r.text(maxName)
+		if s := l.serving(); r.err == nil && s != nil {
+			s.welcomed(p, storage, name)
 		}
 		return
-	case kindAnswer, kindDone, kindPage:
+	case kindEpoch:
+		r.epoch() // it is the one that is known
+		return
+	case kindAnswer, kindDone, kindPage, kindMoved:
 		l.replied(p, r, k)
 		return
 	}
 	number := r.uint()
-	act := l.request(p, r, k, number)
-	if r.err == nil && s != nil && s.mayVote() {
-		act(s)
+	if act := l.request(p, r, k, number); r.err == nil {
+		l.within(known, act)
 	}
 }
 
@@ -126,6 +144,8 @@ func (l *Log) request(p *peer, r *reader, k kind, number uint64) func(*store) {
 	case kindForget:
 		id, stamp := r.id(), r.uint()
 		return func(s *store) { s.forgotten(p, number, id, stamp) }
+	case kindMovedQuery:
+		return func(s *store) { s.answerMoved(p, number) }
 	case kindPageQuery:
 		q := r.pageQuery()
 		return func(s *store) { s.answerPage(p, number, q) }

@@ -21,6 +21,7 @@ const (
 	recordMember                               // the storage of another member
 	recordAdmitted                             // this storage may vote
 	recordBegin                                // the first segment that is needed
+	recordEpoch                                // the epoch of the acceptors
 )
 
 // appendWrite appends the record of what a copy writes. Hard says that it must be stable before
@@ -75,6 +76,7 @@ type record struct {
 	node   protocol.NodeID
 	text   string // a member's storage
 	first  uint64
+	epoch  Epoch
 }
 
 // record takes one record off r.
@@ -112,6 +114,8 @@ func (r *reader) record() (rec record) {
 		want = 1
 	case recordBegin:
 		rec.first, want = r.uint(), 2
+	case recordEpoch:
+		rec.epoch, want = r.epoch(), 4
 	default:
 		r.fail()
 	}

@@ -19,9 +19,10 @@ func TestStampsDiffer(t *testing.T) {
 	drawnBy := map[uint64]protocol.NodeID{}
 	for _, node := range nodes {
 		last := uint64(0)
-		s := stamps{now: func() time.Time { return at }, member: placeOf(node, Founders(nodes...))}
-		if other := placeOf(node, Founders("a", "b", "c")); other != s.member {
-			t.Errorf("%s is number %d, and %d where the members are listed otherwise", node, s.member, other)
+		s := stamps{now: func() time.Time { return at }}
+		s.member.Store(uint64(newRoster(node, Founders(nodes...), nil).own[0].Place))
+		if other := uint64(newRoster(node, Founders("a", "b", "c"), nil).own[0].Place); other != s.member.Load() {
+			t.Errorf("%s is number %d, and %d where the members are listed otherwise", node, s.member.Load(), other)
 		}
 		for i := range 200 {
 			if i%50 == 0 {

@@ -71,7 +71,7 @@ func TestFailingDisk(t *testing.T) {
 			}
 			g.until("c has stopped", func() bool { return strings.Contains(g.log("c").Status().Stopped, cause.Error()) })
 			g.until("the others know", func() bool {
-				return g.log("a").memberStatus(g.log("a").peers.of("c"), 0).Condition == "its storage has stopped"
+				return g.log("a").memberStatus(g.log("a").roster.Load().peers.of("c"), 0).Condition == "its storage has stopped"
 			})
 			f.set(nil)
 			g.until("c votes again", func() bool { return g.log("c").Status().Stopped == "" })

@@ -27,8 +27,8 @@ type instance struct {
 	// version counts its changes. Of the peers whose bits are set in owed, it is not known that they
 	// hold the last one; it stands in the queues of those in queued.
 	version      uint64
-	owed, queued uint64
-	bytes        int64 // roughly, in the journal
+	owed, queued uint64 // a bit for each place
+	bytes        int64  // roughly, in the journal
 	dropped      bool
 }
 
@@ -69,9 +69,13 @@ type store struct {
 	bytes   int64
 	// horizon is the latest stamp of what was dropped, which need not come back.
 	horizon uint64
-	feeds   []feed // one for each peer
+	// roster is the epoch of the acceptors. The working goroutine changes it, and may read it unguarded.
+	roster *roster
+	feeds  [MaxMembers]feed // one for each place
+	// inventory is what a change of the members has yet to see to.
+	inventory *inventory
 	// members are the storages of the other members that are known to have been up, and admitted says
-	// that this one may vote.
+	// that the others have written this one down.
 	members  map[protocol.NodeID]string
 	welcomes map[protocol.NodeID]bool
 	admitted bool
@@ -127,6 +131,9 @@ func (s *store) fail(err error) {
 
 // Machine implements engine.BatchHands. A transaction of which nothing is held gets a copy.
 func (s *store) Machine(name string) protocol.Machine {
+	if name == fenceName {
+		return fence{s}
+	}
 	id := commit.TransactionID(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,7 +167,13 @@ func (s *store) Force(steps []engine.Step) error {
 		if len(steps[i].Out.Writes) == 0 {
 			continue
 		}
-		if s.enter(steps[i].Machine.(*instance), steps[i].Out.Writes) {
+		in, ok := steps[i].Machine.(*instance)
+		if !ok {
+			s.putEpoch(steps[i].Out.Writes[0].Record.(Epoch))
+			hard = true
+			continue
+		}
+		if s.enter(in, steps[i].Out.Writes) {
 			hard = true
 		}
 	}
@@ -293,10 +306,10 @@ func (s *store) compactOldest() {
 	s.segments = s.segments[1:]
 }
 
-// putStanding writes again what is known of the members.
+// putStanding writes what is known of the members.
 func (s *store) putStanding() {
 	s.mu.Lock()
-	members, admitted := maps.Clone(s.members), s.admitted
+	members, admitted, r := maps.Clone(s.members), s.admitted, s.roster
 	s.mu.Unlock()
 	for _, node := range slices.Sorted(maps.Keys(members)) {
 		s.put(func(b []byte) []byte { return appendMember(b, node, members[node]) })
@@ -304,6 +317,21 @@ func (s *store) putStanding() {
 	if admitted {
 		s.put(appendAdmitted)
 	}
+	if r.number() > 0 {
+		s.put(func(b []byte) []byte { return appendEpoch(b, byte(recordEpoch), r.epoch) })
+	}
+}
+
+// putEpoch writes which epoch it is, and whether the others have written this storage down: one that was alone
+// needed nobody until now.
+func (s *store) putEpoch(e Epoch) {
+	s.mu.Lock()
+	admitted := s.admitted
+	s.mu.Unlock()
+	if admitted {
+		s.put(appendAdmitted)
+	}
+	s.put(func(b []byte) []byte { return appendEpoch(b, byte(recordEpoch), e) })
 }
 
 // rest forces what was written without being forced. The caller is the working goroutine.
@@ -336,7 +364,7 @@ func (s *store) Release(step *engine.Step) {
 		}
 		b := s.out[p.node]
 		if b == nil {
-			b = s.log.payloadOf(max(s.outSize+s.outSize/4, 256))
+			b = s.log.payloadOf(max(s.outSize+s.outSize/4, 256), s.roster.number())
 		}
 		if b = appendMessage(b, m.Message); len(b) > maxPayload {
 			s.log.cfg.Network.Send(p.node, b)

@@ -45,11 +45,11 @@ func compareNotes(a, b Note) int {
 }
 
 // stamps is a clock whose times never repeat and never fall behind what was heard (a hybrid logical
-// clock: Kulkarni and others 2014). A stamp's low bits are the member's number, so that no two members
+// clock: Kulkarni and others 2014). A stamp's low bits are the member's place, so that no two members
 // draw the same.
 type stamps struct {
 	now    func() time.Time
-	member uint64 // its place, less than MaxMembers
+	member atomic.Uint64 // its place, less than MaxMembers
 	last   atomic.Uint64
 }
 
@@ -58,7 +58,7 @@ func (s *stamps) next() uint64 {
 	now := uint64(max(s.now().UnixNano(), MaxMembers))
 	for {
 		last := s.last.Load()
-		stamp := max(now, last)&^(MaxMembers-1) | s.member
+		stamp := max(now, last)&^(MaxMembers-1) | s.member.Load()
 		if stamp <= last {
 			stamp += MaxMembers
 		}
@@ -66,16 +66,6 @@ func (s *stamps) next() uint64 {
 			return stamp
 		}
 	}
-}
-
-// placeOf returns the place of self, 0 where it has none.
-func placeOf(self protocol.NodeID, e Epoch) uint64 {
-	for _, m := range e.named() {
-		if m.Node == self {
-			return uint64(m.Place)
-		}
-	}
-	return 0
 }
 
 // maxStamp bounds what is believed of others: it is in the year 2116.

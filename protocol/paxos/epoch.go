@@ -38,6 +38,21 @@ func (e Epoch) Joint() quorum.Joint {
 	return quorum.Joint{e.System, *e.Next}
 }
 
+// Over reports whether an epoch of that number is over where e is known: an acceptor that knows e, stably,
+// refuses what is of it.
+func (e Epoch) Over(number uint64) bool { return number < e.Number }
+
+// Fenced reports whether the epoch before e, which is one of both, is over for good when e has begun at the old
+// acceptors for which begun is true: no write quorum of theirs accepts anything in it any more.
+func (e Epoch) Fenced(begun func(protocol.NodeID) bool) bool {
+	return e.System.Reading(func(n protocol.NodeID) quorum.Answer {
+		if begun(n) {
+			return quorum.Granted
+		}
+		return quorum.Silent
+	}) == quorum.Reached
+}
+
 // EpochKey is the key of the epoch that an acceptor knows.
 const EpochKey = "epoch"
 
@@ -134,7 +149,7 @@ func (a *EpochAcceptor[V]) Step(ev protocol.Event, out *protocol.Effects) {
 }
 
 func (a *EpochAcceptor[V]) begin(from protocol.NodeID, e Epoch, out *protocol.Effects) {
-	if e.Number < a.Epoch.Number {
+	if a.Epoch.Over(e.Number) {
 		a.outdated(from, out)
 		return
 	}
@@ -156,7 +171,7 @@ func (a *EpochAcceptor[V]) enter(e Epoch, out *protocol.Effects) {
 }
 
 func (a *EpochAcceptor[V]) dated(from protocol.NodeID, m Dated[V], out *protocol.Effects) {
-	if m.Epoch.Number < a.Epoch.Number {
+	if a.Epoch.Over(m.Epoch.Number) {
 		a.outdated(from, out)
 		return
 	}
@@ -171,7 +186,9 @@ func (a *EpochAcceptor[V]) dated(from protocol.NodeID, m Dated[V], out *protocol
 	}
 }
 
-// EpochProposer is a proposer that knows of epochs.
+// EpochProposer is a proposer that knows of epochs. Its messages are in Dated. Who dates many at once, those of
+// several registers that share their acceptors, gives the Proposer the other events itself, and has it Turn
+// when the epoch is over; the ballot of an answer says of which epoch that is.
 type EpochProposer[V any] struct {
 	Proposer Proposer[V]
 	Epoch    Epoch
@@ -197,9 +214,9 @@ func (p *EpochProposer[V]) Step(ev protocol.Event, out *protocol.Effects) {
 			p.Proposer.Step(protocol.Receive{From: ev.(protocol.Receive).From, Message: m.message()}, &lower)
 		}
 	case Outdated[V]:
-		p.outdated(m.Epoch, &lower)
+		p.Turn(m.Epoch, &lower)
 	case Begin[V]:
-		p.outdated(m.Epoch, &lower)
+		p.Turn(m.Epoch, &lower)
 	}
 	out.Writes, out.Timers, out.Emits = append(out.Writes, lower.Writes...), append(out.Timers, lower.Timers...), append(out.Emits, lower.Emits...)
 	for _, s := range lower.Sends {
@@ -215,8 +232,9 @@ func received(ev protocol.Event) protocol.Message {
 	return nil
 }
 
-// outdated goes over to a later epoch. A ballot that is under way is begun again, higher.
-func (p *EpochProposer[V]) outdated(e Epoch, out *protocol.Effects) {
+// Turn goes over to a later epoch; another has no effect. A ballot that is under way is begun again, higher. What
+// is sent then is not in Dated.
+func (p *EpochProposer[V]) Turn(e Epoch, out *protocol.Effects) {
 	if e.Number <= p.Epoch.Number {
 		return
 	}
@@ -349,13 +367,7 @@ func (m *Mover[V]) begun(from protocol.NodeID, b Begun[V], out *protocol.Effects
 	if b.Accepted.Compare(m.Accepted) > 0 {
 		m.Found, m.Accepted, m.Value = true, b.Accepted, b.Value
 	}
-	tally := m.Both.System.ReadTally(func(n protocol.NodeID) quorum.Answer {
-		if slices.Contains(m.Begun, n) {
-			return quorum.Granted
-		}
-		return quorum.Silent
-	})
-	if tally.Verdict() != quorum.Reached {
+	if !m.Both.Fenced(func(n protocol.NodeID) bool { return slices.Contains(m.Begun, n) }) {
 		return
 	}
 	out.Disarm(MoveTimer)

@@ -1,0 +1,238 @@
+package paxos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"assent/decision"
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/protocol/paxos"
+	"assent/resource"
+)
+
+// brisk are pauses for tests in which ballots are refused often.
+var brisk = paxos.Options{Retry: 10 * time.Millisecond, RetryMost: 100 * time.Millisecond}
+
+// add starts a node that is not a member.
+func (g *group) add(name protocol.NodeID) *Log {
+	g.t.Helper()
+	g.mu.Lock()
+	if !slices.Contains(g.names, name) {
+		g.names = append(g.names, name)
+	}
+	g.fs[name] = vfs.NewCrashableMem()
+	g.mu.Unlock()
+	return g.start(name)
+}
+
+// members returns members of the names, with their storages and a vote each; in the places that they have
+// in was, or else in the first that are free.
+func (g *group) members(was Epoch, names ...protocol.NodeID) (all []Member) {
+	taken := map[int]bool{}
+	for _, m := range was.named() {
+		taken[m.Place] = true
+	}
+	for _, name := range names {
+		m := Member{Node: name, Storage: g.log(name).Storage(), Votes: 1}
+		if known, ok := find(was.named(), name); ok {
+			m.Place = known.Place
+		} else {
+			for taken[m.Place] {
+				m.Place++
+			}
+			taken[m.Place] = true
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// change returns the epochs that lead from the members of was to those of the names.
+func (g *group) change(was Epoch, names ...protocol.NodeID) (both, after Epoch) {
+	next := g.members(was, names...)
+	return Epoch{Number: was.Number + 1, Members: was.Members, Next: next}, Epoch{Number: was.Number + 2, Members: next}
+}
+
+// move changes the members to those of the names, by the node at, and returns the epoch that it ends in.
+func (g *group) move(at protocol.NodeID, was Epoch, names ...protocol.NodeID) Epoch {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(g.t.Context(), 60*time.Second)
+	defer cancel()
+	both, after := g.change(was, names...)
+	if err := g.log(at).Move(ctx, both, after); err != nil {
+		g.t.Fatalf("move from %v to %v: %v", was, names, err)
+	}
+	for _, name := range names {
+		if err := g.log(name).Enter(ctx, after); err != nil {
+			g.t.Fatalf("enter %v at %s: %v", after, name, err)
+		}
+	}
+	return after
+}
+
+// fill decides n transactions, of which some are annotated, finished or forgotten, and returns how to check
+// that a member tells what was told.
+func (g *group) fill(at protocol.NodeID, prefix string, n int) (check func(at protocol.NodeID)) {
+	g.t.Helper()
+	ctx := g.t.Context()
+	id := func(i int) string { return fmt.Sprint(prefix, "-", i) }
+	for i := range n {
+		g.decide(at, entry(id(i), commit.Commit, string(at)))
+		var err error
+		switch i % 4 {
+		case 1:
+			err = g.log(at).Annotate(ctx, commit.TransactionID(id(i)), decision.Note{Kind: decision.Finished, Forced: true})
+		case 2:
+			err = g.log(at).Forget(ctx, commit.TransactionID(id(i)))
+		}
+		if err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	return func(at protocol.NodeID) {
+		g.t.Helper()
+		for i := range n {
+			if i%4 == 2 {
+				if e, err := g.log(at).Lookup(ctx, commit.TransactionID(id(i))); !errors.Is(err, decision.ErrNotFound) {
+					g.t.Errorf("%s was forgotten, and at %s it is %v, %v", id(i), at, e, err)
+				}
+				continue
+			}
+			want := decision.Unfinished
+			if i%4 == 1 {
+				want = decision.Done
+			}
+			if e := g.lookup(at, id(i)); e.Decision != commit.Commit || e.Status() != want {
+				g.t.Errorf("%s at %s: %v, %v", id(i), at, e, e.Status())
+			}
+		}
+	}
+}
+
+// TestChange: what the members before knew is what those after tell, by themselves; and who is a member no
+// more is refused.
+func TestChange(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 3, Config{Options: brisk})
+	g.ready()
+	check := g.fill("a", "before", 80)
+	g.add("d")
+	e := g.move("a", g.cfg.Epoch, "b", "c", "d")
+	g.until("a knows", func() bool { return g.log("a").Epoch().Number == e.Number })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := g.log("a").Decide(ctx, entry(g.own("a", 1), commit.Commit, "a"))
+	if resource.CodeOf(err) != resource.Unavailable || !strings.Contains(err.Error(), "a is not a member in epoch 3") {
+		t.Errorf("a proposes: %v", err)
+	}
+	if why := g.log("a").Status().Stopped; why != "a is not a member in epoch 3" {
+		t.Errorf("a has stopped: %q", why)
+	}
+	g.stop("b") // now it is c and d, of whom d knew nothing before
+	check("d")
+	check("c")
+	g.decide("d", entry(g.own("d", 1), commit.Commit, "d"))
+	if got := g.decide("c", entry("before-0", commit.Abort, "late")); got.By != "a" {
+		t.Errorf("%v stands", got)
+	}
+	g.start("b")
+	check("b")
+	g.until("nothing is owed", func() bool {
+		for _, name := range []protocol.NodeID{"b", "c", "d"} {
+			for _, m := range g.log(name).Status().Members {
+				if m.Lag != 0 || m.Node == "a" {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// TestLostDirectory: a member that has lost its directory is left out, and let in again with its new storage;
+// what waited for the old one waits no more.
+func TestLostDirectory(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 3, Config{Options: brisk, RetainCount: 40})
+	g.ready()
+	e := g.move("b", g.cfg.Epoch, "a", "b", "c") // their storages are known now
+	g.stop("c")
+	old := g.fs["c"]
+	for i := range 100 {
+		id := fmt.Sprint("done-", i)
+		g.decide("a", entry(id, commit.Commit, "a"))
+		if err := g.log("b").Annotate(t.Context(), commit.TransactionID(id), decision.Note{Kind: decision.Finished}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := g.fill("a", "before", 20)
+	g.add("c")
+	g.until("c is refused", func() bool { return strings.Contains(g.log("c").Status().Stopped, "names another storage") })
+	both, _ := g.change(e, "a", "b", "c")
+	if err := g.log("a").Enter(t.Context(), both); !errors.Is(err, ErrEpoch) {
+		t.Errorf("another storage at once: got %v; want %v", err, ErrEpoch)
+	}
+	e = g.move("a", e, "a", "b")
+	g.until("nothing waits for c", func() bool {
+		st := g.log("a").Status()
+		return st.Members[0].Retained <= 40 && len(st.Members) == 2
+	})
+	more := g.fill("b", "between", 20)
+	e = g.move("b", e, "a", "b", "c")
+	g.until("c votes", func() bool { return g.log("c").Status().Quorum == "3 of 3 votes, 2 needed" })
+	g.stop("a")
+	check("c")
+	more("c")
+	g.stop("c")
+	g.fs["c"], old = old, g.fs["c"]
+	g.start("c") // its old directory comes back
+	g.until("the old directory is refused", func() bool {
+		return g.log("c").Epoch().Number == e.Number && strings.Contains(g.log("c").Status().Stopped, "names another storage")
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if got, err := g.log("b").Decide(ctx, entry("alone", commit.Commit, "b")); err == nil {
+		t.Errorf("b alone has decided %v", got)
+	}
+	g.stop("c")
+	g.fs["c"] = old
+	g.start("c")
+	g.decide("b", entry("alone", commit.Commit, "b"))
+}
+
+// TestGrow: from one to three to five and back.
+func TestGrow(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 1, Config{Options: brisk})
+	checks := []func(protocol.NodeID){g.fill("a", "one", 30)}
+	e := g.cfg.Epoch
+	for i, names := range [][]protocol.NodeID{{"a", "b", "c"}, {"a", "b", "c", "d", "e"}, {"c", "d", "e"}} {
+		for _, name := range names {
+			if g.log(name) == nil {
+				g.add(name)
+			}
+		}
+		e = g.move("a", e, names...)
+		last := names[len(names)-1]
+		checks = append(checks, g.fill(last, fmt.Sprint("after-", i), 10))
+	}
+	for _, name := range []protocol.NodeID{"a", "b"} {
+		g.stop(name)
+	}
+	g.until("c, d and e are three", func() bool { return g.log("e").Status().Quorum == "3 of 3 votes, 2 needed" })
+	for _, check := range checks {
+		check("c")
+		check("e")
+	}
+	if e.Number != 7 {
+		t.Errorf("it ends in epoch %d", e.Number)
+	}
+}
