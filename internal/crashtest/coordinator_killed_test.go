@@ -68,6 +68,7 @@ func (sc scenario) make(s *site) transfer {
 // is passed.
 func (sc scenario) scout(s *site) []arm {
 	s.Helper()
+	s.setup.Retry = patience // or a busy machine would pass points that are not passed again
 	s.open(sc.order...)
 	t := sc.make(s)
 	s.mustReport(s.run(t), sc.want, "", nil, false)
@@ -220,6 +221,7 @@ func TestRecoveryKilledAtEveryPoint(t *testing.T) {
 			sc := c.of
 			first := arm{Point: c.first, Kill: true}
 			scout := newSite(t)
+			scout.setup.Retry = patience
 			scout.open()
 			sc.killedAt(scout, first)
 			kills := recoveryPoints(scout.p.do(request{Settle: true}).State.Points)

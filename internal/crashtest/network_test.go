@@ -213,7 +213,7 @@ func (l *load) end() {
 	l.b.await("nothing is in doubt", func() bool { return len(l.b.prepared()) == 0 })
 	took := time.Since(began)
 	for _, n := range l.b.nodes { // and all go on
-		l.b.await("node "+n.setup.Cluster.Self+" commits", func() bool { return n.run(l.b.between()).Kind == committed })
+		l.b.goesOn(n)
 	}
 	l.b.audit("", l.b.nodes...)
 	l.b.Logf("nothing in doubt %v after healing; %v", took.Round(time.Millisecond), l.told())
