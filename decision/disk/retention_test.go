@@ -150,7 +150,9 @@ func diskUse(t testing.TB, dir string) (bytes int64) {
 // A long life needs bounded room on the disk and in memory. ASSENT_SOAK=1 makes it a million
 // transactions.
 func TestBoundedSpace(t *testing.T) {
-	n, most := 20_000, int64(40<<20)
+	// What the garbage collector leaves differs by tens of MiB; a million transactions that were kept would be
+	// hundreds.
+	n, most, mostHeap := 20_000, int64(40<<20), uint64(128<<20)
 	if os.Getenv("ASSENT_SOAK") != "" {
 		n = 1_000_000
 	}
@@ -171,8 +173,8 @@ func TestBoundedSpace(t *testing.T) {
 		worst, memory = max(worst, diskUse(t, dir)), max(memory, m.HeapInuse-min(m.HeapInuse, before.HeapInuse))
 	}
 	t.Logf("%d transactions: at most %d KiB on disk, %d KiB more heap", n, worst>>10, memory>>10)
-	if worst > most || memory > uint64(most) {
-		t.Errorf("at most %d MiB on disk and %d MiB more heap are in use; want less than %d", worst>>20, memory>>20, most>>20)
+	if worst > most || memory > mostHeap {
+		t.Errorf("at most %d MiB on disk and %d MiB more heap are in use; want less than %d and %d", worst>>20, memory>>20, most>>20, mostHeap>>20)
 	}
 	if got := len(count(t, l, decision.Unfinished)); got != 0 {
 		t.Errorf("%d unfinished", got)
