@@ -10,7 +10,7 @@ import (
 )
 
 // errands are what the machines of a transaction want while somebody drives it: one goroutine that gives
-// the machines events, asks all branches that can be asked without waiting, waits for one answer after the
+// the machines events, waits for the answers of the branches that were asked meanwhile, one after the
 // other, and asks the register. Nobody else is woken for that.
 type errands struct {
 	mu      sync.Mutex
@@ -20,18 +20,34 @@ type errands struct {
 
 // wanted is what follows from an event.
 type wanted struct {
-	branches []*participant // something is to be done in them
+	answers  []*errand
 	proposal *commit.Propose
 }
 
-// take leaves p to whoever drives. It reports false where nobody does.
+// errand is a branch that was asked, and whose answer somebody must wait for.
+type errand struct {
+	p      *participant
+	answer func() protocol.Value
+	begun  atomic.Bool // somebody waits
+}
+
+// take asks p's branch and leaves it to whoever drives to wait for the answer. It reports false where
+// nobody drives, or the branch cannot be asked without waiting: unless it is the only one, then the driver
+// has nothing else to do.
 func (e *errands) take(p *participant) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.drivers == 0 {
 		return false
 	}
-	e.wanted.branches = append(e.wanted.branches, p)
+	answer := p.ask()
+	if answer == nil && p.t.single {
+		answer = func() protocol.Value { return p.do(p.next()) }
+	}
+	if answer == nil {
+		return false
+	}
+	e.wanted.answers = append(e.wanted.answers, &errand{p: p, answer: answer})
 	return true
 }
 
@@ -65,7 +81,7 @@ func (e *errands) during(deliver func()) wanted {
 func (t *transaction) drive(ev protocol.Event) {
 	for ev != nil {
 		w := t.errands.during(func() { t.loop.Deliver(ev) })
-		proposal := t.runErrands(t.ask(w.branches))
+		proposal := t.waitFor(w.answers)
 		if w.proposal != nil {
 			proposal = w.proposal
 		}
@@ -75,53 +91,27 @@ func (t *transaction) drive(ev protocol.Event) {
 	}
 }
 
-// errand is a branch that was asked, and whose answer somebody must wait for.
-type errand struct {
-	p      *participant
-	answer func() protocol.Value
-	begun  atomic.Bool // somebody waits
-}
-
-// ask asks the branches. Workers ask those that do not answer later, but for the last of them: that is
-// the first errand.
-func (t *transaction) ask(branches []*participant) []*errand {
-	var asked []*errand
-	var slow *participant
-	for _, p := range branches {
-		if answer := p.ask(); answer != nil {
-			asked = append(asked, &errand{p: p, answer: answer})
-			continue
-		}
-		if slow != nil {
-			t.m.spawn(slow.work)
-		}
-		slow = p
-	}
-	if slow != nil {
-		asked = append([]*errand{{p: slow, answer: func() protocol.Value { return slow.do(slow.next()) }}}, asked...)
-	}
-	return asked
-}
-
-// runErrands waits for the answers and gives them to the machines. It returns the proposal that follows from
+// waitFor waits for the answers and gives them to the machines. It returns the proposal that follows from
 // the last.
-func (t *transaction) runErrands(asked []*errand) *commit.Propose {
-	if len(asked) > 1 {
-		defer t.shareLater(asked)()
+func (t *transaction) waitFor(answers []*errand) *commit.Propose {
+	if len(answers) > 1 {
+		defer t.shareLater(answers)()
 	}
-	for i, e := range asked {
+	for i, e := range answers {
 		if e.begun.Swap(true) {
 			continue
 		}
 		input := e.answer() // outside of during: what comes meanwhile must not wait for it
 		w := t.errands.during(func() { e.settle(input) })
-		for _, p := range w.branches {
-			t.m.spawn(p.work)
+		for _, other := range w.answers {
+			if !t.m.spawn(other.finish) {
+				other.finish() // soon, for its context has ended
+			}
 		}
 		if e.p.hasMore() {
 			t.m.spawn(e.p.work)
 		}
-		if w.proposal != nil && i == len(asked)-1 {
+		if w.proposal != nil && i == len(answers)-1 {
 			return w.proposal
 		} else if w.proposal != nil {
 			t.m.spawn(func() { t.drive(t.propose(*w.proposal)) })
@@ -136,21 +126,24 @@ func (e *errand) settle(input protocol.Value) {
 	e.p.loop.Deliver(protocol.Input{Value: input})
 }
 
+// finish waits for the answer, where nobody does yet, and does what is left to do in the branch.
+func (e *errand) finish() {
+	if !e.begun.Swap(true) {
+		e.settle(e.answer())
+		e.p.work()
+	}
+}
+
 // shareTime is how long the driver waits alone before workers wait for the other answers.
 const shareTime = 20 * time.Millisecond
 
 // shareLater has workers wait for those answers that nobody waits for yet, if shareTime passes before
 // the returned function is called: one branch that hangs must not keep the others' votes from the
 // coordinator.
-func (t *transaction) shareLater(asked []*errand) (stop func()) {
+func (t *transaction) shareLater(answers []*errand) (stop func()) {
 	timer := time.AfterFunc(shareTime, func() {
-		for _, e := range asked {
-			t.m.spawn(func() {
-				if !e.begun.Swap(true) {
-					e.settle(e.answer())
-					e.p.work()
-				}
-			})
+		for _, e := range answers {
+			t.m.spawn(e.finish)
 		}
 	})
 	return func() { timer.Stop() }

@@ -271,18 +271,19 @@ func (m *Manager) wait(ctx context.Context, count func() int) error {
 	}
 }
 
-// spawn runs f in a goroutine that Close waits for, unless the manager's life has ended.
-func (m *Manager) spawn(f func()) {
+// spawn runs f in a goroutine that Close waits for, and reports true, unless the manager's life has ended.
+func (m *Manager) spawn(f func()) bool {
 	m.lifeLock.RLock()
 	defer m.lifeLock.RUnlock()
 	if m.life.Err() != nil {
-		return
+		return false
 	}
 	select {
 	case m.tasks <- f:
 	default:
 		m.workers.Go(func() { m.work(f) })
 	}
+	return true
 }
 
 // mostIdle bounds the workers that wait for something to do.

@@ -92,8 +92,15 @@ func (p *participant) finished(outcome commit.Outcome) {
 	}
 }
 
-// Emit queues what the machine wants of its branch.
+// Emit has what the machine wants of its branch carried out, after what it wanted before.
 func (p *participant) Emit(value protocol.Value) {
+	if !p.enqueue(value) && !p.t.errands.take(p) {
+		p.t.m.spawn(p.work)
+	}
+}
+
+// enqueue queues a request and reports whether somebody is at work already.
+func (p *participant) enqueue(value protocol.Value) (working bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch value.(type) {
@@ -109,13 +116,8 @@ func (p *participant) Emit(value protocol.Value) {
 		}
 	}
 	p.queue = append(p.queue, value)
-	if p.working {
-		return
-	}
-	p.working = true
-	if !p.t.errands.take(p) {
-		p.t.m.spawn(p.work)
-	}
+	working, p.working = p.working, true
+	return working
 }
 
 // work carries out what is queued.

@@ -31,6 +31,7 @@ type transaction struct {
 	unsure    chan struct{} // closed when a one-phase commit has not said how it ended
 	finished  chan struct{} // closed when all is finished and a heuristic outcome, if any, is stable
 	errands   errands
+	single    bool // it has one branch; set before it is driven
 
 	mu             sync.Mutex
 	participants   map[protocol.NodeID]*participant
@@ -76,6 +77,7 @@ func (t *transaction) assemble() {
 			onePhase = false
 		}
 	}
+	t.single = len(nodes) == 1
 	slices.Sort(nodes) // so that a run passes its points in the same order every time
 	options := t.m.cfg.options()
 	options.NoOnePhase = !onePhase
