@@ -230,6 +230,11 @@ func TestDiskLostForGood(t *testing.T) {
 	if len(left) != 2 {
 		t.Fatalf("prepared are %q; the log that could tell is gone", left)
 	}
+	t.Cleanup(func() { // or the slots would be missing when the tests are run again
+		for i, base := range baseNames {
+			other.exec(base, "ROLLBACK PREPARED '"+left[i]+"'")
+		}
+	})
 	st := other.p.do(request{Settle: true}).State
 	if len(st.Foreign["pg1"]) != 1 || len(st.Foreign["pg2"]) != 1 {
 		t.Errorf("the others show %q", st.Foreign)

@@ -84,18 +84,7 @@ func TestSlots(t *testing.T) {
 	s := newSite(t)
 	s.open()
 	for _, base := range baseNames {
-		var take, free strings.Builder
-		for i := range 200 {
-			fmt.Fprintf(&take, "BEGIN; PREPARE TRANSACTION 'slot-%d'; ", i)
-			fmt.Fprintf(&free, "ROLLBACK PREPARED 'slot-%d'; ", i)
-		}
-		s.clusterExec(base, take.String())
-		r := s.run(s.new())
-		for _, sql := range strings.SplitAfter(strings.TrimSpace(free.String()), ";") {
-			if sql != "" {
-				s.clusterExec(base, sql)
-			}
-		}
+		r := s.withoutSlots(base)
 		s.mustReport(r, aborted, base, resource.Capacity, true)
 		s.check()
 		s.mustReport(s.run(s.new()), committed, "", nil, false)
@@ -110,6 +99,23 @@ func TestSlots(t *testing.T) {
 		s.mustReport(s.run(s.new()), committed, "", nil, false)
 		s.check()
 	}
+}
+
+// withoutSlots makes a transfer while all slots of the cluster are taken.
+func (s *site) withoutSlots(base string) *report {
+	s.Helper()
+	var all strings.Builder
+	taken := len(s.list(base, "SELECT gid FROM pg_prepared_xacts"))
+	for i := range 200 - taken {
+		fmt.Fprintf(&all, "BEGIN; PREPARE TRANSACTION 'slot-%d'; ", i)
+	}
+	defer func() {
+		for i := range 200 - taken {
+			s.clusterExec(base, fmt.Sprintf("ROLLBACK PREPARED 'slot-%d'", i))
+		}
+	}()
+	s.clusterExec(base, all.String())
+	return s.run(s.new())
 }
 
 func (s *site) bounce(base string) {
