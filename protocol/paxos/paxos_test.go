@@ -209,6 +209,27 @@ func TestRefusedProposerComesBackHigher(t *testing.T) {
 
 // A proposer that comes back never uses a ballot again, not even ballot 0, for what it sent then may
 // still arrive.
+// Of three acceptors one has promised a higher ballot and one is silent for good. That leaves a quorum, so the
+// ballot is not lost, but nobody will complete it: the proposer must begin another when its timer runs out.
+func TestRefusedProposerDoesNotWaitForTheSilent(t *testing.T) {
+	for name, phase := range map[string]protocol.Message{
+		"phase 1": paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: b(1, "p")},
+		"phase 2": paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: b(0, "p"), Value: "v"},
+	} {
+		p := proposer(name == "phase 2", paxos.Options{})
+		step(p, protocol.Input{Value: paxos.Propose[value]{Value: "v"}})
+		step(p, from("a", phase))
+		step(p, from("b", paxos.Refused[value]{Instance: paxos.Topic, Ballot: p.Ballot, Promised: b(7, "q")}))
+		out := step(p, protocol.Expire{Timer: paxos.RetryTimer})
+		if p.Ballot != b(8, "p") || p.State != paxos.ProposerReading {
+			t.Errorf("%s: it goes on in ballot %v, %v", name, p.Ballot, p.State)
+		}
+		if d := cmp.Diff([]protocol.NodeID{"a", "b", "c"}, targets(out)); d != "" {
+			t.Errorf("%s: who is asked (- want, + got):\n%s", name, d)
+		}
+	}
+}
+
 func TestRecoveredProposerUsesANewBallot(t *testing.T) {
 	for _, records := range []protocol.Records{nil, {paxos.RoundKey: paxos.RoundRecord[value]{Round: 4}}} {
 		p := proposer(true, paxos.Options{})

@@ -182,12 +182,13 @@ func (p *Proposer[V]) arm(out *protocol.Effects) {
 }
 
 func (p *Proposer[V]) retry(out *protocol.Effects) {
-	switch p.State {
-	case ProposerReading, ProposerWriting:
+	switch {
+	case p.State == ProposerRefused, len(p.Refusals) > 0:
+		// Who has refused the ballot does so for ever, and whoever is silent may be gone for good.
+		p.begin(out)
+	case p.State == ProposerReading, p.State == ProposerWriting:
 		p.send(out)
 		p.arm(out)
-	case ProposerRefused:
-		p.begin(out)
 	}
 }
 
