@@ -5,18 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"maps"
 
 	"github.com/fxamacker/cbor/v2"
 
 	"assent/protocol"
 )
 
-// storage is the stable storage of one simulated node: a log of frames, one for each step's writes.
+// Disk is the stable storage of one simulated node: a log of frames, one for each step's writes.
 // It holds bytes, so that a write can be torn and a record can be changed: a frame is its length, a
 // checksum and the writes. How far frames were forced is kept with them, as a seal in a sector of its
-// own would be, so that a damaged frame is told from one that was never whole.
-type storage struct {
+// own would be, so that a damaged frame is told from one that was never whole. It is for one goroutine.
+type Disk struct {
 	codec   *protocol.Codec
 	frames  []byte
 	forced  int // so many bytes of frames are stable; a seal says so
@@ -27,9 +26,6 @@ type storage struct {
 
 // errDamaged says that a stable record is not what was written.
 var errDamaged = errors.New("a stable record is damaged")
-
-// errAiling says that the simulated disk has failed a write.
-var errAiling = errors.New("the disk has failed")
 
 const frameHeader = 8
 
@@ -42,106 +38,110 @@ type written struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func newStorage(codec *protocol.Codec) *storage {
-	return &storage{codec: codec, damage: -1, records: protocol.Records{}}
+// NewDisk returns an empty disk for records of the codec's types.
+func NewDisk(codec *protocol.Codec) *Disk {
+	return &Disk{codec: codec, damage: -1, records: protocol.Records{}}
 }
 
-// ail makes the next force fail in the way of f.
-func (s *storage) ail(f *Fault) { s.ailment = f }
+// Ail makes the next force fail in the way of f, one of the disk's faults.
+func (d *Disk) Ail(f *Fault) { d.ailment = f }
 
-// force appends the writes. After an error it depends on the fault what of them is there.
-func (s *storage) force(writes []protocol.Write) error {
+// Record returns what is stable under key, or nil.
+func (d *Disk) Record(key string) protocol.Record { return d.records[key] }
+
+// Force appends the writes, all or none. Where a fault is met, its class is returned: then it depends on the
+// fault what of the writes is there, and the node must be taken down and read what is. It fails where the
+// writes cannot be encoded.
+func (d *Disk) Force(writes []protocol.Write) (met Class, err error) {
 	list := make([]written, len(writes))
 	for i, w := range writes {
 		list[i].Key = w.Key
 		if w.Record == nil {
 			continue
 		}
-		data, err := s.codec.Encode(w.Record)
+		data, err := d.codec.Encode(w.Record)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		list[i].Record = data
 	}
 	body, err := cbor.Marshal(list)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	frame := make([]byte, frameHeader, frameHeader+len(body))
 	binary.BigEndian.PutUint32(frame, uint32(len(body)))
 	binary.BigEndian.PutUint32(frame[4:], crc32.Checksum(body, castagnoli))
 	frame = append(frame, body...)
-	if f := s.ailment; f != nil {
-		s.ailment = nil
+	if f := d.ailment; f != nil {
+		d.ailment = nil
 		if f.Class != DiskFull {
-			s.frames = append(s.frames, frame[:len(frame)*f.Rate/100]...)
+			d.frames = append(d.frames, frame[:len(frame)*f.Rate/100]...)
 		}
-		return fmt.Errorf("%w: %s", errAiling, f.Class)
+		return f.Class, nil
 	}
-
-	s.frames = append(s.frames, frame...)
-	s.forced = len(s.frames)
-	s.apply(list)
-	return nil
+	d.frames = append(d.frames, frame...)
+	d.forced = len(d.frames)
+	d.apply(list)
+	return 0, nil
 }
 
 // apply keeps what the frames say. What cannot be decoded here could not have been encoded.
-func (s *storage) apply(list []written) {
-	s.records = maps.Clone(s.records)
+func (d *Disk) apply(list []written) {
 	for _, w := range list {
 		if w.Record == nil {
-			delete(s.records, w.Key)
+			delete(d.records, w.Key)
 			continue
 		}
-		if v, err := s.codec.Decode(w.Record); err == nil {
-			s.records[w.Key] = v
+		if v, err := d.codec.Decode(w.Record); err == nil {
+			d.records[w.Key] = v
 		}
 	}
 }
 
-// corrupt changes one byte of what is stable. It reports whether there was any.
-func (s *storage) corrupt(where uint64) bool {
-	if s.forced == 0 || s.damage >= 0 {
+// Corrupt changes one byte of what is stable. It reports whether there was any.
+func (d *Disk) Corrupt(where uint64) bool {
+	if d.forced == 0 || d.damage >= 0 {
 		return false
 	}
-	s.damage = int(where % uint64(s.forced))
-	s.frames[s.damage] ^= 0x40
+	d.damage = int(where % uint64(d.forced))
+	d.frames[d.damage] ^= 0x40
 	return true
 }
 
-// repair puts the changed byte back, the operator's copy, and ends what ails the disk. It reports
+// Repair puts the changed byte back, the operator's copy, and ends what ails the disk. It reports
 // whether there was anything to repair.
-func (s *storage) repair() bool {
-	sick := s.damage >= 0 || s.ailment != nil
-	if s.damage >= 0 {
-		s.frames[s.damage] ^= 0x40
+func (d *Disk) Repair() bool {
+	sick := d.damage >= 0 || d.ailment != nil
+	if d.damage >= 0 {
+		d.frames[d.damage] ^= 0x40
 	}
-	s.damage, s.ailment = -1, nil
+	d.damage, d.ailment = -1, nil
 	return sick
 }
 
-// read reads the frames as a node does that starts: a last frame that is not whole and was never
-// forced is dropped; any other that is not whole is damage.
-func (s *storage) read() (protocol.Records, error) {
-	s.ailment, s.records = nil, protocol.Records{}
+// Read reads the frames as a node does that starts: a last frame that is not whole and was never
+// forced is dropped; any other that is not whole is damage, and an error.
+func (d *Disk) Read() (protocol.Records, error) {
+	d.ailment, d.records = nil, protocol.Records{}
 	at := 0
-	for at < len(s.frames) {
-		body, ok := frameAt(s.frames[at:])
+	for at < len(d.frames) {
+		body, ok := frameAt(d.frames[at:])
 		var list []written
 		if !ok || cbor.Unmarshal(body, &list) != nil {
-			if at < s.forced {
-				return nil, fmt.Errorf("%w: the frame at byte %d, of %d that were stable", errDamaged, at, s.forced)
+			if at < d.forced {
+				return nil, fmt.Errorf("%w: the frame at byte %d, of %d that were stable", errDamaged, at, d.forced)
 			}
-			s.frames = s.frames[:at]
+			d.frames = d.frames[:at]
 			break
 		}
-		s.apply(list)
+		d.apply(list)
 		at += frameHeader + len(body)
 	}
-	s.forced = len(s.frames)
+	d.forced = len(d.frames)
 	records := protocol.Records{}
-	for key, r := range s.records {
-		copied, err := Copy(s.codec, r)
+	for key, r := range d.records {
+		copied, err := Copy(d.codec, r)
 		if err != nil {
 			return nil, err
 		}

@@ -54,10 +54,13 @@ const (
 	Lying
 	// Whim is no fault: the world outside gives a node one of its inputs.
 	Whim
+	// Gone: a node goes down for good, and its disk with it. Only what keeps its records on several nodes bears it, so it
+	// is drawn for that alone (package cluster below this one) and else only when it is asked for.
+	Gone
 )
 
 var classNames = [...]string{"", "crash", "loss", "delay", "slow", "drift", "duplicate", "reorder", "partition",
-	"one-way", "flap", "disk-full", "sync", "torn", "corrupt", "garble", "lie", "whim"}
+	"one-way", "flap", "disk-full", "sync", "torn", "corrupt", "garble", "lie", "whim", "gone"}
 
 // String returns the class's name, as in the flag --faults.
 func (c Class) String() string {
@@ -75,7 +78,7 @@ func ParseClass(name string) (Class, error) {
 	return 0, fmt.Errorf("no class of faults is named %q; they are %s", name, strings.Join(classNames[1:], ", "))
 }
 
-// Classes returns all classes that are drawn unless others are asked for: all but Lying.
+// Classes returns all classes that are drawn unless others are asked for: all but Lying and Gone.
 func Classes() []Class {
 	var all []Class
 	for c := Crash; c <= Whim; c++ {
@@ -217,6 +220,6 @@ func (f *Fault) valid() bool {
 	if f.Class == Drift {
 		most = mostSpeed
 	}
-	return Crash <= f.Class && f.Class <= Whim && within(f.At) && within(f.For) && within(f.By) &&
+	return Crash <= f.Class && f.Class <= Gone && within(f.At) && within(f.For) && within(f.By) &&
 		0 <= f.Rate && f.Rate <= most && (f.Class != Whim || f.Sends >= 0) && len(f.Side) <= maxNodes
 }

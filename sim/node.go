@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,7 +15,7 @@ type node struct {
 	w       *world
 	decl    protocol.Node
 	index   int
-	disk    *storage
+	disk    *Disk
 	life    *life // nil while the node is down
 	began   bool  // it was started for the first time
 	refused bool  // it has found its disk damaged and stays down
@@ -31,6 +32,9 @@ type life struct {
 	arming string
 	armed  map[string]func()
 }
+
+// errAiling says that the simulated disk has failed a write.
+var errAiling = errors.New("the disk has failed")
 
 var (
 	_ engine.Hands   = (*life)(nil)
@@ -56,7 +60,7 @@ func (n *node) anew() {
 }
 
 func (n *node) revive() {
-	records, err := n.disk.read()
+	records, err := n.disk.Read()
 	if err != nil {
 		n.refused = true
 		n.w.fire(Corruption)
@@ -92,11 +96,11 @@ func (l *life) Force(writes []protocol.Write) error {
 	if l.over {
 		return errAiling
 	}
-	ailment := l.n.disk.ailment
-	err := l.n.disk.force(writes)
+	met, err := l.n.disk.Force(writes)
 	switch {
-	case isAiling(err):
-		l.n.w.fire(ailment.Class)
+	case met != 0:
+		l.n.w.fire(met)
+		return errAiling
 	case err != nil:
 		l.n.w.fail(fmt.Errorf("%w: node %s: %v", ErrSystem, l.n.decl.ID, err))
 	}

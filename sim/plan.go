@@ -102,6 +102,8 @@ func (d drawing) fault(c Class) (f Fault, ok bool) {
 	switch c {
 	case Crash:
 		f.Node, f.Sends = d.node().ID, d.IntN(5)-1
+	case Gone:
+		f.Node, f.For = d.node().ID, d.Safety-f.At
 	case Loss, Duplication:
 		f.Rate = 10 + d.IntN(91)
 		d.link(&f)

@@ -277,7 +277,7 @@ func (x *script) delivery(n *node, e trace.Event) (do func(), err error) {
 // recovers reports whether the node can read its disk, and finds there what the event says. A node
 // recovers from its disk in any case, so a script may leave the records out.
 func (x *script) recovers(n *node, ev protocol.Recover) error {
-	records, err := n.disk.read()
+	records, err := n.disk.Read()
 	if err != nil || len(ev.Records) == 0 {
 		return err
 	}
@@ -343,16 +343,16 @@ func (x *script) damage(n *node, e trace.Event) error {
 	number, err := strconv.Atoi(value)
 	switch {
 	case text == repaired:
-		n.disk.repair()
+		n.disk.Repair()
 		n.refused = false
 	case err != nil || number < 0:
 		return fmt.Errorf("no damage is called %q", text)
 	case c == Corruption:
-		if n.life != nil || !n.disk.corrupt(uint64(number)) {
+		if n.life != nil || !n.disk.Corrupt(uint64(number)) {
 			return errors.New("there is nothing to change, or the node is up")
 		}
 	case (c == DiskFull || c == FailedSync || c == TornWrite) && number <= 100:
-		n.disk.ail(&Fault{Class: c, Rate: number})
+		n.disk.Ail(&Fault{Class: c, Rate: number})
 	default:
 		return fmt.Errorf("no damage is called %q", text)
 	}

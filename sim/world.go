@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -41,7 +40,7 @@ func newWorld(sys *System, plan Plan, observer trace.Observer) (*world, error) {
 		fired: map[Class]int{}, reached: map[string]int{}}
 	var ids []protocol.NodeID
 	for i, decl := range sys.Nodes {
-		n := &node{w: w, decl: decl, index: i, disk: newStorage(sys.Codec)}
+		n := &node{w: w, decl: decl, index: i, disk: NewDisk(sys.Codec)}
 		w.nodes = append(w.nodes, n)
 		w.byID[decl.ID] = n
 		ids = append(ids, decl.ID)
@@ -111,12 +110,12 @@ func (w *world) strike(f *Fault) {
 		}
 	case DiskFull, FailedSync, TornWrite:
 		if n.life != nil {
-			n.disk.ail(f)
+			n.disk.Ail(f)
 			w.tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: damageText(f)})
 		}
 	case Corruption:
 		w.down(n, -1)
-		if n.disk.corrupt(mix(w.plan.Seed ^ uint64(f.At))) {
+		if n.disk.Corrupt(mix(w.plan.Seed ^ uint64(f.At))) {
 			w.tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: fmt.Sprintf("corrupt %d", n.disk.damage)})
 		}
 	case Whim:
@@ -169,7 +168,7 @@ func (w *world) heal() {
 	w.net.recut()
 	for _, n := range w.nodes {
 		n.fuse = Fuse{}
-		if n.disk.repair() {
+		if n.disk.Repair() {
 			n.refused = false
 			w.tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: repaired})
 		}
@@ -284,6 +283,4 @@ func (w *world) Machine(i int) protocol.Machine {
 }
 
 // Record implements spec.View.
-func (w *world) Record(i int, key string) protocol.Record { return w.nodes[i].disk.records[key] }
-
-func isAiling(err error) bool { return errors.Is(err, errAiling) }
+func (w *world) Record(i int, key string) protocol.Record { return w.nodes[i].disk.Record(key) }

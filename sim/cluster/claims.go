@@ -1,0 +1,232 @@
+package cluster
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+
+	"assent/decision"
+	register "assent/decision/paxos"
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/protocol/membership"
+	"assent/spec"
+)
+
+// The claims of the cluster, besides AC1 to AC3, AC4 in runs without faults, and sim.Ended.
+const (
+	claimAgreement = "what the nodes hold to be decided agrees"
+	claimHeuristic = "no outcome is heuristic"
+	claimTold      = "what a client was told stands"
+	claimMoney     = "money is conserved at every consistent read"
+	claimPlace     = "money is where the decisions have put it"
+	claimState     = "the cluster's own state is the same at all nodes"
+)
+
+// transaction is what the run has seen of one transaction, from what stores, registers and coordinators have
+// answered. It is a spec.View: node 0 is the register, the others are the branches.
+type transaction struct {
+	id       commit.TransactionID
+	parts    []Part
+	stands   commit.Decision // in a register
+	decision commit.Decision // that stands, or that its coordinator has concluded
+	heard    commit.Decision // that a client was told
+	branches []*standing
+}
+
+var _ spec.View = (*transaction)(nil)
+
+// standing is what a branch, or the register, shows of itself.
+type standing struct {
+	node  protocol.NodeID
+	shown commit.Standing
+}
+
+// Step implements protocol.Machine; nobody steps it.
+func (s *standing) Step(protocol.Event, *protocol.Effects) {}
+
+// Standing implements spec.Site.
+func (s *standing) Standing() commit.Standing { return s.shown }
+
+// Nodes implements spec.View.
+func (t *transaction) Nodes() int { return 1 + len(t.branches) }
+
+// Machine implements spec.View.
+func (t *transaction) Machine(i int) protocol.Machine {
+	if i > 0 {
+		return t.branches[i-1]
+	}
+	return &standing{shown: commit.Standing{Decision: t.decision, Done: t.decision != commit.Undecided,
+		Unregistered: t.stands != commit.Commit}}
+}
+
+// Record implements spec.View. Nobody is ever down: what is shown has been answered.
+func (t *transaction) Record(int, string) protocol.Record { return nil }
+
+// known enters a transaction that begins.
+func (w *world) known(id commit.TransactionID, parts []Part) {
+	t := &transaction{id: id, parts: parts}
+	for _, p := range parts {
+		t.branches = append(t.branches, &standing{node: p.Node,
+			shown: commit.Standing{Participant: true, Branch: commit.BranchWorking, Vote: commit.Yes}})
+	}
+	w.transactions[id] = t
+	w.names = append(w.names, id)
+}
+
+func (w *world) touch(id commit.TransactionID) *transaction {
+	t := w.transactions[id]
+	w.touched = append(w.touched, t)
+	return t
+}
+
+func (t *transaction) branch(node protocol.NodeID) *standing {
+	i := slices.IndexFunc(t.branches, func(b *standing) bool { return b.node == node })
+	return t.branches[i]
+}
+
+// refused notes that a store could not do the work: the branch would not vote yes.
+func (w *world) refused(id commit.TransactionID, node protocol.NodeID, reason string) {
+	w.reach("work refused: " + reason)
+	w.touch(id).branch(node).shown.Vote = commit.No
+}
+
+// voted notes what a store has answered to prepare.
+func (w *world) voted(id commit.TransactionID, node protocol.NodeID, v commit.Vote) {
+	b := w.touch(id).branch(node)
+	w.reach("vote: " + v.String())
+	if b.shown.Branch == commit.BranchCommitted || b.shown.Branch == commit.BranchRolledBack {
+		return // a late PREPARE is refused: that is no vote any more
+	}
+	switch v {
+	case commit.Yes:
+		b.shown.Vote, b.shown.Branch = v, commit.BranchInDoubt
+	case commit.ReadOnly:
+		b.shown.Vote, b.shown.Branch = v, commit.BranchLost
+	default:
+		if b.shown.Branch == commit.BranchWorking {
+			b.shown.Vote, b.shown.Branch = commit.No, commit.BranchLost
+		}
+	}
+}
+
+// finished notes what a store has said of a branch's end.
+func (w *world) finished(id commit.TransactionID, node protocol.NodeID, o commit.Outcome) {
+	b := w.touch(id).branch(node)
+	switch {
+	case o == commit.Committed && b.shown.Branch == commit.BranchRolledBack,
+		o == commit.RolledBack && b.shown.Branch == commit.BranchCommitted:
+		w.broken(claimHeuristic, fmt.Sprintf("%s at %s was %s and is %s", id, node, b.shown.Branch, o))
+	case b.shown.Vote == commit.ReadOnly:
+		// It had nothing to finish, and answers either way.
+	case o == commit.Hazard:
+		w.broken(claimHeuristic, fmt.Sprintf("%s at %s: %s", id, node, o))
+	case o == commit.Committed:
+		b.shown.Branch = commit.BranchCommitted
+	case o == commit.RolledBack:
+		b.shown.Branch = commit.BranchRolledBack
+	}
+}
+
+// stands notes what a node takes for decided in the register.
+func (w *world) stands(id commit.TransactionID, v register.Value) {
+	e, err := decision.DecodeEntry(v.Entry)
+	if err != nil {
+		w.fail(fmt.Errorf("%s: %w", id, err))
+		return
+	}
+	t := w.touch(id)
+	w.reach("decided: " + e.Decision.String() + ", by " + e.By)
+	w.agree(t, t.stands, e.Decision)
+	w.agree(t, t.decision, e.Decision)
+	t.stands, t.decision = e.Decision, e.Decision
+}
+
+// concluded notes what a coordinator holds to be settled and stable.
+func (w *world) concluded(id commit.TransactionID, v commit.Concluded) {
+	t := w.touch(id)
+	w.reach("concluded: " + v.Decision.String() + ", " + v.Cause.String())
+	w.agree(t, t.decision, v.Decision)
+	t.decision = v.Decision
+}
+
+// agree holds a decision against what was decided before.
+func (w *world) agree(t *transaction, before, now commit.Decision) {
+	if before != commit.Undecided && before != now {
+		w.broken(claimAgreement, fmt.Sprintf("%s: %s, and then %s", t.id, before, now))
+	}
+}
+
+// told notes what a client was told.
+func (w *world) told(id commit.TransactionID, d commit.Decision) {
+	t := w.touch(id)
+	if t.heard != commit.Undecided && t.heard != d {
+		w.broken(claimTold, fmt.Sprintf("%s: %s, and then %s", id, t.heard, d))
+	}
+	t.heard = d
+}
+
+// installed notes a view that a node was told.
+func (w *world) installed(node protocol.NodeID, v membership.View) {
+	if known, ok := w.views[v.Number]; ok && !reflect.DeepEqual(known, v) {
+		w.broken(spec.LinearMembership().Name, fmt.Sprintf("view %d at %s is %v, and elsewhere %v", v.Number, node, v.Members, known.Members))
+	}
+	w.views[v.Number] = v
+	w.reach("view " + strconv.FormatUint(v.Number, 10))
+}
+
+// changed notes the cluster's own state, as a node has it.
+func (w *world) changed(node protocol.NodeID, s membership.State) {
+	if known, ok := w.states[s.Epoch]; ok && !reflect.DeepEqual(known, s) {
+		w.broken(claimState, fmt.Sprintf("in epoch %d it is %v at %s, and elsewhere %v", s.Epoch, s, node, known))
+	}
+	w.states[s.Epoch] = s
+}
+
+// total is all the money there is.
+func (w *world) total() int64 { return int64(len(w.nodes) * w.c.Accounts * opening) }
+
+// bereft reports whether a node that has a branch of the transaction is gone for good: then it is never
+// finished.
+func (w *world) bereft(id commit.TransactionID) bool {
+	return slices.ContainsFunc(w.transactions[id].parts, func(p Part) bool { return w.byID[p.Node].gone })
+}
+
+// idle reports whether the transaction only reads: then there is nothing to decide.
+func (t *transaction) idle() bool {
+	return !slices.ContainsFunc(t.parts, func(p Part) bool {
+		return slices.ContainsFunc(p.Operations, func(o Operation) bool { return o.Change != 0 })
+	})
+}
+
+// settle compares, at the end, what the nodes hold with what the transactions have done that committed.
+func (w *world) settle() {
+	want := map[protocol.NodeID][]int64{}
+	for _, n := range w.nodes {
+		want[n.id] = slices.Repeat([]int64{opening}, w.c.Accounts)
+	}
+	for _, id := range w.names {
+		t := w.transactions[id]
+		if t.heard == commit.Commit && t.stands != commit.Commit && !t.idle() || t.heard == commit.Abort && t.stands == commit.Commit {
+			w.broken(claimTold, fmt.Sprintf("%s: %s was told, and %s stands", t.id, t.heard, t.stands))
+		}
+		if t.stands != commit.Commit {
+			continue
+		}
+		for _, p := range t.parts {
+			for _, o := range p.Operations {
+				if !o.Spoil {
+					want[p.Node][o.Account] += o.Change
+				}
+			}
+		}
+	}
+	for _, n := range w.present() {
+		for a := range w.c.Accounts {
+			if got := n.store.accounts[a]; got != want[n.id][a] {
+				w.broken(claimPlace, fmt.Sprintf("account %d at %s holds %d; it should hold %d", a, n.id, got, want[n.id][a]))
+			}
+		}
+	}
+}

@@ -1,0 +1,306 @@
+package cluster_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"assent/sim"
+	"assent/sim/cluster"
+	"assent/trace"
+)
+
+// write runs a plan and writes its trace.
+func write(t testing.TB, out io.Writer, c *cluster.Cluster, plan sim.Plan) sim.Report {
+	t.Helper()
+	w, err := trace.NewWriter(out, c.Types(), c.Header(plan), trace.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Run(plan, w)
+	if err != nil {
+		t.Errorf("seed %d: %v", plan.Seed, err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	return r
+}
+
+// text returns the trace of a plan.
+func text(t testing.TB, c *cluster.Cluster, plan sim.Plan) string {
+	var b strings.Builder
+	write(t, &b, c, plan)
+	return b.String()
+}
+
+func members(votes ...int) (all []cluster.Member) {
+	for i, v := range votes {
+		all = append(all, cluster.Member{Node: []cluster.Member{{Node: "a"}, {Node: "b"}, {Node: "c"}, {Node: "d"}, {Node: "e"}}[i].Node, Votes: v})
+	}
+	return all
+}
+
+// sizes are the clusters whose seeds are run: three nodes most often.
+func sizes() []*cluster.Cluster {
+	return []*cluster.Cluster{
+		{},
+		{Members: members(1, 1, 1, 1, 1), Jobs: 5},
+		{Clients: 3, Jobs: 9},
+		{Log: cluster.Disk},
+		{},
+		{Members: members(1)},
+		{},
+		{Members: members(2, 1, 1, 1)},
+	}
+}
+
+// tally is what many seeds have shown.
+type tally struct {
+	mu      sync.Mutex
+	fired   map[sim.Class]int
+	reached map[string]int
+	passed  int
+}
+
+func (y *tally) add(r sim.Report) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for c := range r.Fired {
+		y.fired[c]++
+	}
+	for name := range r.Reached {
+		y.reached[name]++
+	}
+	y.passed++
+}
+
+// reachable is what must happen in some of the seeds of a test: the simulator is worth nothing where it
+// does not.
+var reachable = []string{
+	"a client gives up: nothing is decided", "a client learns from another node: abort",
+	"a client learns from another node: commit", "a consistent read", "a key of the configuration: applied",
+	"concluded: abort, cancelled", "concluded: abort, no answer", "concluded: abort, settled",
+	"concluded: abort, voted no", "concluded: commit, settled", "concluded: commit, unanimous",
+	"decided: abort, by recovery", "decided: commit, by coordinator",
+	"recovery: a branch in doubt", "recovery: a vote that nobody waits for", "recovery: an orphan",
+	"recovery: an unfinished decision", "recovery: what was accepted is settled",
+	"view 2", "vote: no", "vote: read-only", "vote: yes", "work refused: locked",
+}
+
+// TestSeeds runs clusters of one to five nodes through many seeds: no claim is broken, every class of faults
+// strikes, and all that should be possible happens. Every fourth seed is run twice, and must give the same
+// trace byte for byte.
+func TestSeeds(t *testing.T) {
+	seeds := 1600
+	if underRace {
+		seeds = 160
+	}
+	all := sizes()
+	y := &tally{fired: map[sim.Class]int{}, reached: map[string]int{}}
+	var workers sync.WaitGroup
+	n := runtime.GOMAXPROCS(0)
+	for k := range n {
+		workers.Go(func() {
+			for seed := 1 + k; seed <= seeds && !t.Failed(); seed += n {
+				c := all[seed/4%len(all)]
+				once(t, c, c.Draw(uint64(seed), cluster.Classes()), seed%4 == 0, y)
+			}
+		})
+	}
+	workers.Wait()
+	if underRace {
+		return // too few to meet everything
+	}
+	for _, c := range cluster.Classes() {
+		if y.fired[c] < 3 {
+			t.Errorf("%v has had an effect in %d of %d seeds", c, y.fired[c], y.passed)
+		}
+	}
+	for _, name := range reachable {
+		if y.reached[name] == 0 {
+			t.Errorf("in none of %d seeds: %s", y.passed, name)
+		}
+	}
+}
+
+// once runs a plan, or does so twice and compares.
+func once(t *testing.T, c *cluster.Cluster, plan sim.Plan, again bool, y *tally) {
+	first, second := sha256.New(), sha256.New()
+	var r sim.Report
+	if again {
+		r = write(t, first, c, plan)
+		write(t, second, c, plan)
+	} else {
+		var err error
+		if r, err = c.Run(plan, nil); err != nil {
+			t.Errorf("seed %d: %v", plan.Seed, err)
+		}
+	}
+	y.add(r)
+	if r.Failure != nil {
+		t.Errorf("seed %d: %v", plan.Seed, r.Failure)
+		r.Plan = plan
+		cluster.Explain(t, c, r)
+	}
+	if !bytes.Equal(first.Sum(nil), second.Sum(nil)) {
+		t.Errorf("seed %d gives two traces", plan.Seed)
+		t.Log(cmp.Diff(strings.Split(text(t, c, plan), "\n"), strings.Split(text(t, c, plan), "\n")))
+	}
+}
+
+// TestGone takes nodes away for good, while all else may go wrong too: the others finish everything that they
+// have a part in, and clients learn of it there.
+func TestGone(t *testing.T) {
+	seeds := uint64(120)
+	if underRace {
+		seeds = 10
+	}
+	for name, c := range map[string]*cluster.Cluster{"one of three": {}, "two of five": {Members: members(1, 1, 1, 1, 1)}} {
+		t.Run(name, func(t *testing.T) {
+			for _, classes := range [][]sim.Class{{sim.Gone}, {sim.Gone, sim.Delay, sim.Slow}} {
+				sum, err := sim.Seeds(t.Context(), c, 1, seeds, classes, 0, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, r := range sum.Failed {
+					t.Errorf("seed %d: %v", r.Plan.Seed, r.Failure)
+				}
+				if sum.Fired[sim.Gone] == 0 {
+					t.Error("nobody was gone")
+				}
+			}
+		})
+	}
+}
+
+// TestDiskBlocks takes away a node on whose disk alone the decisions are: what it has begun stays in doubt
+// at the others.
+func TestDiskBlocks(t *testing.T) {
+	c := &cluster.Cluster{Log: cluster.Disk, Bound: 30 * time.Second}
+	blocked := 0
+	for seed := range uint64(24) {
+		plan := c.Draw(seed, nil)
+		plan.Faults = []sim.Fault{{Class: sim.Gone, At: time.Duration(100+seed*75) * time.Millisecond, For: time.Second, Node: "a"}}
+		r, err := c.Run(plan, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case r.Failure == nil:
+		case r.Failure.Claim != sim.Ended:
+			t.Errorf("seed %d: %v", seed, r.Failure)
+		default:
+			blocked++
+		}
+	}
+	if blocked == 0 {
+		t.Error("nothing has blocked")
+	}
+}
+
+// TestLies has nodes send well-formed messages that are not true. Nobody here bears that, so claims must
+// break; the hands must bear it, so no run may fail otherwise.
+func TestLies(t *testing.T) {
+	c := &cluster.Cluster{}
+	broken := map[string]int{}
+	for seed := range uint64(16) {
+		r, err := c.Run(c.Draw(seed, []sim.Class{sim.Lying}), nil)
+		if err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		if r.Failure != nil {
+			broken[r.Failure.Claim]++
+		}
+	}
+	t.Logf("claims broken by lies: %v", broken)
+	if len(broken) == 0 {
+		t.Error("nobody has noticed a lie")
+	}
+}
+
+// TestSoak is the long search: 10,000 seeds.
+func TestSoak(t *testing.T) {
+	if os.Getenv("ASSENT_SOAK") == "" {
+		t.Skip("set ASSENT_SOAK for the 10,000 seeds")
+	}
+	var sum sim.Summary
+	for i, c := range sizes() {
+		first := uint64(1_000_000 + 1250*i)
+		s, err := sim.Seeds(t.Context(), c, first, first+1249, cluster.Classes(), 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, r := range s.Failed {
+			t.Errorf("cluster %d, seed %d: %v", i, r.Plan.Seed, r.Failure)
+			if k == 0 {
+				cluster.Explain(t, c, r)
+			}
+		}
+		sum.Seeds += s.Seeds
+		sum.Elapsed += s.Elapsed
+		sum.Simulated += s.Simulated
+		sum.Events += s.Events
+		sum.Messages += s.Messages
+	}
+	t.Logf("%d seeds in %v, %.0f a second; %v simulated, %.0f times as fast as real time; %d events, %d messages",
+		sum.Seeds, sum.Elapsed, float64(sum.Seeds)/sum.Elapsed.Seconds(), sum.Simulated,
+		sum.Simulated.Seconds()/sum.Elapsed.Seconds(), sum.Events, sum.Messages)
+}
+
+// TestHeader makes the cluster and the plan again from the header of a trace.
+func TestHeader(t *testing.T) {
+	c := &cluster.Cluster{Members: members(3, 1, 2), Log: cluster.Disk, Clients: 1, Accounts: 2, Jobs: 3}
+	plan := c.Draw(7, cluster.Classes())
+	again, replan, err := cluster.FromHeader(c.Header(plan))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(text(t, c, plan), text(t, again, replan)); d != "" {
+		t.Error(d)
+	}
+}
+
+// What cannot be run is refused, by all who might run it.
+func TestRefuses(t *testing.T) {
+	for name, c := range map[string]*cluster.Cluster{
+		"a name twice":       {Members: []cluster.Member{{Node: "a"}, {Node: "a"}}},
+		"a client's name":    {Members: []cluster.Member{{Node: "client1"}}},
+		"a name too long":    {Members: []cluster.Member{{Node: "abcdefghijklmn"}}},
+		"a name of a prefix": {Members: []cluster.Member{{Node: "a-b"}}},
+		"votes below 0":      {Members: []cluster.Member{{Node: "a", Votes: -1}}},
+		"no such log":        {Log: "paper"},
+		"too many jobs":      {Jobs: 2000},
+		"less than no one":   {Clients: -1},
+	} {
+		plan := c.Draw(1, cluster.Classes())
+		if _, err := c.Run(plan, nil); !errors.Is(err, sim.ErrSystem) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, _, err := cluster.FromHeader(c.Header(plan)); err == nil {
+			t.Errorf("%s: its header is read", name)
+		}
+	}
+	c := &cluster.Cluster{}
+	if _, err := c.Run(sim.Plan{Safety: time.Millisecond}, nil); !errors.Is(err, sim.ErrSystem) {
+		t.Errorf("a phase of a millisecond: %v", err)
+	}
+}
+
+func BenchmarkSeed(b *testing.B) {
+	c := &cluster.Cluster{}
+	for seed := uint64(1); b.Loop(); seed++ {
+		if _, err := c.Run(c.Draw(seed, cluster.Classes()), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package cluster
+
+import (
+	"strings"
+	"time"
+
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/protocol/detector"
+	"assent/protocol/election"
+	"assent/protocol/membership"
+)
+
+// member is a node's part of the cluster's own state, and its beliefs about the others.
+type member struct {
+	n       *node
+	machine *membership.Node
+	actor   *actor
+	status  membership.Status
+	state   membership.State
+	asked   uint64
+	asks    map[uint64]ask
+}
+
+// ask is a client's wish that waits for its answer.
+type ask struct {
+	client protocol.NodeID
+	ref    uint64
+}
+
+// memberScope is the scope of what members say to one another.
+const memberScope = "members"
+
+const (
+	// newsTime is the pause between two announcements of a life, scanTime that between two scans of the
+	// branches that are prepared, and logScanTime that between two scans of the registers.
+	newsTime    = time.Second
+	scanTime    = 500 * time.Millisecond
+	logScanTime = 2 * time.Second
+	// grace is for how long a branch may be prepared before it is settled although its coordinator seems
+	// to live, benefit for how long a life that nobody has announced is taken to last, and deference for how
+	// long nodes that do not lead leave what a dead node has begun to the leader. They are those of
+	// packages assent and cluster.
+	grace     = 10 * time.Second
+	benefit   = time.Second
+	deference = time.Second
+)
+
+// options are those of package cluster, at half its pace.
+func memberOptions() membership.Options {
+	o := membership.Options{
+		Detector: detector.Options{Tick: 200 * time.Millisecond, Beat: 2, Timeout: 6, Phi: 60, Most: 15},
+		Election: election.Options{Answer: 300 * time.Millisecond, Again: 2 * time.Second}, Every: 8}
+	o.Log.Beat = 400 * time.Millisecond
+	return o
+}
+
+func newMember(n *node) *member {
+	self := membership.Member{Node: n.id, Storage: string(n.id) + "/1", Wanted: n.w.c.Members[n.index].Votes, Address: string(n.id) + ":1"}
+	m := &member{n: n, machine: membership.Founder(self, n.w.founders, memberOptions()), asks: map[uint64]ask{}, state: n.w.founders}
+	m.actor = n.actor(memberScope, m.machine, m)
+	return m
+}
+
+// begin gives the machine its first event.
+func (m *member) begin(records protocol.Records, first bool) {
+	if first {
+		m.actor.deliver(protocol.Start{})
+		return
+	}
+	m.actor.deliver(protocol.Recover{Records: records})
+}
+
+// Force implements engine.Hands.
+func (m *member) Force(writes []protocol.Write) error {
+	if !m.actor.alive() {
+		return errDisk
+	}
+	return m.n.force(memberPart, writes)
+}
+
+// Send implements engine.Hands.
+func (m *member) Send(to protocol.NodeID, message protocol.Message) {
+	if m.actor.alive() && m.n.w.byID[to] != nil {
+		m.n.transmit(memberScope, to, message)
+	}
+}
+
+// Emit implements engine.Hands.
+func (m *member) Emit(value protocol.Value) {
+	if !m.actor.alive() {
+		return
+	}
+	switch v := value.(type) {
+	case membership.Installed:
+		m.n.w.installed(m.n.id, v.View)
+	case membership.Changed:
+		m.state = v.State
+		m.n.w.changed(m.n.id, v.State)
+	case membership.Status:
+		m.status = v
+		now := map[protocol.NodeID]bool{}
+		for _, id := range v.Suspected {
+			now[id] = true
+		}
+		for id, p := range m.n.peers {
+			if now[id] != p.suspected {
+				p.suspected, p.changed = now[id], m.n.w.line.Now()
+			}
+		}
+	case membership.Answered:
+		if a, ok := m.asks[v.Ref]; ok {
+			delete(m.asks, v.Ref)
+			m.n.w.reach("a key of the configuration: " + v.Result.String())
+			m.n.send("", a.client, Configured{Ref: a.ref, Result: v.Result})
+		}
+	}
+}
+
+// configure asks for a key to be set.
+func (m *member) configure(client protocol.NodeID, c Configure) {
+	m.asked++
+	m.asks[m.asked] = ask{client, c.Ref}
+	m.actor.deliver(protocol.Input{Value: membership.Ask{Ref: m.asked,
+		Change: membership.Change{Kind: membership.Set, Key: c.Key, Value: c.Value}}})
+}
+
+// leader returns who leads, as far as this node knows.
+func (m *member) leader() protocol.NodeID { return m.status.Leader }
+
+// busy says what the node is not in accord with, or nothing.
+func (m *member) busy() string {
+	if !m.status.Primary {
+		return "is not on the side that goes on: " + m.status.Why
+	}
+	for _, key := range m.n.w.keys {
+		if _, ok := m.state.Setting(key); !ok {
+			return "does not know that " + key + " is set"
+		}
+	}
+	for _, o := range m.n.w.present() {
+		if o.up && o.member.state.Epoch > m.state.Epoch {
+			return "lags behind in the cluster's own state"
+		}
+	}
+	return ""
+}
+
+// peer is what a node knows of another.
+type peer struct {
+	prefix    string // its present life, as it has announced it
+	suspected bool
+	changed   time.Duration // when that began or ended
+}
+
+// announce tells the others of this life.
+func (n *node) announce() {
+	for _, o := range n.w.nodes {
+		if o != n {
+			n.send("", o.id, News{Prefix: n.prefix})
+		}
+	}
+}
+
+// heard takes an announcement. Lives come in order, and announcements may not.
+func (n *node) heard(from protocol.NodeID, m News) {
+	if p := n.peers[from]; p.prefix < m.Prefix {
+		p.prefix = m.Prefix
+	}
+}
+
+// alive reports whether the node that began the transaction is believed to live, or was suspected so lately
+// that the leader is given time to settle it alone: cluster.Node.Alive.
+func (n *node) alive(id commit.TransactionID) bool {
+	if strings.HasPrefix(string(id), n.prefix) {
+		return true
+	}
+	now, leads := n.w.line.Now(), n.member.leader() == n.id
+	for _, p := range n.peers {
+		if p.prefix != "" && strings.HasPrefix(string(id), p.prefix) {
+			return !p.suspected || !leads && now-p.changed < deference
+		}
+	}
+	prefix := string(id[:prefixLength])
+	first, ok := n.strange[prefix]
+	if !ok {
+		first = now
+		n.strange[prefix] = now
+	}
+	patience := benefit
+	if !leads {
+		patience += deference
+	}
+	return now-first < patience
+}

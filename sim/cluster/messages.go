@@ -1,0 +1,127 @@
+package cluster
+
+import (
+	register "assent/decision/paxos"
+	"assent/protocol"
+	"assent/protocol/commit"
+	"assent/protocol/membership"
+)
+
+// What clients and nodes say to each other.
+type (
+	// Begin asks a node to run a transaction. Client → node.
+	Begin struct {
+		Ref   uint64
+		Parts []Part
+	}
+	// Part is what a transaction does at one node's store.
+	Part struct {
+		Node       protocol.NodeID
+		Operations []Operation
+	}
+	// Operation reads an account or changes it.
+	Operation struct {
+		Account int
+		// Change is added; 0 reads.
+		Change int64 `cbor:",omitempty" json:",omitempty"`
+		// Spoil makes the branch unable to prepare.
+		Spoil bool `cbor:",omitempty" json:",omitempty"`
+	}
+	// Begun tells the transaction's name. Node → client.
+	Begun struct {
+		Ref uint64
+		ID  commit.TransactionID
+	}
+	// Told tells how a transaction ends; Undecided says that nothing is known to be decided. Sum is of what
+	// was read. Node → client.
+	Told struct {
+		ID       commit.TransactionID
+		Decision commit.Decision
+		Sum      int64 `cbor:",omitempty" json:",omitempty"`
+	}
+	// Inquiry asks any node how a transaction ends. Client → node.
+	Inquiry struct{ ID commit.TransactionID }
+	// Configure asks a node to set a key of the cluster's configuration. Client → node.
+	Configure struct {
+		Ref        uint64
+		Key, Value string
+	}
+	// Configured answers it. Node → client.
+	Configured struct {
+		Ref    uint64
+		Result membership.Result
+	}
+)
+
+// What nodes say to each other, besides what their machines say.
+type (
+	// Work asks a node to do a transaction's work at its store.
+	Work struct {
+		ID         commit.TransactionID
+		Operations []Operation
+		// Sent is when it was sent, in nanoseconds of the run. It stands for the connection that it is
+		// sent on, which does not outlive the receiver's process.
+		Sent int64
+	}
+	// Worked answers Work.
+	Worked struct {
+		ID     commit.TransactionID
+		Done   bool
+		Reason string  `cbor:",omitempty" json:",omitempty"`
+		Values []int64 `cbor:",omitempty" json:",omitempty"`
+	}
+	// News names the sender's present life.
+	News struct{ Prefix string }
+	// Query asks what is held of a transaction, or of all where it names none.
+	Query struct {
+		Number uint64
+		ID     commit.TransactionID `cbor:",omitempty" json:",omitempty"`
+	}
+	// Page answers Query.
+	Page struct {
+		Number uint64
+		States []Held `cbor:",omitempty" json:",omitempty"`
+	}
+	// Held is what a node holds of a transaction: what is decided, or else what its acceptor has accepted last.
+	Held struct {
+		ID     commit.TransactionID
+		Chosen bool
+		Value  register.Value
+		Notes  []register.Note `cbor:",omitempty" json:",omitempty"`
+	}
+)
+
+// What a node keeps on its disk, besides the records of its machines.
+type (
+	// Balance is an account.
+	Balance struct{ Amount int64 }
+	// PreparedBranch is a branch that is prepared: what each account it changes holds when it commits.
+	PreparedBranch struct {
+		ID          commit.TransactionID
+		Coordinator protocol.NodeID
+		Writes      []Entry
+	}
+	// Entry is an account with what it is to hold.
+	Entry struct {
+		Account int
+		Amount  int64
+	}
+	// Ended says what became of a branch.
+	Ended struct{ Outcome commit.Outcome }
+)
+
+func types() []protocol.Type {
+	return []protocol.Type{
+		{Name: "cluster.Begin", Zero: Begin{}}, {Name: "cluster.Begun", Zero: Begun{}},
+		{Name: "cluster.Told", Zero: Told{}}, {Name: "cluster.Inquiry", Zero: Inquiry{}},
+		{Name: "cluster.Configure", Zero: Configure{}}, {Name: "cluster.Configured", Zero: Configured{}},
+		{Name: "cluster.Work", Zero: Work{}}, {Name: "cluster.Worked", Zero: Worked{}},
+		{Name: "cluster.News", Zero: News{}}, {Name: "cluster.Query", Zero: Query{}},
+		{Name: "cluster.Page", Zero: Page{}}, {Name: "cluster.Balance", Zero: Balance{}},
+		{Name: "cluster.PreparedBranch", Zero: PreparedBranch{}}, {Name: "cluster.Ended", Zero: Ended{}},
+		{Name: "register.Copy", Zero: register.Copy{}}, {Name: "register.Void", Zero: register.Void{}},
+		{Name: "register.Learn", Zero: register.Learn{}}, {Name: "register.Annotate", Zero: register.Annotate{}},
+		{Name: "register.ChosenRecord", Zero: register.ChosenRecord{}}, {Name: "register.NoteRecord", Zero: register.NoteRecord{}},
+		{Name: "register.ForgottenRecord", Zero: register.ForgottenRecord{}},
+	}
+}
