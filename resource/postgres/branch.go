@@ -33,7 +33,14 @@ func (t *Tx) StartPrepare(ctx context.Context) (answer func() (resource.Vote, er
 	if !t.free() {
 		return nil
 	}
-	if t.xid == 0 || t.soiled != clean || t.fit(opPrepare) != nil {
+	if len(t.queue) > 0 && t.soiled == clean && t.queueIsKnown() && t.queueFits() == nil {
+		answer := t.prepareQueue(ctx)
+		return func() (resource.Vote, error) {
+			defer t.yield()
+			return answer()
+		}
+	}
+	if len(t.queue) > 0 || t.xid == 0 || t.soiled != clean || t.fit(opPrepare) != nil {
 		t.yield()
 		return nil
 	}
@@ -48,6 +55,17 @@ func (t *Tx) StartPrepare(ctx context.Context) (answer func() (resource.Vote, er
 // vote is Prepare in the branch's turn.
 func (t *Tx) vote(ctx context.Context) (resource.Vote, error) {
 	no := resource.Vote{Vote: commit.No}
+	if len(t.queue) > 0 {
+		if err := t.queueFits(); err != nil {
+			return no, err
+		}
+		if t.soiled == clean {
+			return t.prepareQueue(ctx)()
+		}
+		if err := t.flush(ctx); err != nil {
+			return no, err
+		}
+	}
 	if t.state == fresh && t.fate() == nil {
 		t.leave()
 		return resource.Vote{Vote: commit.ReadOnly}, nil
@@ -322,8 +340,11 @@ func (t *Tx) settled(ctx context.Context, op string, want commit.Outcome, err er
 
 func (t *Tx) byID(ctx context.Context, op string) (commit.Outcome, error) {
 	f := &finisher{r: t.r, op: op, gid: t.gid, lock: t.lock, e: t.evidence(), incarnation: t.sess.incarnation, sent: t.sent}
-	if t.tried && !t.locked {
+	if t.tried && !t.locked && t.sess.backend != "" {
 		f.backend = t.sess.backend
+		if t.sent == sentNothing {
+			f.backend += notIdle
+		}
 	}
 	outcome, err := f.run(ctx)
 	if err != nil {
@@ -346,6 +367,11 @@ func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
 		return outcome, errors.Join(cause, err)
 	}
 	defer t.yield()
+	if t.fate() == nil {
+		if err := t.flush(ctx); err != nil {
+			return t.onePhaseFailed(ctx, err)
+		}
+	}
 	if t.state == fresh {
 		if doomed := t.fate(); doomed != nil {
 			t.end(commit.RolledBack)
@@ -376,6 +402,9 @@ func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
 // onePhaseFailed finds out what became of a branch that did not hear of its COMMIT.
 func (t *Tx) onePhaseFailed(ctx context.Context, cause error) (commit.Outcome, error) {
 	switch t.state {
+	case fresh:
+		t.end(commit.RolledBack)
+		return t.outcome, cause
 	case ended:
 		return t.outcome, cause
 	case open:

@@ -33,6 +33,13 @@
 // its session, and ends it unless it is idle: it is in no transaction then, and a pooler in the path
 // may have given it to somebody else.
 //
+// Where statements are queued (Tx.Queue), PREPARE follows them in the same request. So the lock comes
+// first in it, right behind BEGIN, with a transaction number: a request that the server has begun to work
+// on is found by its lock. One that it has not read yet shows nowhere. The branch's own rollback knows
+// the session and ends it whether it is idle or not. A rollback by id from another process does not know
+// it: a branch that is prepared behind its back is found by the next scan of the manager, which proposes abort
+// for it. It cannot be committed, for its vote has reached nobody.
+//
 // A branch that is neither prepared nor open, and of which no evidence is known, is taken for one
 // that was never prepared. That is wrong only if somebody committed it by hand between its PREPARE
 // and the loss of the answer, and before it had a transaction number that its owner knew.
@@ -43,12 +50,13 @@
 // together; PREPARE and COMMIT PREPARED take one each, on the branch's own session. A branch that
 // has no transaction number has written nothing: it is committed at once, votes ReadOnly and takes
 // no slot of max_prepared_transactions. The first statement's parameters allow one statement, and
-// a first statement without parameters takes a round trip of its own.
+// a first statement without parameters takes a round trip of its own. With all statements queued, all from
+// BEGIN to PREPARE is one round trip; where pgx has not seen a statement on that connection yet, two.
 //
 // The first round trip may be sent twice: a connection of the pool that turns out to be dead is
 // replaced, once. What the server may have done in the first one is lost with it, since no COMMIT
 // and no PREPARE was sent; what the statement did outside of the transaction (a sequence, dblink) may
-// have happened twice.
+// have happened twice. A request that ends in PREPARE is sent once.
 //
 // # What it does not do
 //

@@ -355,17 +355,20 @@ const watchSQL = "SELECT pg_catalog.set_config('client_connection_check_interval
 	" WHERE pg_catalog.current_setting('client_connection_check_interval', true) OPERATOR(pg_catalog.=) '0'"
 
 // backendCondition selects a session in pg_stat_activity by its process and its start, which are
-// digits; else it is empty. A session that is idle is in no transaction: a pooler that keeps sessions
-// may have given it to somebody else.
+// digits; else it is empty.
 func backendCondition(pid, start string) string {
 	for _, text := range []string{pid, start} {
 		if text == "" || strings.Trim(text, "0123456789") != "" {
 			return ""
 		}
 	}
-	return "pid = " + pid + " AND pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') = '" + start + "'" +
-		" AND state IS DISTINCT FROM 'idle'"
+	return "pid = " + pid + " AND pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') = '" + start + "'"
 }
+
+// notIdle leaves out a session that is in no transaction: a pooler that keeps sessions may have given it
+// to somebody else. A session that is idle may have a request in its socket; it is left out only where
+// none of ours can prepare or commit.
+const notIdle = " AND state IS DISTINCT FROM 'idle'"
 
 func identify(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := simple(ctx, conn, identifySQL)

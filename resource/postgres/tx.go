@@ -78,6 +78,7 @@ type Tx struct {
 	soiled soil
 	xid    uint64
 	rows   *rows
+	queue  []*Queued // to be sent with whatever comes next
 	// cause is the first error of a transaction that cannot go on.
 	cause   error
 	outcome commit.Outcome

@@ -30,7 +30,7 @@ func (t *Tx) Exec(ctx context.Context, sql string, arguments ...any) (pgconn.Com
 		return pgconn.CommandTag{}, err
 	}
 	defer done()
-	if t.state == fresh && pipelined(sql, arguments) {
+	if t.state == fresh && len(t.queue) == 0 && pipelined(sql, arguments) {
 		b, err := t.first(ctx, sql, arguments)
 		var tag pgconn.CommandTag
 		if err == nil {
@@ -78,7 +78,7 @@ func (t *Tx) query(ctx context.Context, sql string, arguments []any) (*rows, err
 		return nil, err
 	}
 	r := &rows{t: t, ctx: ctx, done: done, types: t.conn.Conn().TypeMap()}
-	if t.state == fresh && pipelined(sql, arguments) {
+	if t.state == fresh && len(t.queue) == 0 && pipelined(sql, arguments) {
 		b, err := t.first(ctx, sql, arguments)
 		if err != nil {
 			done()
@@ -211,8 +211,12 @@ func pipelined(sql string, arguments []any) bool {
 	return sql != ""
 }
 
-// start begins the transaction in a round trip of its own, where it has not begun.
+// start begins the transaction in a round trip of its own, where it has not begun, and sends what is
+// queued.
 func (t *Tx) start(ctx context.Context, op string) error {
+	if len(t.queue) > 0 {
+		return t.flush(ctx)
+	}
 	if t.state != fresh {
 		return nil
 	}

@@ -50,8 +50,12 @@ func commitCommand() *cobra.Command {
                       both at once, a statement after the other; no log, so a crash in between
                       leaves branches that nobody can finish
   floor pipelined     the same, but BEGIN and the update travel together, as they do with Assent
+  floor in one trip   the same, but BEGIN, the update and PREPARE travel together, as they do with a queue
   assent              Assent as it is by default
   assent early reply  the caller goes on when the decision is stable
+  assent queued       the update is queued (Tx.Queue): it travels together with PREPARE
+  assent queued, early reply
+                      both of these
   no atomicity        two plain commits
   assent slow sync    as assent, with every sync of the decision log made slower by --slow-sync
   assent on a cluster with --cluster: the decision log is that of three nodes, which run in this process,

@@ -10,7 +10,7 @@
 // The package promises that the ways take turns in short slices of one run, so that a machine that
 // is busy with something else now and then does not favour one of them; that ratios are medians of
 // the ratios in each round; that every latency is recorded and none is estimated; and that the
-// floor does what a careful programmer would write: a statement after the other and, pipelined, with
-// as few round trips as Assent takes. It judges nothing: docs/performance.md has figures and what
+// floor does what a careful programmer would write: a statement after the other and, pipelined or in one
+// trip, with as few round trips as Assent takes. It judges nothing: docs/performance.md has figures and what
 // follows from them.
 package bench

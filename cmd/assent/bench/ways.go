@@ -12,11 +12,14 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"assent"
 	"assent/decision/disk"
 	"assent/resource"
+	"assent/resource/postgres"
 )
 
 // way is one way to change a row in two databases.
@@ -35,19 +38,28 @@ var kinds = []struct {
 	asked     func(o options) bool
 	open      func(ctx context.Context, s *stage) (way, error)
 }{
-	{"floor", "floor", always, func(_ context.Context, s *stage) (way, error) { return newByHand(s, step), nil }},
+	{"floor", "floor", always, func(_ context.Context, s *stage) (way, error) { return newByHand(s, "floor", thenPrepare(step)), nil }},
 	{"floor pipelined", "pipelined", always, func(_ context.Context, s *stage) (way, error) {
-		h := newByHand(s, work)
-		h.called = "floor pipelined"
-		return h, nil
+		return newByHand(s, "floor pipelined", thenPrepare(pipeline)), nil
 	}},
-	{"assent", "assent", always, func(ctx context.Context, s *stage) (way, error) { return s.assent(ctx, "assent", false, 0) }},
+	{"floor in one trip", "onetrip", always, func(_ context.Context, s *stage) (way, error) {
+		return newByHand(s, "floor in one trip", workAndPrepare), nil
+	}},
+	{"assent", "assent", always, func(ctx context.Context, s *stage) (way, error) {
+		return s.assent(ctx, &managed{called: "assent", work: waiting}, 0)
+	}},
 	{"assent early reply", "early", always, func(ctx context.Context, s *stage) (way, error) {
-		return s.assent(ctx, "assent early reply", true, 0)
+		return s.assent(ctx, &managed{called: "assent early reply", work: waiting, early: true}, 0)
+	}},
+	{"assent queued", "queued", always, func(ctx context.Context, s *stage) (way, error) {
+		return s.assent(ctx, &managed{called: "assent queued", work: queueing}, 0)
+	}},
+	{"assent queued, early reply", "queuedearly", always, func(ctx context.Context, s *stage) (way, error) {
+		return s.assent(ctx, &managed{called: "assent queued, early reply", work: queueing, early: true}, 0)
 	}},
 	{"no atomicity", "plain", always, func(_ context.Context, s *stage) (way, error) { return &plain{pools: s.pools}, nil }},
 	{"assent slow sync", "slow", func(o options) bool { return o.slowSync > 0 }, func(ctx context.Context, s *stage) (way, error) {
-		return s.assent(ctx, "assent slow sync", false, s.o.slowSync)
+		return s.assent(ctx, &managed{called: "assent slow sync", work: waiting}, s.o.slowSync)
 	}},
 	{"assent on a cluster", "cluster", func(o options) bool { return o.cluster }, func(ctx context.Context, s *stage) (way, error) {
 		return s.clustered(ctx, "assent on a cluster")
@@ -58,8 +70,8 @@ func always(options) bool { return true }
 
 const updateSQL = "UPDATE " + table + " SET n = n + 1 WHERE id = $1"
 
-// work begins a transaction and changes the row, in one round trip.
-func work(ctx context.Context, conn *pgxpool.Conn, row int) error {
+// pipeline begins a transaction and changes the row, in one round trip.
+func pipeline(ctx context.Context, conn *pgxpool.Conn, row int) error {
 	b := &pgx.Batch{}
 	b.Queue("BEGIN")
 	b.Queue(updateSQL, row)
@@ -110,7 +122,7 @@ func (p *plain) transact(ctx context.Context, row int) error {
 			return err
 		}
 		defer conn.Release() // outside of a transaction, or else closed
-		if err := work(ctx, conn, row); err != nil {
+		if err := pipeline(ctx, conn, row); err != nil {
 			return err
 		}
 		return command(ctx, conn, "COMMIT", "COMMIT")
@@ -121,18 +133,67 @@ func (*plain) drain(context.Context) error { return nil }
 
 func (*plain) close() error { return nil }
 
+// workAndPrepare begins a transaction, changes the row and prepares, in one round trip.
+func workAndPrepare(ctx context.Context, conn *pgxpool.Conn, row int, id string) error {
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	b.Queue(updateSQL, row)
+	results := conn.SendBatch(ctx, b)
+	pg := conn.Conn().PgConn()
+	pg.Frontend().SendQuery(&pgproto3.Query{String: prepareTag + " " + id})
+	if err := pg.Frontend().Flush(); err != nil {
+		return errors.Join(err, results.Close())
+	}
+	_, err := results.Exec()
+	if err == nil {
+		tag, uerr := results.Exec()
+		if err = uerr; err == nil && tag.RowsAffected() != 1 {
+			err = fmt.Errorf("row %d is not there", row)
+		}
+	}
+	err = errors.Join(err, results.Close())
+	for {
+		m, rerr := pg.ReceiveMessage(ctx)
+		if rerr != nil {
+			return errors.Join(err, rerr)
+		}
+		switch m := m.(type) {
+		case *pgproto3.CommandComplete:
+			if tag := string(m.CommandTag); tag != prepareTag {
+				err = errors.Join(err, fmt.Errorf("the answer has the command tag %s", tag))
+			}
+		case *pgproto3.ErrorResponse:
+			err = errors.Join(err, pgconn.ErrorResponseToPgError(m))
+		case *pgproto3.ReadyForQuery:
+			return err
+		}
+	}
+}
+
+const prepareTag = "PREPARE TRANSACTION"
+
+// thenPrepare prepares behind what work does, in a round trip of its own.
+func thenPrepare(work func(ctx context.Context, conn *pgxpool.Conn, row int) error) func(context.Context, *pgxpool.Conn, int, string) error {
+	return func(ctx context.Context, conn *pgxpool.Conn, row int, id string) error {
+		if err := work(ctx, conn, row); err != nil {
+			return err
+		}
+		return command(ctx, conn, prepareTag+" "+id, prepareTag)
+	}
+}
+
 // byHand is two-phase commit by hand: each database's work and PREPARE follow one another without
 // waiting for the other database; when both are prepared both are committed. It keeps no log.
 type byHand struct {
 	plain
-	called string
-	prefix string
-	work   func(ctx context.Context, conn *pgxpool.Conn, row int) error
-	last   atomic.Uint64
+	called  string
+	prefix  string
+	prepare func(ctx context.Context, conn *pgxpool.Conn, row int, id string) error
+	last    atomic.Uint64
 }
 
-func newByHand(s *stage, work func(ctx context.Context, conn *pgxpool.Conn, row int) error) *byHand {
-	return &byHand{plain: plain{pools: s.pools}, called: "floor", work: work, prefix: fmt.Sprintf("assent-bench-%x-", time.Now().UnixNano())}
+func newByHand(s *stage, name string, prepare func(ctx context.Context, conn *pgxpool.Conn, row int, id string) error) *byHand {
+	return &byHand{plain: plain{pools: s.pools}, called: name, prepare: prepare, prefix: fmt.Sprintf("assent-bench-%x-", time.Now().UnixNano())}
 }
 
 func (h *byHand) name() string { return h.called }
@@ -145,10 +206,7 @@ func (h *byHand) transact(ctx context.Context, row int) error {
 		if conns[i], err = h.pools[i].Acquire(ctx); err != nil {
 			return err
 		}
-		if err := h.work(ctx, conns[i], row); err != nil {
-			return err
-		}
-		return command(ctx, conns[i], "PREPARE TRANSACTION "+id[i], "PREPARE TRANSACTION")
+		return h.prepare(ctx, conns[i], row, id[i])
 	})
 	if err == nil {
 		err = both(func(i int) error {
@@ -174,12 +232,51 @@ type managed struct {
 	dir       string
 	manager   *assent.Manager
 	resources [2]postgresResource
-	early     assent.Option
+	early     bool
+	work
+}
+
+// work is how the row is changed: change does it in one database, each calls that for both.
+type work struct {
+	change func(ctx context.Context, b *postgres.Tx, row int) error
+	each   func(f func(i int) error) error
+}
+
+var (
+	// waiting waits for both databases at once.
+	waiting = work{change, both}
+	// queueing waits for none.
+	queueing = work{queue, inTurn}
+)
+
+// inTurn calls f for both databases, one after the other.
+func inTurn(f func(i int) error) error { return errors.Join(f(0), f(1)) }
+
+// change changes the row and sees that it did.
+func change(ctx context.Context, b *postgres.Tx, row int) error {
+	tag, err := b.Exec(ctx, updateSQL, row)
+	if err != nil {
+		return err
+	}
+	return changed(row, tag)
+}
+
+// queue is change, with the statement left to be sent with PREPARE TRANSACTION.
+func queue(_ context.Context, b *postgres.Tx, row int) error {
+	b.Queue(updateSQL, row).Exec(func(tag pgconn.CommandTag) error { return changed(row, tag) })
+	return nil
+}
+
+func changed(row int, tag pgconn.CommandTag) error {
+	if tag.RowsAffected() != 1 {
+		return fmt.Errorf("row %d is not there", row)
+	}
+	return nil
 }
 
 // assent is Assent with a decision log of its own.
-func (s *stage) assent(ctx context.Context, name string, early bool, slow time.Duration) (way, error) {
-	return s.manage(ctx, &managed{called: name, early: assent.EarlyReply(early)}, func(dir string) (*logDecider, error) {
+func (s *stage) assent(ctx context.Context, m *managed, slow time.Duration) (way, error) {
+	return s.manage(ctx, m, func(dir string) (*logDecider, error) {
 		cfg := disk.Config{Logger: silent()}
 		if slow > 0 {
 			cfg.FS = disk.SlowSync(vfs.Default, slow)
@@ -194,7 +291,7 @@ func (s *stage) assent(ctx context.Context, name string, early bool, slow time.D
 
 // clustered is Assent with the decision log of three nodes, all on this machine.
 func (s *stage) clustered(ctx context.Context, name string) (way, error) {
-	return s.manage(ctx, &managed{called: name, early: assent.EarlyReply(false)}, func(dir string) (*logDecider, error) {
+	return s.manage(ctx, &managed{called: name, work: waiting}, func(dir string) (*logDecider, error) {
 		return openMembers(ctx, dir, 0)
 	})
 }
@@ -223,18 +320,14 @@ func (m *managed) name() string { return m.called }
 
 func (m *managed) transact(ctx context.Context, row int) error {
 	return m.manager.Run(ctx, func(ctx context.Context, tx *assent.Tx) error {
-		return both(func(i int) error {
+		return m.each(func(i int) error {
 			b, err := m.resources[i].Join(ctx, tx)
 			if err != nil {
 				return err
 			}
-			tag, err := b.Exec(ctx, updateSQL, row)
-			if err == nil && tag.RowsAffected() != 1 {
-				err = fmt.Errorf("row %d is not there", row)
-			}
-			return err
+			return m.change(ctx, b, row)
 		})
-	}, m.early)
+	}, assent.EarlyReply(m.early))
 }
 
 func (m *managed) drain(ctx context.Context) error { return m.manager.Quiesce(ctx) }
