@@ -52,7 +52,10 @@ func (n *Node) Answer(f func(from protocol.NodeID, question []byte) []byte) {
 // has nobody to answer, does not answer.
 func (n *Node) Ask(ctx context.Context, to protocol.NodeID, text []byte) ([]byte, error) {
 	a := &n.asking
-	if n.others[to] == nil {
+	n.mu.Lock()
+	_, other := n.others[to]
+	n.mu.Unlock()
+	if !other {
 		return nil, fmt.Errorf("cluster: there is no other node %q", to)
 	}
 	w := waiting{from: to, answer: make(chan []byte, 1)}

@@ -16,12 +16,13 @@ import (
 	"assent/protocol/detector"
 	"assent/protocol/election"
 	"assent/protocol/membership"
+	"assent/protocol/paxos"
 	"assent/protocol/quorum"
 	"assent/resource"
 	"assent/transport"
 )
 
-// Config says what a node is part of. Name, Self, Members and one of Log and Dir are required.
+// Config says what a node is part of. Name, Self, Dir and one of Members and Join are required.
 type Config struct {
 	// Name is the cluster's name, the same at all nodes. It is the owner of the log, and thereby part of
 	// the names of prepared branches: no two clusters that reach the same database may share it.
@@ -33,8 +34,8 @@ type Config struct {
 	// Join are addresses, as host:port, of nodes of a cluster that is there already: of some of its members.
 	// A node with an empty Dir asks them to let it join. It may be given together with Members.
 	Join map[protocol.NodeID]string
-	// As is what this node is to be as a member where it is not among Members. Its Address defaults to
-	// Config.Address.
+	// As is what this node is to be as a member where it is not among Members. Its Address, where the others
+	// reach it, defaults to Config.Address.
 	As Member
 
 	// Listener is where the other nodes come in. Defaults to one on Address, which defaults to this
@@ -52,8 +53,9 @@ type Config struct {
 	Log decision.Log
 	// LogName says in words what keeps Log, for the status.
 	LogName string
-	// Dir is where this node keeps its part of the log that the nodes keep among themselves. It must
-	// not be another node's, nor a copy of it, nor be lost while the others remember it.
+	// Dir is where this node keeps its part of what the cluster agrees on: of its members, and of the log,
+	// where the nodes keep one among themselves. It must not be another node's, nor a copy of it. A node
+	// whose Dir is lost joins anew, under its name.
 	Dir string
 	// Retention and RetainCount are those of decision/paxos.
 	Retention   time.Duration
@@ -105,7 +107,10 @@ func (c *Config) setDefaults() {
 		members[node] = m
 	}
 	c.Members = members
-	c.Address = cmp.Or(c.Address, c.Members[c.Self].Address)
+	if c.Detector.Tick <= 0 {
+		c.Detector.Tick = 100 * time.Millisecond // the detector's own default
+	}
+	c.Address = cmp.Or(c.Address, c.own().Address)
 }
 
 func (c *Config) validate() error {
@@ -115,11 +120,16 @@ func (c *Config) validate() error {
 	if len(c.Name) > resource.MaxOwner {
 		return fmt.Errorf("cluster: the cluster's name %q has %d bytes; at most %d are allowed", c.Name, len(c.Name), resource.MaxOwner)
 	}
-	if len(c.Join) > 0 {
-		return errors.New("cluster: Config.Join is given, and this program does not let nodes join")
+	if err := transport.CheckName(string(c.Self)); err != nil {
+		return fmt.Errorf("cluster: this node's name: %w", err)
 	}
-	if _, ok := c.Members[c.Self]; !ok {
-		return fmt.Errorf("cluster: node %q is not among the members, which are %s", c.Self, words(c.nodes()))
+	_, founder := c.Members[c.Self]
+	switch _, _, err := net.SplitHostPort(c.own().Address); {
+	case founder || err == nil:
+	case len(c.Join) == 0:
+		return fmt.Errorf("cluster: %w", c.stranger())
+	default:
+		return fmt.Errorf("cluster: the address at which the others reach node %s: %w", c.Self, err)
 	}
 	for node, m := range c.Members {
 		if err := transport.CheckName(string(node)); err != nil {
@@ -128,29 +138,70 @@ func (c *Config) validate() error {
 		if _, _, err := net.SplitHostPort(m.Address); err != nil {
 			return fmt.Errorf("cluster: the address of node %s: %w", node, err)
 		}
+		if m.Votes < 0 || m.Votes > quorum.MaxVotes {
+			return fmt.Errorf("cluster: node %s has %d votes; at most %d are allowed, and not fewer than none", node, m.Votes, quorum.MaxVotes)
+		}
 	}
-	if c.Log == nil && c.Dir == "" {
-		return errors.New("cluster: Config.Dir is missing, where this node keeps its part of the log")
+	if c.Dir == "" {
+		return errors.New("cluster: Config.Dir is missing, where this node keeps its part of what the cluster agrees on")
 	}
-	if err := c.system().Validate(); err != nil {
+	if len(c.Members) == 0 {
+		return nil
+	}
+	if _, err := membership.Found(c.Name, c.founders()...); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	return nil
 }
 
+// ErrStranger says that a node is neither a founder, nor told whom to ask to let it join.
+var ErrStranger = errors.New("the node belongs to no cluster")
+
+func (c *Config) stranger() error {
+	return fmt.Errorf("%w: node %q is not among the members, which are %s, and is not told whom to ask to let it join", ErrStranger, c.Self, words(c.nodes()))
+}
+
+// own returns what this node is to be as a member.
+func (c *Config) own() Member {
+	if m, ok := c.Members[c.Self]; ok {
+		return m
+	}
+	m := c.As
+	m.Votes = cmp.Or(m.Votes, 1)
+	m.Address = cmp.Or(m.Address, c.Address)
+	return m
+}
+
+// asked returns the addresses of the nodes that this one may ask to let it join.
+func (c *Config) asked() map[protocol.NodeID]string {
+	all := maps.Clone(c.Join)
+	if len(all) == 0 {
+		all = map[protocol.NodeID]string{}
+		for node, m := range c.Members {
+			all[node] = m.Address
+		}
+	}
+	delete(all, c.Self)
+	return all
+}
+
+// seeds returns the names of those nodes.
+func (c *Config) seeds() []protocol.NodeID { return slices.Sorted(maps.Keys(c.asked())) }
+
+// patience is for how long a change waits for its answer.
+const patience = 10 * time.Second
+
+// options returns the times of the membership's machine.
+func (c *Config) options() membership.Options {
+	return membership.Options{Detector: c.Detector, Election: c.Election, Patience: max(int(patience/c.Detector.Tick), 1),
+		Log: paxos.LogOptions{Keep: keptEntries}}
+}
+
+// keptEntries is how many changes are kept beyond the state's snapshot, for members that have missed a few.
+const keptEntries = 64
+
 // nodes returns the members' names in their order, which is that of their ranks in elections.
 func (c *Config) nodes() []protocol.NodeID { return slices.Sorted(maps.Keys(c.Members)) }
-
-// system returns the members with their votes: both quorums are a majority.
-func (c *Config) system() quorum.System {
-	var s quorum.System
-	for _, node := range c.nodes() {
-		s.Members = append(s.Members, quorum.Member{Node: node, Votes: c.Members[node].Votes})
-	}
-	s.Write = s.Total()/2 + 1
-	s.Read = s.Write
-	return s
-}
 
 // founders returns the members as the cluster's state has them in the beginning.
 func (c *Config) founders() []membership.Member {

@@ -2,47 +2,108 @@ package cluster
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"time"
 
 	"assent/decision"
 	"assent/decision/paxos"
+	"assent/protocol"
+	"assent/protocol/commit"
 	proposing "assent/protocol/paxos"
+	"assent/resource"
 )
 
-// openLog opens the log that the nodes keep among themselves, or gives the one that they share already a
-// prefix for this life's ids, where it has none.
+// openLog opens the log that the nodes keep among themselves, if the state says that this node has a part in it,
+// or gives the one that they share already a prefix for this life's ids, where it has none.
 func (n *Node) openLog() error {
-	if n.cfg.Log == nil {
-		log, err := paxos.Open(paxos.Config{
-			Owner: n.cfg.Name, Self: n.cfg.Self, Epoch: n.cfg.epoch(), Network: n.mesh.Channel(logChannel), Dir: n.cfg.Dir,
-			Retention: n.cfg.Retention, RetainCount: n.cfg.RetainCount, Logger: n.cfg.Logger,
-			Options: proposing.Options{RetryMost: mostPause},
-		})
-		if err != nil {
-			return fmt.Errorf("open this node's part of the decision log: %w", err)
+	if n.cfg.Log != nil {
+		n.shareLog()
+		return nil
+	}
+	epoch := epochOf(n.State().Registers)
+	if epoch.Number == 0 || !slices.ContainsFunc(slices.Concat(epoch.Members, epoch.Next), func(m paxos.Member) bool { return m.Node == n.cfg.Self }) {
+		return nil // tend opens it
+	}
+	l := n.life.Load()
+	log, err := paxos.Open(paxos.Config{
+		Owner: n.cfg.Name, Self: n.cfg.Self, Epoch: epoch, Network: n.mesh.Channel(logChannel),
+		Dir: n.decisionsDir(), Storage: l.records.storage,
+		Retention: n.cfg.Retention, RetainCount: n.cfg.RetainCount, Logger: n.cfg.Logger,
+		Options: proposing.Options{RetryMost: mostPause},
+	})
+	if err == nil {
+		if err = l.records.force([]protocol.Write{{Key: beganKey, Record: began{Decisions: true}}}); err != nil {
+			err = errors.Join(err, log.Close())
 		}
-		n.log, n.own, n.prefix = log, log, log.Prefix()
-		return nil
 	}
-	n.log = n.cfg.Log
-	if p, ok := n.log.(decision.Prefixer); ok {
-		n.prefix = p.Prefix()
-		return nil
+	if err != nil {
+		return fmt.Errorf("open this node's part of the decision log: %w", err)
 	}
-	n.prefix = rand.Text()[:20] // 100 bits
-	n.log = prefixed{n.cfg.Log, n.prefix}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.log, n.own, n.prefix = log, log, log.Prefix()
+	close(n.opened)
 	return nil
 }
 
-// epoch returns the founders: all members, in places by their names.
-func (c *Config) epoch() paxos.Epoch {
-	e := paxos.Founders(c.nodes()...)
-	for i := range e.Members {
-		e.Members[i].Votes = c.Members[e.Members[i].Node].Votes
+// beganKey is the key of the record that says what else the node keeps.
+const beganKey = "cluster/began"
+
+// began says what else the node keeps, so that it is missed when it is lost.
+type began struct {
+	// Decisions is its part of the log that the nodes keep among themselves.
+	Decisions bool
+}
+
+// shareLog takes the log that the nodes share already.
+func (n *Node) shareLog() {
+	log := n.cfg.Log
+	p, ok := log.(decision.Prefixer)
+	if !ok {
+		own := prefixed{log, rand.Text()[:20]} // 100 bits
+		log, p = own, own
 	}
-	return e
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.log, n.prefix = log, p.Prefix()
+	close(n.opened)
+}
+
+// register returns this node's part of the log that the nodes keep among themselves; nil where they keep none,
+// or it is not open yet.
+func (n *Node) register() *paxos.Log {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.own
+}
+
+// Log returns the log that all nodes share. Its ids' prefix is this node's and this life's alone. A node that joins
+// has none until it is a member: wait for Ready.
+func (n *Node) Log() decision.Log {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.log == nil {
+		return late{n}
+	}
+	return n.log
+}
+
+// Ready returns when the log is open: at once, but for a node that joins. It fails with ctx's error, or when the
+// node is closed.
+func (n *Node) Ready(ctx context.Context) error {
+	select {
+	case <-n.opened:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.quit:
+		return errors.New("cluster: the node is being closed")
+	}
 }
 
 // mostPause bounds the pauses of proposers that have reached too few: what could not be decided while the
@@ -52,20 +113,26 @@ const mostPause = time.Second
 // LogStats returns what this node's part of the log has done since Open, by name; nil where the nodes do not
 // keep the log among themselves.
 func (n *Node) LogStats() map[string]int64 {
-	if n.own == nil {
+	own := n.register()
+	if own == nil {
 		return nil
 	}
-	s := n.own.Stats()
+	s := own.Stats()
 	return map[string]int64{"forces": int64(s.Forces), "groups": int64(s.Groups), "syncs": int64(s.Syncs), "bytes": int64(s.Bytes)}
 }
 
 // describeLog says what keeps the log and how its parts are.
 func (n *Node) describeLog(s *Status) {
-	if n.own == nil {
+	log := n.register()
+	switch {
+	case n.cfg.Log != nil:
 		s.Log = "kept by " + cmp.Or(n.cfg.LogName, "something that the nodes share")
 		return
+	case log == nil:
+		s.Log = "kept by the nodes; this node has no part in it yet"
+		return
 	}
-	own := n.own.Status()
+	own := log.Status()
 	s.Log = "kept by the nodes"
 	if len(own.Members) > 0 { // this node first
 		s.Log += fmt.Sprintf("; %d transactions unfinished and %d done here", own.Members[0].Unfinished, own.Members[0].Retained)
@@ -94,3 +161,69 @@ type prefixed struct {
 
 // Prefix returns the prefix.
 func (p prefixed) Prefix() string { return p.prefix }
+
+// late is the log of a node that joins: until it is a member nothing can be asked of it.
+type late struct{ node *Node }
+
+// open returns the log, or that there is none yet.
+func (l late) open(op string) (decision.Log, error) {
+	if log := l.node.Log(); log != decision.Log(l) {
+		return log, nil
+	}
+	return nil, &resource.Error{Code: resource.Unavailable, Op: op, Detail: "this node has not joined its cluster yet", Hint: "ask another node"}
+}
+
+// Prefix returns the log's prefix, "" until it is open.
+func (l late) Prefix() string {
+	l.node.mu.Lock()
+	defer l.node.mu.Unlock()
+	return l.node.prefix
+}
+
+// Owner returns the cluster's name.
+func (l late) Owner() string { return l.node.cfg.Name }
+
+// Decide is the log's.
+func (l late) Decide(ctx context.Context, e decision.Entry) (decision.Entry, error) {
+	log, err := l.open("decide")
+	if err != nil {
+		return decision.Entry{}, err
+	}
+	return log.Decide(ctx, e)
+}
+
+// Lookup is the log's.
+func (l late) Lookup(ctx context.Context, id commit.TransactionID) (decision.Entry, error) {
+	log, err := l.open("look up")
+	if err != nil {
+		return decision.Entry{}, err
+	}
+	return log.Lookup(ctx, id)
+}
+
+// Annotate is the log's.
+func (l late) Annotate(ctx context.Context, id commit.TransactionID, note decision.Note) error {
+	log, err := l.open("annotate")
+	if err != nil {
+		return err
+	}
+	return log.Annotate(ctx, id, note)
+}
+
+// List is the log's.
+func (l late) List(ctx context.Context, status decision.Status) iter.Seq2[decision.Entry, error] {
+	log, err := l.open("list")
+	if err != nil {
+		return func(yield func(decision.Entry, error) bool) { yield(decision.Entry{}, err) }
+	}
+	return log.List(ctx, status)
+}
+
+// Forget is the log's.
+func (l late) Forget(ctx context.Context, id commit.TransactionID) error {
+	log, err := l.open("forget")
+	if err != nil {
+		return err
+	}
+	return log.Forget(ctx, id)
+}

@@ -6,16 +6,17 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"assent/decision"
 	"assent/decision/paxos"
-	"assent/engine"
 	"assent/protocol"
 	"assent/protocol/commit"
-	"assent/protocol/detector"
-	"assent/protocol/election"
 	"assent/protocol/membership"
+	agreement "assent/protocol/paxos"
 	"assent/transport"
 )
 
@@ -30,22 +31,30 @@ const (
 // Node is this process's part in its cluster. All methods are safe for concurrent use.
 type Node struct {
 	cfg     Config
+	fs      vfs.FS
 	started time.Time
 	mesh    *transport.Mesh
 	codec   *protocol.Codec
-	watcher *watcher
-	loop    *engine.Loop
 	channel *transport.Channel
-	log     decision.Log
-	own     *paxos.Log // nil where the nodes do not keep the log among themselves
-	prefix  string
 	asking  asking
-	state   membership.State
+	life    atomic.Pointer[life]
+	moved   chan struct{} // the state has changed
+	opened  chan struct{} // the log is open
+	quit    chan struct{} // the node is being closed
+	closing sync.Once
+	group   sync.WaitGroup
 
-	mu      sync.Mutex
-	leaving bool
-	others  map[protocol.NodeID]*other
-	strange map[string]time.Time // when a prefix that nobody has announced was first asked about
+	mu       sync.Mutex
+	log      decision.Log // nil until it is open
+	own      *paxos.Log   // nil where the nodes do not keep the log among themselves
+	prefix   string       // of the log's; empty until it is open
+	leaving  bool
+	others   map[protocol.NodeID]*other
+	strange  map[string]time.Time // when a prefix that nobody has announced was first asked about
+	standing membership.Standing  // the last that was told
+	waiting  map[uint64]chan membership.Answered
+	asked    uint64 // the number of the last change
+	moving   string // why the registers have not moved yet
 }
 
 // other is what this node believes of another.
@@ -71,11 +80,16 @@ type announcement struct {
 const (
 	announced = 'a' // an announcement, in JSON
 	machined  = 'm' // a message of a machine, in the codec's encoding
-	// maxNews bounds a message in bytes.
+	// maxNews bounds an announcement, and whatever a node says that is not known, in bytes.
 	maxNews = 4 << 10
+	// mostGuests is how many nodes may ask at a time to be let in.
+	mostGuests = 8
 )
 
-// Open joins the cluster: it listens for the other nodes, calls them, and begins to watch them. It
+// fetch asks what stands in the membership's log.
+type fetch = agreement.Fetch[membership.Change]
+
+// Open makes this process a node: it listens for the other nodes, calls them, and begins to watch them. It
 // waits for none. Close the node after whoever uses its log.
 func Open(cfg Config) (*Node, error) {
 	if cfg.Members == nil {
@@ -85,54 +99,51 @@ func Open(cfg Config) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	codec, err := protocol.NewCodec(append(detector.Types(), election.Types()...)...)
-	if err != nil {
-		return nil, fmt.Errorf("cluster: %w", err)
-	}
-	state, err := membership.Found(cfg.Name, cfg.founders()...)
+	codec, err := protocol.NewCodec(append(membership.Types(), protocol.Type{Name: "cluster.Began", Zero: began{}})...)
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
 	n := &Node{
-		state: state, cfg: cfg, started: time.Now(), codec: codec, watcher: newWatcher(&cfg),
-		others: map[protocol.NodeID]*other{}, strange: map[string]time.Time{},
-	}
-	peers := map[protocol.NodeID]string{}
-	for node, m := range cfg.Members {
-		peers[node] = m.Address
-		if node != cfg.Self {
-			n.others[node] = &other{since: n.started}
-		}
+		cfg: cfg, fs: vfs.Default, started: time.Now(), codec: codec,
+		moved: make(chan struct{}, 1), opened: make(chan struct{}), quit: make(chan struct{}),
+		others: map[protocol.NodeID]*other{}, strange: map[string]time.Time{}, waiting: map[uint64]chan membership.Answered{},
 	}
 	n.mesh, err = transport.Listen(transport.Config{
-		Cluster: cfg.Name, Self: cfg.Self, Listener: cfg.Listener, Address: cfg.Address, Peers: peers,
+		Cluster: cfg.Name, Self: cfg.Self, Listener: cfg.Listener, Address: cfg.Address, Peers: cfg.asked(),
+		Advertise: cfg.own().Address, Guests: mostGuests,
 		TLS: cfg.TLS, AllowPlaintext: cfg.AllowPlaintext, Software: cfg.Software, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	if err := n.openLog(); err != nil {
-		return nil, errors.Join(fmt.Errorf("cluster: %w", err), n.mesh.Close())
-	}
 	n.channel = n.mesh.Channel(watchChannel)
-	n.loop = engine.New(engine.Config{
-		Scope: cfg.Name, Node: cfg.Self, Machine: n.watcher, Hands: hands{n}, Clock: engine.SystemClock{},
-	})
+	l, err := n.begin()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cluster: %w", cfg.explain(err)), n.mesh.Close())
+	}
+	if err := n.openLog(); err != nil {
+		l.loop.Stop()
+		return nil, errors.Join(fmt.Errorf("cluster: %w", err), n.mesh.Close(), l.records.close())
+	}
 	n.channel.Receive(n.receive)
 	n.asking.channel, n.asking.log = n.mesh.Channel(askChannel), cfg.Logger
 	n.asking.channel.Receive(n.asking.receive)
-	n.loop.Deliver(protocol.Start{})
+	n.group.Go(n.tend)
 	return n, nil
 }
 
-// Close leaves the cluster. The others notice by the silence.
+// Close leaves the others, who notice by the silence. The node is a member as before.
 func (n *Node) Close() error {
-	n.loop.Stop()
+	n.closing.Do(func() { close(n.quit) })
+	n.life.Load().loop.Stop()
+	n.group.Wait()
+	l := n.life.Load()
+	l.loop.Stop()
 	var err error
-	if n.own != nil {
-		err = n.own.Close()
+	if own := n.register(); own != nil {
+		err = own.Close()
 	}
-	return errors.Join(err, n.mesh.Close())
+	return errors.Join(err, n.mesh.Close(), l.records.close())
 }
 
 // Leave tells the others that this node takes no new transactions and will stop.
@@ -140,19 +151,16 @@ func (n *Node) Leave() {
 	n.mu.Lock()
 	n.leaving = true
 	n.mu.Unlock()
-	for node := range n.cfg.Members {
+	for _, node := range n.Nodes() {
 		n.announce(node)
 	}
 }
 
-// Log returns the log that all nodes share. Its ids' prefix is this node's and this life's alone.
-func (n *Node) Log() decision.Log { return n.log }
-
 // Sites returns the channel on which the machines of transactions among sites speak to one another.
 func (n *Node) Sites() *transport.Channel { return n.mesh.Channel(siteChannel) }
 
-// Nodes returns the names of all members, in their order.
-func (n *Node) Nodes() []protocol.NodeID { return n.cfg.nodes() }
+// Nodes returns the names of the present members, as this node knows them, in their order.
+func (n *Node) Nodes() []protocol.NodeID { return nodesOf(n.Members()) }
 
 // Self returns this node's name.
 func (n *Node) Self() protocol.NodeID { return n.cfg.Self }
@@ -160,9 +168,9 @@ func (n *Node) Self() protocol.NodeID { return n.cfg.Self }
 // Keeper returns the member that keeps the resource for itself, by the rule that the name of such a
 // resource ends in a hyphen and the node's name, and the URL of its API.
 func (n *Node) Keeper(resource string) (node protocol.NodeID, api string, ok bool) {
-	for member, m := range n.cfg.Members {
-		if strings.HasSuffix(resource, "-"+string(member)) && len(member) > len(node) {
-			node, api, ok = member, m.API, true
+	for _, m := range n.Members() {
+		if strings.HasSuffix(resource, "-"+string(m.Node)) && len(m.Node) > len(node) {
+			node, api, ok = m.Node, m.API, true
 		}
 	}
 	return node, api, ok
@@ -174,43 +182,13 @@ func (n *Node) Elsewhere(resource string) bool {
 	return ok && node != n.cfg.Self
 }
 
-// hands carry out what the watcher wants.
-type hands struct{ n *Node }
-
-// Force has nothing to do: beliefs are not stable.
-func (hands) Force([]protocol.Write) error { return nil }
-
-// Send sends a message of a machine. With a heartbeat goes what the node says of itself.
-func (h hands) Send(to protocol.NodeID, message protocol.Message) {
-	if _, ok := message.(detector.Heartbeat); ok {
-		h.n.announce(to)
-	}
-	data, err := h.n.codec.Encode(message)
-	if err != nil {
-		h.n.cfg.Logger.Error("a message cannot be encoded", "error", err)
-		return
-	}
-	h.n.channel.Send(to, append([]byte{machined}, data...))
-}
-
-// Emit takes note of what the machines believe.
-func (h hands) Emit(value protocol.Value) {
-	switch v := value.(type) {
-	case detector.Suspect:
-		h.n.believe(v.Node, true)
-	case detector.Trust:
-		h.n.believe(v.Node, false)
-	case election.Elected:
-		if v.Leader != "" {
-			h.n.cfg.Logger.Info("recovery leader", "node", v.Leader)
-		}
-	}
-}
-
 func (n *Node) announce(to protocol.NodeID) {
 	n.mu.Lock()
 	a := announcement{Prefix: n.prefix, Started: n.started, Leaving: n.leaving}
 	n.mu.Unlock()
+	if a.Prefix == "" {
+		return // it begins no transactions yet
+	}
 	data, err := json.Marshal(a)
 	if err != nil {
 		n.cfg.Logger.Error("an announcement cannot be encoded", "error", err)
@@ -233,29 +211,37 @@ func (n *Node) believe(node protocol.NodeID, suspected bool) {
 	}
 }
 
-// receive takes a message of the watch. What cannot be read is of a later version, or damaged; it is a
-// sign of life in any case.
+// receive takes a message of the watch. What cannot be read is of a later version, or damaged.
 func (n *Node) receive(from protocol.NodeID, payload []byte) {
-	if len(payload) == 0 || len(payload) > maxNews || n.others[from] == nil {
+	known := n.knows(from)
+	if len(payload) == 0 || len(payload) > protocol.MaxEncoded || len(payload) > maxNews && (!known || payload[0] == announced) {
 		return
 	}
 	switch payload[0] {
 	case announced:
-		var a announcement
-		if json.Unmarshal(payload[1:], &a) == nil && len(a.Prefix) <= decision.MaxPrefix {
-			n.mu.Lock()
-			o := n.others[from]
-			another := o.known && o.news.Prefix != a.Prefix
-			o.news, o.known = a, true
-			n.mu.Unlock()
-			if another {
-				n.watcher.reborn(from)
-			}
-		}
+		n.heard(from, payload[1:])
 	case machined:
-		if message, err := n.codec.Decode(payload[1:]); err == nil {
-			n.loop.Deliver(protocol.Receive{From: from, Message: message})
+		if message, err := n.codec.Decode(payload[1:]); err == nil && (known || mayKnock(from, message)) {
+			n.life.Load().loop.Deliver(protocol.Receive{From: from, Message: message})
 		}
+	}
+}
+
+// heard takes what a node says of itself.
+func (n *Node) heard(from protocol.NodeID, text []byte) {
+	var a announcement
+	if json.Unmarshal(text, &a) != nil || len(a.Prefix) > decision.MaxPrefix {
+		return
+	}
+	n.mu.Lock()
+	o := n.others[from]
+	another := o != nil && o.known && o.news.Prefix != a.Prefix
+	if o != nil {
+		o.news, o.known = a, true
+	}
+	n.mu.Unlock()
+	if another {
+		n.life.Load().machine.reborn(from)
 	}
 }
 
@@ -265,10 +251,10 @@ const mostStrange = 4096
 // Alive reports whether the node that began the transaction is believed to live, or was suspected so
 // lately that the leader is given time to settle the transaction alone. It is for assent.Config.
 func (n *Node) Alive(id commit.TransactionID) bool {
-	leader, _ := n.watcher.leader()
+	leader, _ := n.life.Load().machine.leader()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if strings.HasPrefix(string(id), n.prefix) {
+	if n.prefix != "" && strings.HasPrefix(string(id), n.prefix) {
 		return true
 	}
 	now := time.Now()
@@ -306,7 +292,7 @@ func (n *Node) Suspected(node protocol.NodeID) bool {
 func (n *Node) Coordinator(id string) (node protocol.NodeID, suspected, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if strings.HasPrefix(id, n.prefix) {
+	if n.prefix != "" && strings.HasPrefix(id, n.prefix) {
 		return n.cfg.Self, false, true
 	}
 	for node, o := range n.others {

@@ -73,6 +73,11 @@ func (m *Mesh) Address() string { return m.listener.Addr().String() }
 // Self returns this node's name.
 func (m *Mesh) Self() protocol.NodeID { return m.cfg.Self }
 
+// CheckPeer returns why a node cannot be a peer at that address, or nil.
+func (m *Mesh) CheckPeer(node protocol.NodeID, address string) error {
+	return m.cfg.checkPeers(map[protocol.NodeID]string{node: address})
+}
+
 // SetPeers replaces the peers: those that are new are called, those that are gone are cut off, and
 // connections to those whose address has changed are made anew. Self is passed over. Guests stay, and those that
 // are named are guests no more.

@@ -85,8 +85,17 @@ func (n *Node) standing() Standing {
 	return s
 }
 
-// status says all that people want to know.
-func (n *Node) status() Status {
+// Elected returns who leads in the eyes of the node's elector, and what that is doing. A node without a vote
+// takes no part in elections and knows of nobody.
+func (n *Node) Elected() (protocol.NodeID, election.State) {
+	if !n.voter() {
+		return "", election.Following
+	}
+	return n.Elector.Leader, n.Elector.State
+}
+
+// Status says how the node stands.
+func (n *Node) Status() Status {
 	s := Status{Standing: n.standing(), Epoch: n.State.Epoch, Chosen: n.Log.Chosen, Role: n.Log.State}
 	for _, p := range n.Peers {
 		s.Peers = append(s.Peers, PeerStatus{Node: p.Node, Level: int(100 * n.Detector.Level(p.Node)),
@@ -103,7 +112,7 @@ func (n *Node) say(out *protocol.Effects) {
 		return
 	}
 	n.Last = now
-	out.Emit(n.status())
+	out.Emit(n.Status())
 }
 
 // tick does what is due: it leads or follows, repeats what was not answered, and looks after the members.
@@ -226,7 +235,7 @@ func (n *Node) enlist() {
 
 // departed reports whether the node has left on request, or is about to.
 func (n *Node) departed() bool {
-	return n.Retired || slices.Contains(n.State.Departed, paxos.Storage{Node: n.Self.Node, ID: n.Self.Storage}) ||
+	return n.Retired || n.State.HasLeft(n.Self.Node, n.Self.Storage) ||
 		slices.ContainsFunc(n.Asks, func(a PendingAsk) bool { return a.Change.Kind == Leave && a.Change.Node == n.Self.Node })
 }
 

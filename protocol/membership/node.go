@@ -268,7 +268,7 @@ func (n *Node) Step(ev protocol.Event, out *protocol.Effects) {
 		case Moved:
 			n.Moved = max(n.Moved, v.Number)
 		case Describe:
-			out.Emit(n.status())
+			out.Emit(n.Status())
 		}
 	}
 	n.goOn(out)

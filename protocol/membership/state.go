@@ -243,6 +243,11 @@ func (s *State) freePlace(node protocol.NodeID) (place int, ok bool) {
 	return place, place >= 0
 }
 
+// HasLeft reports whether the node has left on request, with that storage.
+func (s *State) HasLeft(n protocol.NodeID, storage string) bool {
+	return slices.Contains(s.Departed, paxos.Storage{Node: n, ID: storage})
+}
+
 // Member returns a member.
 func (s *State) Member(n protocol.NodeID) (Member, bool) {
 	i, found := s.place(n)
