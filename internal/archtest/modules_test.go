@@ -19,7 +19,7 @@ type dependency struct {
 var dependencies = []dependency{
 	{"connectrpc.com/connect", "one server for gRPC, gRPC-Web and JSON over net/http", []string{"api", "cmd", "console", "decision/paxos", "engine", "resource/service", "examples", "."}},
 	{"google.golang.org/protobuf", "the messages of the api's contract", []string{"api", "cmd", "console", "resource/service", "examples"}},
-	{"github.com/cockroachdb/pebble/v2", "an embedded store whose loss of unsynced bytes can be tested", []string{"decision/disk", "decision/paxos", "internal/journal", "resource/kv", "engine", "sim/stack", "site", "cmd/assent/bench"}},
+	{"github.com/cockroachdb/pebble/v2", "an embedded store whose loss of unsynced bytes can be tested", []string{"decision/disk", "decision/paxos", "internal/journal", "resource/kv", "engine", "sim/stack", "site", "cluster", "cmd/assent/bench"}},
 	{"github.com/fxamacker/cbor/v2", "the one canonical encoding of states, messages and records", []string{"protocol", "trace", "engine", "sim", "check", "decision", "resource/kv", "resource/service"}},
 	{"github.com/go-sql-driver/mysql", "MySQL and MariaDB", []string{"resource/mysql", "examples"}},
 	{"github.com/jackc/pgx/v5", "PostgreSQL with its command tags and pipelines, which database/sql hides", []string{"resource/postgres", "decision/postgres", "examples", "cmd/assent/bench"}},
