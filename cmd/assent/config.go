@@ -169,6 +169,9 @@ func decodeConfig(name string, data []byte) (*config, error) {
 	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
 		return nil, c.badYAML(err)
 	}
+	if n := fraction(&root, reflect.TypeFor[config]()); n != nil {
+		return nil, c.badYAML(fmt.Errorf("line %d: cannot unmarshal !!float `%s` into int", n.Line, n.Value))
+	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, fail("", "%s: the file holds a second document; one is enough", name)
 	}

@@ -78,6 +78,27 @@ func TestExampleConfig(t *testing.T) {
 	}
 }
 
+// A whole number is written as one: what the decoder would cut off is refused.
+func TestFractions(t *testing.T) {
+	for text, want := range map[string]string{
+		"log: {retain_count: 1.5}":                                                    "log.retain_count",
+		"limits:\n  connections: 1e3":                                                 "limits.connections",
+		"resources:\n  a: {type: postgres, dsn: x, max_conns: 2.0}":                   "resources.a.max_conns",
+		"resources:\n  a: &a {type: postgres, dsn: x, max_conns: 2.5}\n  b: *a":       "resources.a.max_conns",
+		"resources:\n  a: {type: postgres, dsn: x, <<: {max_conns: 2.5}}":             "resources.a.<<.max_conns",
+		"cluster: {name: c, node: a, nodes: {a: {address: 127.0.0.1:1, votes: 1.5}}}": "cluster.nodes.a.votes",
+	} {
+		_, err := decodeConfig("assent.yaml", []byte(text))
+		if err == nil || !strings.Contains(err.Error(), want+" is a number with a fraction; it must be a whole number") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	// Where text belongs, a number with a fraction is text.
+	if _, err := decodeConfig("assent.yaml", []byte("resources: {a: {type: postgres, dsn_env: 1.5}}")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLoopback(t *testing.T) {
 	for listen, want := range map[string]bool{
 		"127.0.0.1:1": true, "127.8.9.10:1": true, "[::1]:1": true, "localhost:1": true,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
 
@@ -84,4 +85,56 @@ func keyAt(node *yaml.Node, line int, tag, begin, path string) string {
 		return path
 	}
 	return ""
+}
+
+// fraction returns a number with a fraction that stands in node where the type t has a whole one, or nil. The
+// decoder would cut the fraction off without a word.
+func fraction(node *yaml.Node, t reflect.Type) *yaml.Node {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch {
+	case t == nil:
+		return nil
+	case node.Kind == yaml.AliasNode:
+		return fraction(node.Alias, t)
+	case node.Kind == yaml.ScalarNode:
+		if node.ShortTag() == "!!float" && (t.Kind() == reflect.Int || t.Kind() == reflect.Int32) {
+			return node
+		}
+		return nil
+	}
+	for i, child := range node.Content {
+		below := t
+		switch {
+		case node.Kind == yaml.MappingNode && i%2 == 0:
+			continue // a key
+		case node.Kind == yaml.MappingNode:
+			below = memberType(t, node.Content[i-1].Value)
+		case node.Kind == yaml.SequenceNode && t.Kind() == reflect.Slice:
+			below = t.Elem()
+		}
+		if found := fraction(child, below); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// memberType returns the type of what the key names in t, or nil.
+func memberType(t reflect.Type, key string) reflect.Type {
+	switch {
+	case key == "<<": // what is merged into it
+		return t
+	case t.Kind() == reflect.Map:
+		return t.Elem()
+	case t.Kind() != reflect.Struct:
+		return nil
+	}
+	for i := range t.NumField() {
+		if t.Field(i).Tag.Get("yaml") == key {
+			return t.Field(i).Type
+		}
+	}
+	return nil
 }

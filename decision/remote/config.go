@@ -43,8 +43,8 @@ type Config struct {
 	// AttemptTimeout bounds one attempt. Defaults to 3 s.
 	AttemptTimeout time.Duration
 
-	// Logger receives what an operator should know: that no server answers, and that one does again.
-	// Defaults to slog.Default().
+	// Logger receives what an operator should know: that no server answers, or one is not told that this
+	// process lives, and that it is so no longer. Defaults to slog.Default().
 	Logger *slog.Logger
 }
 

@@ -69,22 +69,44 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 // takes this process for gone.
 const announcement = silence / 5
 
-// announce tells a server again and again that this process lives.
+// announce tells a server again and again that this process lives. One that is away is told when it is back.
 func (l *Log) announce(server int) {
 	ticker := time.NewTicker(announcement)
 	defer ticker.Stop()
+	heard := true
 	for {
-		ctx, cancel := context.WithTimeout(l.life, silence/2)
-		if resp, err := l.send(ctx, server, "hello", nil, []byte(l.prefix)); err == nil {
-			_ = resp.Body.Close() // a server that is away is told when it is back
+		err := l.hello(server)
+		switch {
+		case l.life.Err() != nil:
+			return
+		case err != nil && heard:
+			l.cfg.Logger.Warn("a server is not told that this process lives, and may settle what it has prepared",
+				"server", l.cfg.Servers[server], "cause", err)
+		case err == nil && !heard:
+			l.cfg.Logger.Info("a server is told again that this process lives", "server", l.cfg.Servers[server])
 		}
-		cancel()
+		heard = err == nil
 		select {
 		case <-ticker.C:
 		case <-l.life.Done():
 			return
 		}
 	}
+}
+
+// hello tells a server once.
+func (l *Log) hello(server int) error {
+	ctx, cancel := context.WithTimeout(l.life, silence/2)
+	defer cancel()
+	resp, err := l.send(ctx, server, "hello", nil, []byte(l.prefix))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return readProblem(resp)
+	}
+	return nil
 }
 
 // Close ends the announcements. It is not an error to close a log twice.

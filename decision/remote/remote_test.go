@@ -228,6 +228,68 @@ func TestAlive(t *testing.T) {
 	all(false)
 }
 
+// lines is a log that a test may read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *lines) count(text string) int { return strings.Count(l.String(), text) }
+
+// A server that will not hear that this process lives is told of once, and so is that it hears again.
+func TestUnheardAnnouncements(t *testing.T) {
+	good, handlers := newServers(t, 1)
+	var deaf atomic.Bool
+	var heard atomic.Int64
+	deaf.Store(true)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		heard.Add(1)
+		if deaf.Load() {
+			http.Error(w, "no room", http.StatusServiceUnavailable)
+			return
+		}
+		handlers[0].ServeHTTP(w, r)
+	}))
+	t.Cleanup(other.Close)
+	said := &lines{}
+	l, err := remote.Open(t.Context(), remote.Config{Servers: []string{good[0].URL, other.URL}, Logger: slog.New(slog.NewTextHandler(said, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until := func(is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(time.Millisecond) { // polling
+			if time.Now().After(deadline) {
+				t.Fatalf("not after 30 s; the log: %s", said)
+			}
+		}
+	}
+	const deafness, again = "is not told that this process lives", "is told again that this process lives"
+	until(func() bool { return heard.Load() >= 3 })
+	until(func() bool { return said.count(deafness) > 0 })
+	deaf.Store(false)
+	until(func() bool { return said.count(again) > 0 })
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A busy machine may be too slow for an announcement, and for another one: that is told as well.
+	if n, m := said.count(deafness), said.count(again); n != m && n != m+1 || said.count("server="+other.URL+" cause=") < 1 {
+		t.Errorf("told %d times, and %d times that it is over: %s", n, m, said)
+	}
+}
+
 // What cannot be served is refused with a reason.
 func TestRefusals(t *testing.T) {
 	servers, _ := newServers(t, 1)
