@@ -19,7 +19,8 @@ func TestAcceptorsChangeSafely(t *testing.T) {
 		check.Faults
 		long bool
 	}{
-		"1 to 2":          {paxos.Moving{Proposers: 2, Old: []int{1}, New: []int{2}, Movers: 1, Options: steady(1)}, always, false},
+		"1 to 2":          {paxos.Moving{Proposers: 2, Old: []int{1}, New: []int{2}, Movers: 1, Silent: true, Options: steady(1)}, always, false},
+		"1 to 2, told":    {paxos.Moving{Proposers: 2, Old: []int{1}, New: []int{2}, Movers: 1, Options: steady(1)}, always, true},
 		"1, 2 to 2, 3":    {paxos.Moving{Proposers: 2, Old: []int{1, 2}, New: []int{2, 3}, Movers: 1, Silent: true, Options: steady(1)}, always, false},
 		"1 to 1, 2, 3":    {paxos.Moving{Proposers: 2, Old: []int{1}, New: []int{1, 2, 3}, Movers: 1, Silent: true, Options: steady(1)}, always, true},
 		"1, 2, 3 to 3":    {paxos.Moving{Proposers: 2, Old: []int{1, 2, 3}, New: []int{3}, Movers: 1, Silent: true, Options: steady(1)}, always, true},

@@ -71,7 +71,7 @@ func agreements() []Exhibit {
 		{Name: "an acceptance below the promise", System: "paxos",
 			Why:  "The acceptor has promised a higher ballot, whose proposer takes it that nothing more will be accepted in this one.",
 			File: acceptor, Func: "Acceptor.accept",
-			Old: "if m.Ballot.Node != from || m.Ballot.Round == 0 && from != a.Owner || m.Ballot.Compare(a.Promised) < 0 {",
+			Old: "if m.Ballot.Node != from || m.Ballot.Round == 0 && from != a.Owner || m.Ballot.yields(a.Promised) {",
 			New: "if m.Ballot.Node != from || m.Ballot.Round == 0 && from != a.Owner {"},
 		{Name: "a quorum that is one vote short", System: "paxos",
 			Why:  "Two quorums need not have an acceptor in common, so one does not see what the other has decided.",

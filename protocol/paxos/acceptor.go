@@ -61,7 +61,7 @@ func (a *Acceptor[V]) promise(from protocol.NodeID, b Ballot, out *protocol.Effe
 }
 
 func (a *Acceptor[V]) accept(from protocol.NodeID, m Phase2a[V], out *protocol.Effects) {
-	if m.Ballot.Node != from || m.Ballot.Round == 0 && from != a.Owner || m.Ballot.Compare(a.Promised) < 0 {
+	if m.Ballot.Node != from || m.Ballot.Round == 0 && from != a.Owner || m.Ballot.yields(a.Promised) {
 		a.refuse(from, m.Ballot, out)
 		return
 	}

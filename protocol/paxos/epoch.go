@@ -12,8 +12,9 @@ import (
 //
 //	epoch 1: the old set. Epoch 2: the old and the new (Joint). Epoch 3: the new set.
 //
-// Every message of a proposer carries its epoch; an acceptor refuses those of lower epochs than it knows, and
-// a ballot belongs to one epoch. The rules are those of a Mover:
+// Every message of a proposer carries its epoch; an acceptor refuses those of lower epochs than it knows. A
+// ballot belongs to one epoch, and is higher than all of those before: an acceptor that has missed some, or that
+// left and comes back, may hold what was accepted long ago. The rules are those of a Mover:
 //
 //  1. Epoch 2 begins at a read quorum of the old acceptors, stably. From then on no write quorum of
 //     theirs accepts anything in epoch 1.
@@ -246,7 +247,7 @@ func (p *EpochProposer[V]) Turn(e Epoch, out *protocol.Effects) {
 
 func (p *EpochProposer[V]) turn(e Epoch) {
 	p.Epoch, p.Proposer.System, p.Proposer.Also = e, e.System, nil
-	p.Proposer.Careful = true
+	p.Proposer.Epoch, p.Proposer.Careful = e.Number, true
 	if e.Next != nil {
 		p.Proposer.Also = quorum.Joint{*e.Next}
 	}

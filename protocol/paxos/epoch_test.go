@@ -15,6 +15,12 @@ func epochs() (first, both, last paxos.Epoch) {
 	return paxos.Epoch{Number: 1, System: before}, paxos.Epoch{Number: 2, System: before, Next: &after}, paxos.Epoch{Number: 3, System: after}
 }
 
+// in returns the ballot in an epoch.
+func in(e paxos.Epoch, b paxos.Ballot) paxos.Ballot {
+	b.Epoch = e.Number
+	return b
+}
+
 func epochProposer(e paxos.Epoch) *paxos.EpochProposer[value] {
 	p := paxos.NewEpochProposer(paxos.Proposer[value]{Instance: paxos.Topic, Self: "p", Owner: true}, e)
 	return &p
@@ -28,7 +34,7 @@ func TestProposerOfTwoSets(t *testing.T) {
 	if got := targets(out); len(got) != 4 {
 		t.Fatalf("asked: %v", got)
 	}
-	told := paxos.Dated[value]{Epoch: both, Phase2b: &paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: b(0, "p"), Value: "v"}}
+	told := paxos.Dated[value]{Epoch: both, Phase2b: &paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: in(both, b(0, "p")), Value: "v"}}
 	for _, n := range []protocol.NodeID{"a", "b"} {
 		if out := step(p, from(n, told)); len(out.Emits) > 0 {
 			t.Errorf("the old set and one of the new: %+v", out)
@@ -45,13 +51,13 @@ func TestBallotsBelongToEpochs(t *testing.T) {
 	first, both, last := epochs()
 	p := epochProposer(first)
 	step(p, protocol.Input{Value: paxos.Propose[value]{Value: "v"}})
-	if out := step(p, from("b", paxos.Outdated[value]{Epoch: last})); len(out.Sends) != 3 || out.Sends[0].To != "b" || p.Proposer.Ballot != b(1, "p") {
+	if out := step(p, from("b", paxos.Outdated[value]{Epoch: last})); len(out.Sends) != 3 || out.Sends[0].To != "b" || p.Proposer.Ballot != in(last, b(1, "p")) {
 		t.Errorf("%+v", out)
 	}
 	if out := step(p, from("b", paxos.Outdated[value]{Epoch: both})); !out.Empty() {
 		t.Errorf("an epoch that is over: %+v", out)
 	}
-	old := paxos.Dated[value]{Epoch: both, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: b(1, "p")}}
+	old := paxos.Dated[value]{Epoch: both, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: in(last, b(1, "p"))}}
 	step(p, from("b", old))
 	if out := step(p, from("c", old)); !out.Empty() {
 		t.Errorf("promises of another epoch: %+v", out)
@@ -80,19 +86,19 @@ func TestAcceptorKnowsTheEpoch(t *testing.T) {
 // The mover waits for a read quorum of the old acceptors, has decided what they have accepted, and only then
 // has the last epoch begun.
 func TestMoverSettlesFirst(t *testing.T) {
-	_, both, last := epochs()
+	first, both, last := epochs()
 	m := &paxos.Mover[value]{Both: both, After: last, Proposer: paxos.NewEpochProposer(paxos.Proposer[value]{Instance: paxos.Topic, Self: "m"}, both)}
 	step(m, protocol.Input{Value: paxos.Move[value]{}})
 	step(m, from("a", paxos.Begun[value]{Epoch: both}))
 	if out := step(m, protocol.Expire{Timer: paxos.MoveTimer}); len(out.Sends) != 2 {
 		t.Errorf("it repeats what was not answered: %+v", out)
 	}
-	out := step(m, from("b", paxos.Begun[value]{Epoch: both, Accepted: b(0, "p"), Value: "v"}))
+	out := step(m, from("b", paxos.Begun[value]{Epoch: both, Accepted: in(first, b(0, "p")), Value: "v"}))
 	if m.State != paxos.MoverSettling || len(out.Sends) != 4 {
 		t.Fatalf("%v: %+v", m.State, out)
 	}
-	promise := paxos.Dated[value]{Epoch: both, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: b(1, "m")}}
-	accept := paxos.Dated[value]{Epoch: both, Phase2b: &paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: b(1, "m"), Value: "v"}}
+	promise := paxos.Dated[value]{Epoch: both, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: in(both, b(1, "m"))}}
+	accept := paxos.Dated[value]{Epoch: both, Phase2b: &paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: in(both, b(1, "m")), Value: "v"}}
 	for _, n := range []protocol.NodeID{"b", "c"} {
 		step(m, from(n, promise))
 	}
@@ -103,6 +109,46 @@ func TestMoverSettlesFirst(t *testing.T) {
 	}
 	if v, _ := m.Learned(); v != "v" {
 		t.Errorf("decided %v", v)
+	}
+}
+
+// A ballot of a later epoch is the higher: what an acceptor that was away since has accepted in an earlier one
+// is not what a proposer goes on with, however high its round.
+func TestLaterEpochsOutrank(t *testing.T) {
+	first, both, last := epochs()
+	p := epochProposer(last)
+	p.Proposer.Owner = false
+	step(p, protocol.Input{Value: paxos.Propose[value]{Value: "own"}})
+	promise := func(accepted paxos.Ballot, v value) paxos.Dated[value] {
+		return paxos.Dated[value]{Epoch: last, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: in(last, b(1, "p")), Accepted: accepted, Value: v}}
+	}
+	step(p, from("b", promise(in(first, b(9, "old")), "stale")))
+	step(p, from("c", promise(in(both, b(1, "new")), "decided")))
+	if p.Proposer.State != paxos.ProposerWriting || p.Proposer.Value != "decided" {
+		t.Errorf("%v of %q", p.Proposer.State, p.Proposer.Value)
+	}
+}
+
+// Ballot 0 has no phase 1. An acceptor that has promised or accepted in an earlier epoch refuses it in a later
+// one: what was decided may be with it alone.
+func TestBallotZeroYields(t *testing.T) {
+	first, both, _ := epochs()
+	write := func(e paxos.Epoch) protocol.Event {
+		return from("p", paxos.Dated[value]{Epoch: e, Phase2a: &paxos.Phase2a[value]{Instance: paxos.Topic, Ballot: in(e, b(0, "p")), Value: "v"}})
+	}
+	for what, before := range map[string]protocol.Event{
+		"promised": from("q", paxos.Dated[value]{Epoch: first, Phase1a: &paxos.Phase1a[value]{Instance: paxos.Topic, Ballot: in(first, b(1, "q"))}}),
+		"accepted": write(first),
+	} {
+		a := &paxos.EpochAcceptor[value]{Acceptor: paxos.Acceptor[value]{Instance: paxos.Topic, Owner: "p"}}
+		step(a, before)
+		out := step(a, write(both))
+		if d, ok := out.Sends[0].Message.(paxos.Dated[value]); !ok || d.Refused == nil || a.Acceptor.Accepted.Epoch == both.Number {
+			t.Errorf("%s before: %+v", what, out)
+		}
+	}
+	if got := in(both, b(3, "p")).String() + " " + b(3, "p").String(); got != "2:3.p 3.p" {
+		t.Errorf("ballots are written %q", got)
 	}
 }
 
@@ -117,7 +163,7 @@ func TestEpochMachines(t *testing.T) {
 		protocol.Input{Value: paxos.Propose[value]{Value: "v"}}, protocol.Input{Value: paxos.Move[value]{}}}
 	for _, node := range []protocol.NodeID{"p", "m", "a", "b", "d"} {
 		for _, e := range []paxos.Epoch{first, both, last} {
-			for _, ballot := range []paxos.Ballot{b(0, "p"), b(1, "p"), b(1, "m")} {
+			for _, ballot := range []paxos.Ballot{in(e, b(0, "p")), in(e, b(1, "p")), in(e, b(1, "m"))} {
 				events = append(events, from(node, paxos.Begun[value]{Epoch: e, Accepted: ballot, Value: "u"}),
 					from(node, paxos.Dated[value]{Epoch: e, Phase1a: &paxos.Phase1a[value]{Instance: paxos.Topic, Ballot: ballot}}),
 					from(node, paxos.Dated[value]{Epoch: e, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: ballot}}),

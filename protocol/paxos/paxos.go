@@ -21,25 +21,40 @@ import (
 // Instance names one agreement. It is unique for ever.
 type Instance string
 
-// Ballot is a numbered attempt at agreement. Ballots are ordered by round, then by node, so that
+// Ballot is a numbered attempt at agreement. Ballots are ordered by epoch, by round, then by node, so that
 // no two proposers have one in common. The zero value is no ballot, and is less than every other.
 type Ballot struct {
+	// Epoch is that of the acceptors, where they change (see Epoch). What was accepted in an earlier one by
+	// an acceptor that was away since is so outranked by what was decided in a later one.
+	Epoch uint64 `cbor:",omitempty" json:",omitempty"`
 	Round uint64
 	Node  protocol.NodeID
 }
 
 // Compare returns -1, 0 or 1: which of the ballots is the higher.
 func (b Ballot) Compare(o Ballot) int {
-	return cmp.Or(cmp.Compare(b.Round, o.Round), cmp.Compare(b.Node, o.Node))
+	return cmp.Or(cmp.Compare(b.Epoch, o.Epoch), cmp.Compare(b.Round, o.Round), cmp.Compare(b.Node, o.Node))
+}
+
+// yields reports whether an acceptor that has promised the other ballot must not accept in b. Ballot 0 has no
+// phase 1, in which it would find out what was decided, so it yields to every other, also of an earlier epoch.
+func (b Ballot) yields(promised Ballot) bool {
+	if b.Round == 0 {
+		return !promised.IsZero() && promised != b
+	}
+	return b.Compare(promised) < 0
 }
 
 // IsZero reports whether b is no ballot.
 func (b Ballot) IsZero() bool { return b == Ballot{} }
 
-// String returns the ballot as "3.b"; "none" for no ballot.
+// String returns the ballot as "3.b", or "2:3.b" in epoch 2; "none" for no ballot.
 func (b Ballot) String() string {
 	if b.IsZero() {
 		return "none"
+	}
+	if b.Epoch > 0 {
+		return fmt.Sprintf("%d:%d.%s", b.Epoch, b.Round, b.Node)
 	}
 	return fmt.Sprintf("%d.%s", b.Round, b.Node)
 }

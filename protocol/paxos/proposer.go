@@ -59,6 +59,8 @@ type Proposer[V any] struct {
 	System quorum.System
 	// Also are systems of acceptors of which each must agree, too, while the acceptors change (see Epoch).
 	Also quorum.Joint `cbor:",omitempty" json:",omitempty"`
+	// Epoch is the number of the acceptors' epoch, if they change.
+	Epoch uint64 `cbor:",omitempty" json:",omitempty"`
 	// Careful says that the acceptors may have changed since earlier ballots: what a quorum has accepted
 	// in one of them is proposed again, and not taken for decided.
 	Careful bool `cbor:",omitempty" json:",omitempty"`
@@ -109,7 +111,7 @@ func (p *Proposer[V]) propose(value V, out *protocol.Effects) {
 		p.Own = value
 		if p.Owner {
 			p.Owner = false
-			p.Ballot = Ballot{Node: p.Self}
+			p.Ballot = Ballot{Epoch: p.Epoch, Node: p.Self}
 			p.write(value, out)
 			return
 		}
@@ -127,7 +129,7 @@ func (p *Proposer[V]) begin(out *protocol.Effects) {
 		return
 	}
 	p.Round++
-	p.Ballot = Ballot{Round: p.Round, Node: p.Self}
+	p.Ballot = Ballot{Epoch: p.Epoch, Round: p.Round, Node: p.Self}
 	out.Put(RoundKey, RoundRecord[V]{Round: p.Round})
 	p.State = ProposerReading
 	p.ask(out)
