@@ -182,6 +182,12 @@ type fence struct{ store *store }
 // entering has the epoch of a store's acceptors begin.
 type entering struct{ roster *roster }
 
+// epochRecord is what a fence keeps. Blank says that what the acceptors held before is void.
+type epochRecord struct {
+	Epoch Epoch
+	Blank bool
+}
+
 // Step implements protocol.Machine.
 func (f fence) Step(ev protocol.Event, out *protocol.Effects) {
 	r, ok := ev.(protocol.Receive)
@@ -198,8 +204,9 @@ func (f fence) Step(ev protocol.Event, out *protocol.Effects) {
 	if m.roster.number() <= s.roster.number() {
 		return
 	}
+	blank := s.anew(s.roster, m.roster)
 	s.turn(m.roster)
-	out.Put(paxos.EpochKey, m.roster.epoch)
+	out.Put(paxos.EpochKey, epochRecord{Epoch: m.roster.epoch, Blank: blank})
 }
 
 // enterEpoch lets the store go over to the epoch, behind all that was delivered before. The caller holds the
@@ -235,6 +242,24 @@ func (s *store) turn(r *roster) {
 		in.queued &^= gone
 		s.oweAlso(in, fresh)
 	}
+}
+
+// anew reports whether this node comes back in the epoch r as a new member, and drops what it holds from the
+// time before, was being the last epoch that it has entered: whatever counts of that the others have, some of it
+// was dropped by them long ago, and the rest was never decided. The caller holds s.mu, or nobody else knows s.
+func (s *store) anew(was, r *roster) bool {
+	_, before := find(r.epoch.Members, r.self)
+	joins := r.system.Next != nil && !before
+	if !r.member() || !joins && (was.number() == 0 || was.member()) {
+		return false
+	}
+	for _, in := range s.table {
+		in.dropped = true
+	}
+	clear(s.table)
+	s.done, s.settled, s.bytes, s.horizon = nil, 0, 0, 0
+	s.log.faulted.Store(true) // it is not known here any more what was begun
+	return true
 }
 
 // same reports whether two entries of members are of one storage of one node. The caller holds s.mu.

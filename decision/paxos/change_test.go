@@ -236,3 +236,89 @@ func TestGrow(t *testing.T) {
 		t.Errorf("it ends in epoch %d", e.Number)
 	}
 }
+
+// TestComesBack: a member that left and comes back with its directory does not bring back what the others have
+// dropped since, also when it starts again.
+func TestComesBack(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 4, Config{Options: brisk, RetainCount: 5})
+	g.ready()
+	check := g.fill("b", "open", 1)
+	g.decide("b", entry("old", commit.Commit, "b"))
+	g.until("a holds it", func() bool { h, _ := g.log("a").serving().look("old"); return h.chosen })
+	e := g.move("b", g.cfg.Epoch, "b", "c", "d")
+	g.until("a knows", func() bool { return g.log("a").Epoch().Number == e.Number })
+	if h, _ := g.log("a").serving().look("old"); !h.chosen {
+		t.Error("a has dropped what it may still need")
+	}
+	finish := func(id string) {
+		g.decide("b", entry(id, commit.Commit, "b"))
+		if err := g.log("b").Annotate(t.Context(), commit.TransactionID(id), decision.Note{Kind: decision.Finished}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finish("old")
+	for i := range 20 {
+		finish(fmt.Sprint("done-", i))
+	}
+	g.until("the others have dropped it", func() bool {
+		for _, name := range []protocol.NodeID{"b", "c", "d"} {
+			if _, held := g.log(name).serving().look("old"); held {
+				return false
+			}
+		}
+		return true
+	})
+	e = g.move("c", e, "a", "c", "d")
+	for range 2 {
+		if h, held := g.log("a").serving().look("old"); held {
+			t.Errorf("a holds %v", h)
+		}
+		check("a")
+		g.stop("a")
+		g.start("a")
+	}
+	for e, err := range g.log("a").List(t.Context(), decision.Unfinished) {
+		if err != nil || e.ID != "open-0" {
+			t.Errorf("listed: %v, %v", e, err)
+		}
+	}
+	if got := g.log("a").Epoch(); !got.equal(e) {
+		t.Errorf("a starts in %v; want %v", got, e)
+	}
+}
+
+// TestStableEpoch: an epoch that was entered is known after a crash in which all is lost that was not forced,
+// and after its record's segment has gone; whatever is of an earlier one is answered with it.
+func TestStableEpoch(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 3, Config{Options: brisk, RetainCount: 10})
+	g.ready()
+	both, _ := g.change(g.cfg.Epoch, "a", "b", "c")
+	if err := g.log("c").Enter(t.Context(), both); err != nil {
+		t.Fatal(err)
+	}
+	g.crash("c", 0, nil)
+	g.start("c")
+	if got := g.log("c").Epoch(); !got.equal(both) {
+		t.Errorf("c starts in %v; want %v", got, both)
+	}
+	g.decide("a", entry("tx", commit.Commit, "a")) // c tells
+	g.until("all know", func() bool { return g.log("a").Epoch().equal(both) && g.log("b").Epoch().equal(both) })
+	for i := range 700 {
+		id := fmt.Sprint("tx-", i)
+		g.decide("a", entry(id, commit.Commit, "a"))
+		if err := g.log("a").Annotate(t.Context(), commit.TransactionID(id), decision.Note{Kind: decision.Finished}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.until("the first segment has gone", func() bool {
+		names, err := g.fs["b"].List("member/segments")
+		return err == nil && !slices.Contains(names, "00000000000000000001.segment")
+	})
+	g.stop("b")
+	g.start("b")
+	if got := g.log("b").Epoch(); !got.equal(both) {
+		t.Errorf("b starts in %v; want %v", got, both)
+	}
+}

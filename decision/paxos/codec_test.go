@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	sampleBallot = paxos.Ballot{Round: 1 << 40, Node: "abcdefghijklmnopqrst"}
+	sampleBallot = paxos.Ballot{Epoch: 9, Round: 1 << 40, Node: "abcdefghijklmnopqrst"}
 	sampleValue  = Value{Stamp: 1_700_000_000_000_000_000, Status: decision.Unfinished, Entry: []byte{0xa1, 1, 2}}
 	sampleNote   = Note{Stamp: 77, Node: "b", Note: []byte{0xa0}}
 	sampleEpoch  = Epoch{Number: 9, Members: []Member{{"a", "s", 1, 0}, {"b", "", 2, 1}}, Next: []Member{{"b", "t", 2, 1}, {"c", "u", 0, 63}}}
@@ -32,7 +32,7 @@ func sampleMessages() []protocol.Message {
 		phase1b{Instance: "tx-1", Ballot: sampleBallot, Accepted: paxos.Ballot{Node: "x"}, Value: sampleValue},
 		phase2a{Instance: "tx-1", Ballot: sampleBallot, Value: sampleValue},
 		phase2b{Instance: "tx-1", Ballot: sampleBallot, Value: Value{Stamp: 9}},
-		refused{Instance: "tx-1", Ballot: sampleBallot, Promised: paxos.Ballot{Round: 300, Node: "y"}},
+		refused{Instance: "tx-1", Ballot: sampleBallot, Promised: paxos.Ballot{Epoch: 1, Round: 300, Node: "y"}},
 		chosen{Instance: "tx-1", Value: sampleValue},
 		Void{Instance: "tx-1", Forgotten: 255},
 	}

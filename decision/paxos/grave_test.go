@@ -40,7 +40,7 @@ func TestDecidedOnGrave(t *testing.T) {
 	// A proposer elsewhere has its value accepted by two, and is gone; another has begun phase 1.
 	e := entry("tx", commit.Abort, "second")
 	value := Value{Stamp: g.log("a").stamps.next(), Status: e.Status(), Entry: encoded(t, e)}
-	ballot := paxos.Ballot{Round: g.log("a").stamps.next(), Node: "proposer"}
+	ballot := paxos.Ballot{Epoch: 1, Round: g.log("a").stamps.next(), Node: "proposer"}
 	for _, name := range g.names[:2] {
 		s := g.log(name).serving()
 		s.deliver("tx", ballot.Node, phase2a{Instance: "tx", Ballot: ballot, Value: value})

@@ -101,12 +101,14 @@ func (r *reader) value() Value {
 }
 
 func appendBallot(b []byte, x paxos.Ballot) []byte {
-	return appendText(appendUint(b, x.Round), x.Node)
+	return appendText(appendUint(appendUint(b, x.Epoch), x.Round), x.Node)
 }
 
 func (r *reader) ballot() paxos.Ballot {
-	round := r.uint()
-	return paxos.Ballot{Round: round, Node: r.node()}
+	b := paxos.Ballot{Epoch: r.uint()}
+	b.Round = r.uint()
+	b.Node = r.node()
+	return b
 }
 
 // appendMessage appends a message of the protocol. A Phase2b goes without its value, which the ballot's
@@ -114,19 +116,19 @@ func (r *reader) ballot() paxos.Ballot {
 func appendMessage(b []byte, message protocol.Message) []byte {
 	switch m := message.(type) {
 	case phase1a:
-		b = append(appendArray(b, 4), byte(kindPhase1a))
+		b = append(appendArray(b, 5), byte(kindPhase1a))
 		return appendBallot(appendText(b, m.Instance), m.Ballot)
 	case phase1b:
-		b = append(appendArray(b, 9), byte(kindPhase1b))
+		b = append(appendArray(b, 11), byte(kindPhase1b))
 		return appendValue(appendBallot(appendBallot(appendText(b, m.Instance), m.Ballot), m.Accepted), m.Value)
 	case phase2a:
-		b = append(appendArray(b, 7), byte(kindPhase2a))
+		b = append(appendArray(b, 8), byte(kindPhase2a))
 		return appendValue(appendBallot(appendText(b, m.Instance), m.Ballot), m.Value)
 	case phase2b:
-		b = append(appendArray(b, 5), byte(kindPhase2b))
+		b = append(appendArray(b, 6), byte(kindPhase2b))
 		return appendUint(appendBallot(appendText(b, m.Instance), m.Ballot), m.Value.Stamp)
 	case refused:
-		b = append(appendArray(b, 6), byte(kindRefused))
+		b = append(appendArray(b, 8), byte(kindRefused))
 		return appendBallot(appendBallot(appendText(b, m.Instance), m.Ballot), m.Promised)
 	case chosen:
 		b = append(appendArray(b, 5), byte(kindChosen))
@@ -145,24 +147,24 @@ func (r *reader) message(k kind, n int) (id commit.TransactionID, m protocol.Mes
 	items := 0
 	switch k {
 	case kindPhase1a:
-		m, items = phase1a{Instance: instance, Ballot: r.ballot()}, 4
+		m, items = phase1a{Instance: instance, Ballot: r.ballot()}, 5
 	case kindPhase1b:
 		p := phase1b{Instance: instance, Ballot: r.ballot()}
 		p.Accepted = r.ballot()
 		p.Value = r.value()
-		m, items = p, 9
+		m, items = p, 11
 	case kindPhase2a:
 		p := phase2a{Instance: instance, Ballot: r.ballot()}
 		p.Value = r.value()
-		m, items = p, 7
+		m, items = p, 8
 	case kindPhase2b:
 		p := phase2b{Instance: instance, Ballot: r.ballot()}
 		p.Value.Stamp = r.uint()
-		m, items = p, 5
+		m, items = p, 6
 	case kindRefused:
 		p := refused{Instance: instance, Ballot: r.ballot()}
 		p.Promised = r.ballot()
-		m, items = p, 6
+		m, items = p, 8
 	case kindChosen:
 		m, items = chosen{Instance: instance, Value: r.value()}, 5
 	case kindVoid:

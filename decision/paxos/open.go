@@ -23,7 +23,7 @@ const (
 	lockName     = "LOCK"
 	segmentsName = "segments"
 
-	formatNumber = 1
+	formatNumber = 2 // 1 was never released
 	formatTitle  = "assent acceptor"
 	journalMagic = "assentAJ"
 )
@@ -68,16 +68,16 @@ func (l *Log) identify() (storage string, err error) {
 	return l.create()
 }
 
-// parseFormat reads the file FORMAT. A newer format is reported as such even where the rest of the
-// file has changed.
+// parseFormat reads the file FORMAT. Another format is reported as such even where the rest of the file
+// differs.
 func (l *Log) parseFormat(path, text string) (storage string, err error) {
 	lines := strings.Split(text, "\n")
 	if len(lines) < 2 || lines[0] != formatTitle {
 		return "", fmt.Errorf("%w: %s begins with %.40q", ErrForeign, path, text)
 	}
 	number, err := strconv.ParseUint(strings.TrimPrefix(lines[1], "format "), 10, 32)
-	if err == nil && number > formatNumber {
-		return "", fmt.Errorf("%w: %s says format %d; this program knows up to %d", ErrFormat, path, number, formatNumber)
+	if err == nil && number != formatNumber {
+		return "", fmt.Errorf("%w: %s says format %d; this program knows format %d alone", ErrFormat, path, number, formatNumber)
 	}
 	if len(lines) != 7 {
 		return "", &DamageError{Path: path, Offset: 0, Reason: fmt.Sprintf("it has %d lines", len(lines)-1)}
@@ -166,7 +166,7 @@ func (l *Log) openStore(storage string) (*store, error) {
 	s.journal.Prepare()
 	s.segments = contents.Segments
 	if s.roster.number() > recorded.Number {
-		s.putEpoch(s.roster.epoch)
+		s.putEpoch(s.anew(newRoster(l.cfg.Self, recorded, nil), s.roster), s.roster.epoch)
 		if s.rest(); s.failure() != nil {
 			return nil, errors.Join(s.cause, s.journal.Close())
 		}
@@ -242,6 +242,12 @@ func (s *store) restore(rec record, g journal.Group) {
 		s.admitted = true
 		return
 	case recordBegin, recordEpoch:
+		return
+	case recordBlank:
+		for _, in := range s.table {
+			in.dropped = true
+		}
+		clear(s.table)
 		return
 	case recordDropped:
 		if in, ok := s.table[rec.id]; ok {

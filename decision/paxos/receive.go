@@ -6,6 +6,7 @@ import (
 	"assent/decision"
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/protocol/paxos"
 	"assent/resource"
 )
 
@@ -77,21 +78,30 @@ func (l *Log) protocolMessage(known *roster, p *peer, incarnation protocol.NodeI
 	if r.err != nil {
 		return
 	}
-	switch m.(type) {
-	case phase1a, phase2a:
-		if decision.CheckID(id) == nil {
-			l.within(known, func(s *store) { s.deliver(id, incarnation, m) })
-		}
-	default:
+	switch ballot, asks := asked(m); {
+	case !asks:
 		l.answered(p.node, id, m)
+	case ballot.Epoch == known.number() && decision.CheckID(id) == nil:
+		l.within(known, func(s *store) { s.deliver(id, incarnation, m) })
 	}
+}
+
+// asked returns the ballot in which a proposer asks for something.
+func asked(m protocol.Message) (b paxos.Ballot, asks bool) {
+	switch m := m.(type) {
+	case phase1a:
+		return m.Ballot, true
+	case phase2a:
+		return m.Ballot, true
+	}
+	return b, false
 }
 
 // acceptance takes a Phase2b, the message that comes most often, to its proposer.
 func (l *Log) acceptance(p *peer, r *reader, items int) {
 	id := r.take(majorText, resource.MaxTransaction)
 	ballot, stamp := r.ballot(), r.uint()
-	if items != 5 {
+	if items != 6 {
 		r.fail()
 	}
 	if r.err != nil {

@@ -22,6 +22,7 @@ const (
 	recordAdmitted                             // this storage may vote
 	recordBegin                                // the first segment that is needed
 	recordEpoch                                // the epoch of the acceptors
+	recordBlank                                // nothing is held of any transaction any more
 )
 
 // appendWrite appends the record of what a copy writes. Hard says that it must be stable before
@@ -29,7 +30,7 @@ const (
 func appendWrite(b []byte, id commit.TransactionID, w protocol.Write) (record []byte, hard bool) {
 	switch v := w.Record.(type) {
 	case acceptorRecord:
-		b = appendText(append(appendArray(b, 9), byte(recordAccepted)), id)
+		b = appendText(append(appendArray(b, 11), byte(recordAccepted)), id)
 		return appendValue(appendBallot(appendBallot(b, v.Promised), v.Accepted), v.Value), true
 	case ChosenRecord:
 		if v.Accepted {
@@ -52,7 +53,7 @@ func appendDropped(b []byte, id commit.TransactionID) []byte {
 
 // appendState appends the record of all that r holds.
 func appendState(b []byte, r *Copy) []byte {
-	b = appendHeld(append(appendArray(b, 6), byte(recordState)), r.held())
+	b = appendHeld(append(appendArray(b, 8), byte(recordState)), r.held())
 	promised, accepted, _ := r.ballots()
 	return appendBallot(appendBallot(b, promised), accepted)
 }
@@ -62,6 +63,8 @@ func appendMember(b []byte, node protocol.NodeID, storage string) []byte {
 }
 
 func appendAdmitted(b []byte) []byte { return append(appendArray(b, 1), byte(recordAdmitted)) }
+
+func appendBlank(b []byte) []byte { return append(appendArray(b, 1), byte(recordBlank)) }
 
 func appendBegin(b []byte, first uint64) []byte {
 	return appendUint(append(appendArray(b, 2), byte(recordBegin)), first)
@@ -90,7 +93,7 @@ func (r *reader) record() (rec record) {
 		a := acceptorRecord{Promised: r.ballot()}
 		a.Accepted = r.ballot()
 		a.Value = r.value()
-		rec.change, want = a, 9
+		rec.change, want = a, 11
 	case recordChosenAccepted:
 		rec.id, rec.change, want = r.id(), ChosenRecord{Accepted: true}, 2
 	case recordChosen:
@@ -105,12 +108,12 @@ func (r *reader) record() (rec record) {
 	case recordDropped:
 		rec.id, want = r.id(), 2
 	case recordState:
-		rec.state, want = r.state(), 6
+		rec.state, want = r.state(), 8
 		rec.id = rec.state.ID
 	case recordMember:
 		rec.node = r.node()
 		rec.text, want = r.text(maxName), 3
-	case recordAdmitted:
+	case recordAdmitted, recordBlank:
 		want = 1
 	case recordBegin:
 		rec.first, want = r.uint(), 2

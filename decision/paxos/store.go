@@ -169,7 +169,8 @@ func (s *store) Force(steps []engine.Step) error {
 		}
 		in, ok := steps[i].Machine.(*instance)
 		if !ok {
-			s.putEpoch(steps[i].Out.Writes[0].Record.(Epoch))
+			e := steps[i].Out.Writes[0].Record.(epochRecord)
+			s.putEpoch(e.Blank, e.Epoch)
 			hard = true
 			continue
 		}
@@ -322,9 +323,12 @@ func (s *store) putStanding() {
 	}
 }
 
-// putEpoch writes which epoch it is, and whether the others have written this storage down: one that was alone
-// needed nobody until now.
-func (s *store) putEpoch(e Epoch) {
+// putEpoch writes which epoch it is, after that nothing is held any more where that is so; and whether the
+// others have written this storage down, for one that was alone needed nobody until now.
+func (s *store) putEpoch(blank bool, e Epoch) {
+	if blank {
+		s.put(appendBlank)
+	}
 	s.mu.Lock()
 	admitted := s.admitted
 	s.mu.Unlock()
