@@ -34,14 +34,18 @@ func (g *group) add(name protocol.NodeID) *Log {
 }
 
 // members returns members of the names, with their storages and a vote each; in the places that they have
-// in was, or else in the first that are free.
+// in was, or else in the first that are free. It returns nil where one is down.
 func (g *group) members(was Epoch, names ...protocol.NodeID) (all []Member) {
 	taken := map[int]bool{}
 	for _, m := range was.named() {
 		taken[m.Place] = true
 	}
 	for _, name := range names {
-		m := Member{Node: name, Storage: g.log(name).Storage(), Votes: 1}
+		l := g.log(name)
+		if l == nil {
+			return nil
+		}
+		m := Member{Node: name, Storage: l.Storage(), Votes: 1}
 		if known, ok := find(was.named(), name); ok {
 			m.Place = known.Place
 		} else {
@@ -130,7 +134,7 @@ func TestChange(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	_, err := g.log("a").Decide(ctx, entry(g.own("a", 1), commit.Commit, "a"))
-	if resource.CodeOf(err) != resource.Unavailable || !strings.Contains(err.Error(), "a is not a member in epoch 3") {
+	if !errors.Is(err, ErrNotMember) || resource.CodeOf(err) != resource.Unavailable || !strings.Contains(err.Error(), "a is not a member in epoch 3") {
 		t.Errorf("a proposes: %v", err)
 	}
 	if why := g.log("a").Status().Stopped; why != "a is not a member in epoch 3" {

@@ -59,6 +59,7 @@ var model = porcupine.NondeterministicModel{
 type storm struct {
 	*group
 	began   time.Time
+	prefix  string // of a's first life
 	mu      sync.Mutex
 	history []porcupine.Operation
 	number  atomic.Int64
@@ -94,6 +95,9 @@ func (s *storm) do(ctx context.Context, l *Log, op proposing, client int) {
 		err = nil
 	}
 	ended, out := time.Since(s.began).Nanoseconds(), e.By
+	if errors.Is(err, ErrNotMember) {
+		return // nothing was proposed
+	}
 	if err != nil {
 		ended, out = math.MaxInt64, "?"
 		if op.by == "" {
@@ -123,39 +127,56 @@ func TestStorm(t *testing.T) {
 }
 
 func runStorm(t *testing.T, seed uint64, rounds int) {
-	n := 3 + 2*int(seed%2)
+	s := newStorm(t, 3+2*int(seed%2))
+	s.rage(seed, rounds, func(*atomic.Bool) {})
+	s.settle(seed)
+}
+
+// newStorm starts a cluster of n members over a bad network.
+func newStorm(t *testing.T, n int) *storm {
 	g := newGroup(t, n, Config{Options: paxos.Options{Retry: 10 * time.Millisecond, RetryMost: 100 * time.Millisecond}})
 	g.ready()
 	g.wires.mu.Lock()
 	g.wires.lose, g.wires.repeat, g.wires.delay = 3, 5, 5
 	g.wires.mu.Unlock()
-	s := &storm{group: g, began: time.Now()}
-	rng := rand.New(rand.NewPCG(seed, 12))
-	prefix := g.log("a").Prefix()
-	ids := func(number int) string {
-		if number%2 == 0 {
-			return fmt.Sprintf("%s-%d", prefix, number) // ballot 0 is a's, in its first life
-		}
-		return fmt.Sprintf("tx-%d", number)
+	return &storm{group: g, began: time.Now(), prefix: g.log("a").Prefix()}
+}
+
+// id returns the id of that number.
+func (s *storm) id(number int) string {
+	if number%2 == 0 {
+		return fmt.Sprintf("%s-%d", s.prefix, number) // ballot 0 is a's, in its first life
 	}
+	return fmt.Sprintf("tx-%d", number)
+}
+
+// rage lets clients at all nodes work while there is trouble, and something else alongside.
+func (s *storm) rage(seed uint64, rounds int, alongside func(stop *atomic.Bool)) {
+	rng := rand.New(rand.NewPCG(seed, 12))
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	for i := range 2 * n {
-		wg.Go(func() { s.client(g.names[i%n], seed<<8|uint64(i), ids, &stop) })
+	for i := range 2 * len(s.names) {
+		wg.Go(func() { s.client(s.names[i%len(s.names)], seed<<8|uint64(i), s.id, &stop) })
 	}
+	wg.Go(func() { alongside(&stop) })
 	for range rounds {
 		s.trouble(rng)
 	}
 	stop.Store(true)
 	wg.Wait()
-	g.wires.isolate()
-	g.wires.mu.Lock()
-	g.wires.lose = 0
-	g.wires.mu.Unlock()
-	for number := range int(s.number.Load()) + 1 { // afterwards all tell the same
-		for i, at := range g.names {
+	s.wires.isolate()
+	s.wires.mu.Lock()
+	s.wires.lose = 0
+	s.wires.mu.Unlock()
+}
+
+// settle finds that all members tell the same afterwards, and that the history is linearizable.
+func (s *storm) settle(seed uint64) {
+	t := s.t
+	for number := range int(s.number.Load()) + 1 {
+		for i, at := range s.names {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			s.do(ctx, g.log(at), proposing{id: ids(number)}, 1<<20+i)
+			s.do(ctx, s.log(at), proposing{id: s.id(number)}, 1<<20+i)
 			cancel()
 		}
 	}

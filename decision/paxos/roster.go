@@ -1,6 +1,7 @@
 package paxos
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -172,10 +173,13 @@ func (r *roster) count(write bool, answer func(protocol.NodeID) quorum.Answer) (
 	return all
 }
 
+// ErrNotMember says that this node is not a member, so that nothing can be asked of it but what it holds.
+var ErrNotMember = errors.New("not a member")
+
 // outside says that this node is not a member.
 func (r *roster) outside() error {
 	if r.number() == 0 {
-		return fmt.Errorf("%s does not know the members yet", r.self)
+		return fmt.Errorf("%s is %w of a cluster that it knows", r.self, ErrNotMember)
 	}
-	return fmt.Errorf("%s is not a member in epoch %d", r.self, r.number())
+	return fmt.Errorf("%s is %w in epoch %d", r.self, ErrNotMember, r.number())
 }
