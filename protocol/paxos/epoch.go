@@ -41,7 +41,9 @@ func (e Epoch) Joint() quorum.Joint {
 
 // Over reports whether an epoch of that number is over where e is known: an acceptor that knows e, stably,
 // refuses what is of it.
-func (e Epoch) Over(number uint64) bool { return number < e.Number }
+func (e Epoch) Over(number uint64) bool {
+	return number < e.Number
+}
 
 // Fenced reports whether the epoch before e, which is one of both, is over for good when e has begun at the old
 // acceptors for which begun is true: no write quorum of theirs accepts anything in it any more.
