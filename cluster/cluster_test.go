@@ -281,16 +281,66 @@ func with(members map[protocol.NodeID]cluster.Member, node protocol.NodeID, m cl
 	return all
 }
 
-func TestQuestions(t *testing.T) {
+// asking opens two nodes of three, which are connected.
+func asking(t *testing.T) (a, b *cluster.Node) {
+	t.Helper()
 	h := newHouse(t, "a", "b", "absent")
 	h.open("a", "b")
-	a, b := h.nodes["a"], h.nodes["b"]
+	a, b = h.nodes["a"], h.nodes["b"]
 	for _, n := range []*cluster.Node{a, b} {
 		h.eventually("a and b are connected", func() bool {
 			count, _ := n.Decides()
 			return strings.HasPrefix(count, "2 of 3")
 		})
 	}
+	return a, b
+}
+
+// TestQuestionsThatWait: questions of one kind that have to wait leave room for others, and when there are too many
+// of them, more are refused at once.
+func TestQuestionsThatWait(t *testing.T) {
+	a, b := asking(t)
+	const most = 1024
+	let := make(chan struct{})
+	begun := make(chan struct{}, most)
+	b.Answer(func(_ protocol.NodeID, question []byte) []byte {
+		if question[0] == 'w' {
+			begun <- struct{}{}
+			<-let
+		}
+		return question
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	results := make(chan error, most)
+	for range most {
+		go func() {
+			_, err := a.Ask(ctx, "b", []byte("work"))
+			results <- err
+		}()
+	}
+	for range most {
+		<-begun
+	}
+	if answer, err := a.Ask(ctx, "b", []byte("tell")); err != nil || string(answer) != "tell" {
+		t.Errorf("a question of another kind: %q, %v", answer, err)
+	}
+	if _, err := a.Ask(ctx, "b", []byte("work")); !errors.Is(err, cluster.ErrBusy) {
+		t.Errorf("one more: %v", err)
+	}
+	close(let)
+	for range most {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := a.Ask(ctx, "b", []byte("work")); err != nil {
+		t.Errorf("when there is room again: %v", err)
+	}
+}
+
+func TestQuestions(t *testing.T) {
+	a, b := asking(t)
 	b.Answer(func(from protocol.NodeID, question []byte) []byte {
 		return []byte(fmt.Sprintf("%s asked %s", from, question))
 	})
