@@ -214,11 +214,14 @@ func (p *peer) receive(stream net.Conn) error {
 		}
 		if channel != control && p.guest.Load() && !guest.take(time.Now()) {
 			p.mesh.log.warn("messages of a node that is no peer are lost: it sends too many", "node", p.node)
+			p.lost.Add(1)
 			continue
 		}
 		if channel != control {
 			p.received.Add(1)
-			p.mesh.channels[channel].deliver(p.node, payload)
+			if !p.mesh.channels[channel].deliver(p.node, payload) {
+				p.lost.Add(1)
+			}
 			continue
 		}
 		if len(payload) > 0 && payload[0] == ping {

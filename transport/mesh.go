@@ -156,7 +156,6 @@ type Channel struct {
 	mesh     *Mesh
 	number   byte
 	receiver atomic.Pointer[func(protocol.NodeID, []byte)]
-	strays   atomic.Uint64 // messages that nobody was there to receive
 }
 
 // Send hands payload to the node to. It never waits, and keeps nothing of payload. The message is lost
@@ -184,18 +183,19 @@ func (c *Channel) Send(to protocol.NodeID, payload []byte) {
 // Receive sets what is called with each message that arrives; the payload is its to keep. It is called by
 // one goroutine at a time for one peer, and by several for several. While it has not returned nothing
 // more is read from that peer, so it must not wait for long: after Config.Silence the peer takes this
-// node for dead. What arrives before there is a receiver is lost.
+// node for dead. What arrives before there is a receiver is lost, and counted by Status.
 func (c *Channel) Receive(receiver func(from protocol.NodeID, payload []byte)) {
 	c.receiver.Store(&receiver)
 }
 
-func (c *Channel) deliver(from protocol.NodeID, payload []byte) {
+// deliver reports false where nobody is there to receive the message.
+func (c *Channel) deliver(from protocol.NodeID, payload []byte) bool {
 	receiver := c.receiver.Load()
 	if receiver == nil {
-		c.strays.Add(1)
-		return
+		return false
 	}
 	(*receiver)(from, payload)
+	return true
 }
 
 // loopqueue carries what a node sends to itself.

@@ -170,8 +170,11 @@ func TestMessagesArriveInOrderOnTheirChannel(t *testing.T) {
 	if len(inC.all()) > 0 {
 		t.Errorf("c received %q", inC.all())
 	}
-	eventually(t, "all are counted, also what nobody received", func() bool { return statusOf(b, "a").Received == 2002 })
-	if s := statusOf(b, "a"); s.Software != "1.2" || s.Version != 1 || s.Heard.IsZero() {
+	eventually(t, "all are counted, also the one that nobody was there to receive", func() bool {
+		s := statusOf(b, "a")
+		return s.Received == 2002 && s.Lost == 1
+	})
+	if s := statusOf(b, "a"); !strings.Contains(s.Words(time.Now()), "1 messages of it lost here") || s.Software != "1.2" || s.Version != 1 || s.Heard.IsZero() {
 		t.Errorf("%+v", s)
 	}
 }

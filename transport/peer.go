@@ -40,7 +40,7 @@ type peer struct {
 	heard   atomic.Int64  // nanoseconds since the mesh's epoch; of streams that are gone
 	rtt     atomic.Int64
 
-	sent, received, dropped, missed, breaks atomic.Uint64
+	sent, received, lost, dropped, missed, breaks atomic.Uint64
 }
 
 func newPeer(m *Mesh, node protocol.NodeID, address string) *peer {

@@ -32,9 +32,11 @@ type PeerStatus struct {
 	// Sent and Received count messages, Dropped those for which the queue was full or which were too
 	// long, Missed those that were given up because the peer was away, and Breaks the streams to the
 	// peer that have ended: all since the peer became one. Sent includes those that were lost on the
-	// way.
+	// way. Lost counts messages that came from the peer and were lost here: nobody was there to receive
+	// them, or the peer is a guest and sent too many.
 	Sent     uint64 `json:"sent"`
 	Received uint64 `json:"received"`
+	Lost     uint64 `json:"lost"`
 	Dropped  uint64 `json:"dropped"`
 	Missed   uint64 `json:"missed"`
 	Breaks   uint64 `json:"breaks"`
@@ -60,7 +62,7 @@ func (p *peer) status() PeerStatus {
 	s := PeerStatus{
 		Node: p.node, Address: p.address, Guest: p.guest.Load(), Connected: p.out != nil, Since: p.since, Hears: p.in != nil,
 		RoundTrip: time.Duration(p.rtt.Load()), Queued: len(p.queue),
-		Sent: p.sent.Load(), Received: p.received.Load(), Dropped: p.dropped.Load(), Missed: p.missed.Load(), Breaks: p.breaks.Load(),
+		Sent: p.sent.Load(), Received: p.received.Load(), Lost: p.lost.Load(), Dropped: p.dropped.Load(), Missed: p.missed.Load(), Breaks: p.breaks.Load(),
 		Version: int(p.version), Software: p.program,
 	}
 	if p.why != nil && p.out == nil {
@@ -104,6 +106,9 @@ func (s PeerStatus) Words(now time.Time) string {
 	}
 	if s.Dropped > 0 {
 		add("%d messages dropped", s.Dropped)
+	}
+	if s.Lost > 0 {
+		add("%d messages of it lost here", s.Lost)
 	}
 	return strings.Join(words, ", ")
 }
