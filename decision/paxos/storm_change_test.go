@@ -32,10 +32,10 @@ func (c *council) set(e Epoch) {
 	c.latest = e
 }
 
-// changer changes the members, each time by one or two of the nodes at once, until it is told to stop. It
-// returns how often they have changed.
+// changer changes the members, each time by one or two of the nodes at once, until it is told to stop, and on a
+// busy machine until it has done so twice. It returns how often they have changed.
 func (s *storm) changer(c *council, all []protocol.NodeID, rng *rand.Rand, stop *atomic.Bool) (changes int) {
-	for !stop.Load() {
+	for !stop.Load() || changes < 2 && !s.t.Failed() {
 		was := c.epoch()
 		var names []protocol.NodeID
 		for _, i := range rng.Perm(len(all))[:3] {
@@ -60,7 +60,7 @@ func (s *storm) changer(c *council, all []protocol.NodeID, rng *rand.Rand, stop 
 // has.
 func (s *storm) carry(both, after Epoch, all []protocol.NodeID, rng *rand.Rand, stop *atomic.Bool) bool {
 	for tries := 0; ; tries++ {
-		if stop.Load() && tries > 200 {
+		if stop.Load() && tries > 200 || s.t.Context().Err() != nil {
 			s.t.Errorf("no move to epoch %d", after.Number)
 			return false
 		}
@@ -72,6 +72,9 @@ func (s *storm) carry(both, after Epoch, all []protocol.NodeID, rng *rand.Rand, 
 				continue
 			}
 			patience := time.Duration(20+rng.IntN(400)) * time.Millisecond
+			if stop.Load() { // the storm is over
+				patience = 10 * time.Second
+			}
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 				defer cancel()
