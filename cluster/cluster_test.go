@@ -33,6 +33,8 @@ type house struct {
 	first   map[protocol.NodeID]net.Listener // until the node's first life
 	nodes   map[protocol.NodeID]*cluster.Node
 	dir     string
+	// addresses are those of nodes that join.
+	addresses map[protocol.NodeID]string
 }
 
 func newHouse(t *testing.T, names ...protocol.NodeID) *house {
@@ -40,7 +42,7 @@ func newHouse(t *testing.T, names ...protocol.NodeID) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{t: t, log: log, dir: t.TempDir(), members: map[protocol.NodeID]cluster.Member{}, nodes: map[protocol.NodeID]*cluster.Node{},
+	h := &house{t: t, log: log, dir: t.TempDir(), addresses: map[protocol.NodeID]string{}, members: map[protocol.NodeID]cluster.Member{}, nodes: map[protocol.NodeID]*cluster.Node{},
 		first: map[protocol.NodeID]net.Listener{}}
 	for _, n := range names {
 		l, err := net.Listen("tcp", ports.Address(t))

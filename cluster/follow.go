@@ -130,13 +130,25 @@ func (n *Node) whatToDo() string {
 	return "it asks to be let in"
 }
 
-// revive begins another life when the records can be opened again.
+// revive begins another life each time that the records could not be written, when they can be opened again.
 func (n *Node) revive() {
-	old := n.life.Load()
-	old.loop.Stop()
-	if err := old.records.close(); err != nil {
-		n.cfg.Logger.Warn("the membership's records were not closed in order", "error", err)
+	for {
+		select {
+		case <-n.quit:
+			return
+		case <-n.broken:
+		}
+		old := n.life.Load()
+		old.loop.Stop()
+		if err := old.records.close(); err != nil {
+			n.cfg.Logger.Warn("the membership's records were not closed in order", "error", err)
+		}
+		n.beginAgain()
 	}
+}
+
+// beginAgain tries to begin another life until it succeeds.
+func (n *Node) beginAgain() {
 	told := ""
 	for ticker := time.NewTicker(reviveAfter); ; {
 		select {

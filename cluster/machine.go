@@ -166,9 +166,12 @@ func (c *Config) machine(storage string, blank bool) (*membership.Node, error) {
 // records can be opened again.
 func (l *life) Force(writes []protocol.Write) error {
 	err := l.records.force(writes)
-	if err != nil {
+	if err != nil && !errors.Is(err, errClosed) {
 		l.node.cfg.Logger.Error("the membership's records cannot be written; this node is silent until they can", "error", err)
-		l.node.group.Go(l.node.revive)
+		select {
+		case l.node.broken <- struct{}{}:
+		default:
+		}
 	}
 	return err
 }

@@ -40,6 +40,7 @@ type Node struct {
 	life    atomic.Pointer[life]
 	moved   chan struct{} // the state has changed
 	opened  chan struct{} // the log is open
+	broken  chan struct{} // the records could not be written
 	quit    chan struct{} // the node is being closed
 	closing sync.Once
 	group   sync.WaitGroup
@@ -105,7 +106,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, fs: vfs.Default, started: time.Now(), codec: codec,
-		moved: make(chan struct{}, 1), opened: make(chan struct{}), quit: make(chan struct{}),
+		moved: make(chan struct{}, 1), broken: make(chan struct{}, 1), opened: make(chan struct{}), quit: make(chan struct{}),
 		others: map[protocol.NodeID]*other{}, strange: map[string]time.Time{}, waiting: map[uint64]chan membership.Answered{},
 	}
 	n.mesh, err = transport.Listen(transport.Config{
@@ -128,6 +129,7 @@ func Open(cfg Config) (*Node, error) {
 	n.channel.Receive(n.receive)
 	n.asking.channel, n.asking.log = n.mesh.Channel(askChannel), cfg.Logger
 	n.asking.channel.Receive(n.asking.receive)
+	n.group.Go(n.revive)
 	n.group.Go(n.tend)
 	return n, nil
 }

@@ -19,8 +19,8 @@ import (
 )
 
 // records is the stable storage of a node's membership machine: a small map of keys to records, kept in a
-// journal. Its layout is described in docs/format/membership.md. Of its methods force alone is safe for
-// concurrent use.
+// journal. Its layout is described in docs/format/membership.md. Of its methods force and close are safe
+// for concurrent use.
 type records struct {
 	cfg     recordsConfig
 	lock    io.Closer
@@ -33,7 +33,7 @@ type records struct {
 	segments []uint64          // the numbers of their first records
 	group    []byte
 
-	mu     sync.Mutex // held by force
+	mu     sync.Mutex // held by force and close
 	failed error
 }
 
@@ -282,4 +282,15 @@ func (r *records) drop() error {
 	return nil
 }
 
-func (r *records) close() error { return errors.Join(r.journal.Close(), r.lock.Close()) }
+// close waits for a write that is under way. After it nothing is written any more.
+func (r *records) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if errors.Is(r.failed, errClosed) {
+		return nil
+	}
+	r.failed = errClosed
+	return errors.Join(r.journal.Close(), r.lock.Close())
+}
+
+var errClosed = errors.New("the records are closed")
