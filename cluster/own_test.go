@@ -30,7 +30,7 @@ func TestNodesKeepTheLog(t *testing.T) {
 		}
 	}
 	open("a", "b", "c")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	id := h.id("a")
 	if stands, err := h.nodes["a"].Log().Decide(ctx, decision.Entry{ID: id, Decision: commit.Commit, By: "coordinator", Time: time.Now()}); err != nil || stands.Decision != commit.Commit {

@@ -178,7 +178,7 @@ func linearizable(s *suite) {
 		})
 	}
 	wg.Wait()
-	if result := porcupine.CheckOperationsTimeout(registers(), history, 20*time.Second); result != porcupine.Ok {
+	if result := porcupine.CheckOperationsTimeout(registers(), history, time.Minute); result != porcupine.Ok {
 		s.Errorf("a history of %d calls is not linearizable: %v", len(history), result)
 	}
 }

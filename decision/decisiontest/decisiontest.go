@@ -69,7 +69,7 @@ func Run(t *testing.T, h Harness) {
 		{"CrashKeepsForcedNotes", crashKeepsNotes},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			c.test(&suite{T: t, h: h, ctx: ctx, log: h.New(t)})
 		})

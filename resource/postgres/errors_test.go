@@ -41,7 +41,7 @@ CREATE FUNCTION take(i int) RETURNS int LANGUAGE sql AS 'UPDATE item SET n = n -
 
 func newFixture(t *testing.T, c *pgcluster.Cluster, cfg postgres.Config) *fixture {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	db := newDatabase(t, c, shop)
 	return &fixture{t, c, db, open(t, c.DSN(db), cfg), ctx}
