@@ -20,10 +20,10 @@ export ASSENT_REQUIRE_POSTGRES := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: ## the one gate: what tests need, lint, 2,000 seeds of the stack, every test under the race detector, a fuzz minute
+test: ## the one gate: what tests need, lint, seeds of the stack and of a cluster, every test under the race detector, a fuzz minute
 	@scripts/setup
 	@$(MAKE) lint
-	go test -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./sim/stack ./check/... # all seeds, states and sites; the race detector sees some of them
+	go test -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./sim/stack ./sim/cluster ./check/... # all seeds, states and sites; the race detector sees some of them
 	go test -race -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./...
 	@scripts/fuzz $(FUZZ_SECONDS)
 

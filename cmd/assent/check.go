@@ -36,7 +36,7 @@ func (p *program) checkCommand() *cobra.Command {
 		Use:   "check PROTOCOL",
 		Short: "take a protocol through every state that it can reach",
 		Long: `Take the machines that run live through every state that they can reach under a budget of faults,
-and say which properties of atomic commitment hold. The protocols are
+and say which of its properties hold. The protocols are
 
 ` + listSystems() + `
 In the asynchronous model a timer may run out at any moment, and messages may be lost, repeated and
@@ -45,8 +45,10 @@ to a node that is up, and messages are lost and repeated as often as you say. Pr
 the model that they are made for, unless you name the other. A crash falls between two steps, or
 within one: after the stable writes, or after any number of the messages.
 
-AC1 to AC4 must hold; where one does not, the exit code is 7 and the shortest run that breaks it is
-shown. AC5, that every participant which is up can come to its end while those that are down
+Of a commit protocol AC1 to AC4 must hold, of the others that nobody learns two different things: two values,
+two logs, two views of one number. Those are searched without crashes unless you ask for some, for their
+states are many, and nothing is said about their ends. Where a property does not hold, the
+exit code is 7 and the shortest run that breaks it is shown. AC5, that every participant which is up can come to its end while those that are down
 stay down, does not hold for two-phase commit once the coordinator may crash: the shortest way into
 the blocked state is shown. Three-phase commit never blocks there, and splits under partition. The
 shortest run can be drawn, and replayed in the simulator.
@@ -63,6 +65,10 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
   assent check 3pc --unilateral --trace - | assent chart - -o lesson.html
   assent check q3pc --model sync --partition
   assent check paxos --model sync --restarts 0
+  assent check register --nodes 3 --symmetry
+  assent check moving --trace moved.txt
+  assent check log --nodes 2 --crashes 1 --restarts 1
+  assent check membership
   assent check 2pc --skeen --cooperative
   assent check 3pc --skeen --crashes 2 -o 3pc.svg
   assent check 3pc-peers --skeen --participants 3 --format dot --diagram global | dot -Tpdf -o global.pdf`,
@@ -77,10 +83,16 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
 			return c.run(cmd, args[0])
 		},
 	}
+	c.declare(cmd)
+	return cmd
+}
+
+// declare declares the flags.
+func (c *checking) declare(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.IntVar(&c.params.participants, "participants", 2, "`N` participants, 1 to 8; sites, where all are peers")
 	flags.StringSliceVar(&c.votes, "votes", []string{"yes", "no", "read-only"}, "what each branch may vote")
-	flags.IntVar(&c.faults.Crashes, "crashes", 1, "at most `N` crashes")
+	flags.IntVar(&c.faults.Crashes, "crashes", 1, "at most `N` crashes (of register, moving, log and membership by default none)")
 	flags.IntVar(&c.faults.Restarts, "restarts", 1, "at most `N` nodes made anew after a crash")
 	flags.BoolVar(&c.partition, "partition", false, "the network may split in two, once, and heal")
 	flags.IntVar(&c.faults.Losses, "losses", 0, "at most `N` messages lost; synchronous model only")
@@ -88,7 +100,9 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
 	flags.StringVar(&c.timing, "model", "", "async or sync (default: what the protocol is made for)")
 	flags.BoolVar(&c.params.cooperative, "cooperative", false, "2pc: participants in doubt ask one another")
 	flags.IntVar(&c.params.voteRetries, "vote-retries", 0, "2pc, 3pc, q3pc, paxos: the coordinator asks `N` times more for a vote")
-	flags.IntVar(&c.params.rounds, "rounds", 0, "q3pc, paxos: rounds up to number `N` (default: 1 and 3)")
+	flags.IntVar(&c.params.rounds, "rounds", 0, "rounds up to number `N`, where there are some (default 1; of paxos 3)")
+	flags.IntVar(&c.params.nodes, "nodes", 0, "register, moving, log, membership: `N` nodes, of the first two acceptors (default 2, 2, 3, 3)")
+	flags.IntVar(&c.params.proposers, "proposers", 0, "register, moving: `N` propose (default 2)")
 	flags.BoolVar(&c.params.unilateral, "unilateral", false, "3pc: no election; each follows its timeout transitions")
 	flags.BoolVar(&c.symmetry, "symmetry", false, "take states for one that differ only in which participant is which")
 	flags.IntVar(&c.maxStates, "max-states", 20_000_000, "stop after `N` states and say what is known; they take about 40 bytes each")
@@ -96,7 +110,6 @@ shortest schedule of crashes for each state that blocks: as a table, as JSON, an
 	flags.StringVar(&c.chart, "chart", "", "draw it in this `file`: .svg or .html")
 	flags.BoolVar(&c.asJSON, "json", false, "print JSON")
 	c.skeen.register(cmd)
-	return cmd
 }
 
 func (c *checking) run(cmd *cobra.Command, name string) error {
@@ -104,7 +117,7 @@ func (c *checking) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := cmp.Or(refuseMisfits(cmd, name), c.parse(sys), writable(c.trace, c.chart)); err != nil {
+	if err := cmp.Or(refuseMisfits(cmd, name), c.parse(cmd, sys), writable(c.trace, c.chart)); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
@@ -128,19 +141,24 @@ func (c *checking) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	q, err := c.explore(ctx, calm, check.Faults{}, "sync", check.Claims{Always: calm.quiet})
-	if err != nil {
-		return err
+	q := check.Report{Complete: true}
+	if len(calm.quiet) > 0 {
+		if q, err = c.explore(ctx, calm, check.Faults{}, "sync", check.Claims{Always: calm.quiet}); err != nil {
+			return err
+		}
 	}
 	// The quiet search is short, and comes first: whoever stops the long one still learns AC4.
 	kinds := blockedKinds{}
-	r, err := c.explore(ctx, whole, c.faults, c.timing, check.Claims{Always: whole.always, Sometimes: whole.sometimes,
-		Decided: whole.done, Blocked: kinds.count(whole)})
+	claims := check.Claims{Always: whole.always, Sometimes: whole.sometimes}
+	if whole.ends != "" {
+		claims.Decided, claims.Blocked = whole.done, kinds.count(whole)
+	}
+	r, err := c.explore(ctx, whole, c.faults, c.timing, claims)
 	if err != nil {
 		return err
 	}
 	v := summary(whole, r, q)
-	if !r.BlockingKnown {
+	if whole.ends != "" && !r.BlockingKnown {
 		clear(kinds) // it was stopped while they were counted
 	}
 	v.stopped, v.Blocked = ctx.Err() != nil, kinds.list()
@@ -179,7 +197,10 @@ func (c *checking) refuseNegative() error {
 }
 
 // parse makes the model from the flags.
-func (c *checking) parse(sys system) (err error) {
+func (c *checking) parse(cmd *cobra.Command, sys system) (err error) {
+	if sys.calm && !cmd.Flags().Changed("crashes") {
+		c.faults.Crashes, c.faults.Restarts = 0, 0
+	}
 	switch c.because = "as --model says"; {
 	case c.timing != "":
 	case sys.synchronous:
@@ -228,7 +249,10 @@ func (c *checking) warnings(sys system) (texts []string) {
 	if c.params.unilateral && sys.name == "3pc" {
 		texts = append(texts, "without election a crash while PreCommit is being sent splits the participants")
 	}
-	if sys.rounds > 0 {
+	switch {
+	case sys.rounds > 0 && sys.calm:
+		texts = append(texts, fmt.Sprintf("rounds end at number %d so that there are finitely many states", c.params.rounds))
+	case sys.rounds > 0:
 		texts = append(texts, fmt.Sprintf("rounds end at number %d so that there are finitely many states; who blocks may only have run out of rounds", c.params.rounds))
 	}
 	return texts

@@ -9,40 +9,57 @@ import (
 
 	"github.com/spf13/cobra"
 
+	simcluster "assent/sim/cluster"
 	"assent/sim/stack"
 )
 
-// meantFor returns the protocols to which a flag of check or sim means something; none says all.
-func meantFor(flag string) []string {
-	switch flag {
-	case "cooperative":
-		return []string{"2pc"}
-	case "vote-retries":
-		return []string{"2pc", "3pc", "q3pc", "paxos"}
-	case "unilateral":
-		return []string{"3pc"}
-	case "rounds":
-		return []string{"q3pc", "paxos"}
+// particular are the flags of check and sim that mean something to some systems alone.
+var particular = []string{"participants", "votes", "cooperative", "vote-retries", "unilateral", "rounds", "nodes", "proposers",
+	"weights", "log", "config"}
+
+// flagsOf returns those of the particular flags that mean something to a system; ok is false where there is
+// none of that name.
+func flagsOf(name string) (flags []string, ok bool) {
+	switch name {
+	case stack.Name:
+		return []string{"participants"}, true
+	case simcluster.Name:
+		return []string{"nodes", "weights", "log", "config"}, true
 	}
-	return nil
+	s, err := findSystem(name)
+	return s.flags, err == nil
 }
 
-// refuseMisfits refuses the flags that were given and mean nothing to the protocol: a run without what
-// they ask for would look like one with it.
+// meantFor returns the systems to which a flag means something.
+func meantFor(flag string) (names []string) {
+	for _, s := range systems() {
+		if slices.Contains(s.flags, flag) {
+			names = append(names, s.name)
+		}
+	}
+	for _, name := range []string{stack.Name, simcluster.Name} {
+		if flags, _ := flagsOf(name); slices.Contains(flags, flag) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// refuseMisfits refuses the flags that were given and mean nothing to the system: a run without what they
+// ask for would look like one with it.
 func refuseMisfits(cmd *cobra.Command, name string) error {
-	if _, err := findSystem(name); err != nil && name != stack.Name {
+	flags, ok := flagsOf(name)
+	if !ok {
 		return nil // whoever looks it up tells
 	}
-	for _, flag := range []string{"votes", "cooperative", "vote-retries", "unilateral", "rounds"} {
-		if !cmd.Flags().Changed(flag) {
+	for _, flag := range particular {
+		if cmd.Flags().Lookup(flag) == nil || !cmd.Flags().Changed(flag) || slices.Contains(flags, flag) {
 			continue
 		}
 		if name == stack.Name {
 			return misuse("leave it out: each seed draws what clients do", "--%s means nothing to the stack", flag)
 		}
-		if fit := meantFor(flag); len(fit) > 0 && !slices.Contains(fit, name) {
-			return misuse("leave it out; it is for "+strings.Join(fit, ", "), "--%s means nothing to %s", flag, name)
-		}
+		return misuse("leave it out; it is for "+strings.Join(meantFor(flag), ", "), "--%s means nothing to %s", flag, name)
 	}
 	return nil
 }

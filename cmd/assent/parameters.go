@@ -18,7 +18,15 @@ type parameters struct {
 	voteRetries  int
 	steadfast    bool // participants do not give up by themselves
 	unilateral   bool // three-phase commit without election: each follows its timeout transitions
-	rounds       int  // the highest round of q3pc and paxos; 0 is no bound
+	rounds       int  // the highest round of q3pc, paxos and what agrees by ballots; 0 is no bound
+	// Of what agrees: how many nodes or acceptors there are and how many propose; 0 is what the executor can
+	// bear, which differs.
+	nodes, proposers int
+	simulated        bool
+	// Of a cluster.
+	weights []int
+	log     string
+	config  string
 }
 
 func (p parameters) options() commit.Options {
@@ -27,8 +35,10 @@ func (p parameters) options() commit.Options {
 
 // refuseNegative says which number makes no sense.
 func (p parameters) refuseNegative() error {
-	if err := notNegative("rounds", p.rounds); err != nil {
-		return err
+	for flag, n := range map[string]int{"rounds": p.rounds, "nodes": p.nodes, "proposers": p.proposers} {
+		if err := notNegative(flag, n); err != nil {
+			return err
+		}
 	}
 	return notNegative("vote-retries", p.voteRetries)
 }
@@ -43,7 +53,7 @@ func notNegative(flag string, n int) error {
 
 // text returns the parameters as they stand in the header of a trace: those that are not zero.
 func (p parameters) text() map[string]string {
-	m := map[string]string{"participants": strconv.Itoa(p.participants)}
+	m := map[string]string{}
 	var votes []string
 	for _, v := range p.votes {
 		votes = append(votes, v.String())
@@ -51,9 +61,9 @@ func (p parameters) text() map[string]string {
 	if len(votes) > 0 {
 		m["votes"] = strings.Join(votes, ",")
 	}
-	for name, n := range map[string]int{"vote-retries": p.voteRetries, "rounds": p.rounds} {
-		if n > 0 {
-			m[name] = strconv.Itoa(n)
+	for name, n := range p.numbers() {
+		if *n > 0 {
+			m[name] = strconv.Itoa(*n)
 		}
 	}
 	for name, on := range map[string]bool{"cooperative": p.cooperative, "steadfast": p.steadfast, "unilateral": p.unilateral} {
@@ -64,9 +74,15 @@ func (p parameters) text() map[string]string {
 	return m
 }
 
+// numbers are the parameters that are numbers, by the names that they have in a header.
+func (p *parameters) numbers() map[string]*int {
+	return map[string]*int{"participants": &p.participants, "vote-retries": &p.voteRetries, "rounds": &p.rounds,
+		"nodes": &p.nodes, "proposers": &p.proposers}
+}
+
 // readParameters reads what text returns.
 func readParameters(m map[string]string) (p parameters, err error) {
-	for name, n := range map[string]*int{"participants": &p.participants, "vote-retries": &p.voteRetries, "rounds": &p.rounds} {
+	for name, n := range p.numbers() {
 		if text, given := m[name]; given {
 			if *n, err = strconv.Atoi(text); err != nil {
 				return p, fmt.Errorf("parameter %s: %w", name, err)

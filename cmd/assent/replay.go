@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"assent/sim"
+	simcluster "assent/sim/cluster"
 	"assent/sim/stack"
 	"assent/trace"
 )
@@ -196,7 +197,7 @@ func (c *replaying) tell(s sim.Subject, h trace.Header, r sim.Report, events []t
 		return err
 	}
 	f := &failure{text: r.Failure.String(), exit: exitUnsound}
-	if h.System == stack.Name && c.trace == "" {
+	if (h.System == stack.Name || h.System == simcluster.Name) && c.trace == "" {
 		f.hint = "--trace FILE writes the run; assent chart FILE --scope draws a transaction of it"
 	}
 	return f

@@ -16,7 +16,7 @@ import (
 
 	"assent/protocol"
 	"assent/sim"
-	"assent/sim/stack"
+	simcluster "assent/sim/cluster"
 	"assent/trace"
 )
 
@@ -44,7 +44,8 @@ func (p *program) simCommand() *cobra.Command {
 		Long: `Run the machines that run live through random schedules of faults, in simulated time. The protocols
 are
 
-` + listSystems() + `  stack      the whole of Assent: decision logs, stores, recovery, and clients that move money
+` + listSystems() + `  stack       the whole of Assent: decision logs, stores, recovery, and clients that move money
+  cluster     all parts of a cluster on every node: members, registers, coordinators, stores, clients
 
 One seed decides everything: the same seed makes the same run. Each draws which classes of faults it
 has, and how many of each. While the faults last, what is claimed must hold after every event; when
@@ -53,7 +54,7 @@ they are healed, everything must come to its end.
 --faults names the classes a seed may draw from, or none:
   ` + listClasses() + `
 A class may be aimed at a node: crash@p1, lie@c. Drawn by default is what the protocol promises to
-bear: no lie; and for 3pc and 3pc-peers nothing that makes a node that is up seem down, such as a
+bear: no lie; a node that is gone for good for cluster alone; and for 3pc and 3pc-peers nothing that makes a node that is up seem down, such as a
 partition. Name it to see what follows.
 
 A seed that fails is shrunk to few faults, and a script of it goes to standard output, for assent
@@ -65,7 +66,10 @@ is known.`,
   assent sim 3pc --faults partition --chart splitbrain.svg > script.txt
   assent replay script.txt
   assent sim 2pc --faults lie@c
-  assent sim stack --seeds 1..500`,
+  assent sim stack --seeds 1..500
+  assent sim log --nodes 3 --faults crash,partition
+  assent sim cluster --nodes 5 --faults gone,partition,loss
+  assent sim cluster --config assent.yaml --seeds 1..10000`,
 		Args: exactlyOne("protocol"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd, args[0]) },
 	}
@@ -75,6 +79,11 @@ is known.`,
 	f.BoolVar(&c.params.cooperative, "cooperative", false, "2pc: participants in doubt ask one another")
 	f.IntVar(&c.params.voteRetries, "vote-retries", 0, "2pc, 3pc, q3pc, paxos: the coordinator asks `N` times more for a vote")
 	f.BoolVar(&c.params.unilateral, "unilateral", false, "3pc: no election; each follows its timeout transitions")
+	f.IntVar(&c.params.nodes, "nodes", 0, "`N` nodes, of register and moving acceptors (default 5, of moving and cluster 3)")
+	f.IntVar(&c.params.proposers, "proposers", 0, "register, moving: `N` propose (default 2)")
+	f.IntSliceVar(&c.params.weights, "weights", nil, "cluster: how many votes each node has (default 1 each)")
+	f.StringVar(&c.params.log, "log", "", "cluster: where decisions are kept, paxos or disk (default paxos)")
+	f.StringVar(&c.params.config, "config", "", "cluster: take its shape from this `file`, a configuration of assent serve")
 	f.StringVar(&c.seeds, "seeds", "1..1000", "the seeds, from `A..B`")
 	f.Uint64Var(&c.seed, "seed", 0, "only the seed `N`")
 	f.StringSliceVar(&c.faults, "faults", nil, "the `CLASSES` of faults, each perhaps with @NODE; the default depends on the protocol")
@@ -86,7 +95,7 @@ is known.`,
 // listClasses shows the classes of faults for the help, half of them on a line.
 func listClasses() string {
 	var names []string
-	for _, c := range append(sim.Classes(), sim.Lying) {
+	for _, c := range append(sim.Classes(), sim.Lying, sim.Gone) {
 		names = append(names, c.String())
 	}
 	half := (len(names) + 1) / 2
@@ -134,15 +143,16 @@ func (c *simulating) parse(cmd *cobra.Command, name string) (s sim.Subject, err 
 	if c.params.votes, err = parseVotes(c.votes); err != nil {
 		return nil, err
 	}
+	c.params.simulated = true
 	if s, err = c.params.subject(name); err != nil {
 		return nil, err
 	}
-	c.classes = classesFor(name)
+	c.classes = classesFor(name, s)
 	if cmd.Flags().Changed("faults") && len(c.faults) == 0 {
 		return nil, misuse("none is for no faults", "--faults names no class")
 	}
 	if cmd.Flags().Changed("faults") {
-		if err := c.parseFaults(s.Header(sim.Plan{}).Nodes); err != nil {
+		if err := c.parseFaults(name, s.Header(sim.Plan{}).Nodes); err != nil {
 			return nil, err
 		}
 	}
@@ -177,7 +187,7 @@ func (c *simulating) bounds(single bool) error {
 }
 
 // parseFaults reads the flag --faults.
-func (c *simulating) parseFaults(nodes []protocol.NodeID) error {
+func (c *simulating) parseFaults(system string, nodes []protocol.NodeID) error {
 	c.classes, c.aimed = nil, map[sim.Class]protocol.NodeID{}
 	for _, text := range c.faults {
 		if text == "none" && len(c.faults) == 1 {
@@ -187,6 +197,9 @@ func (c *simulating) parseFaults(nodes []protocol.NodeID) error {
 		class, err := sim.ParseClass(name)
 		if err != nil {
 			return misuse("assent sim --help lists them; none is for no faults", "%v", err)
+		}
+		if class == sim.Gone && system != simcluster.Name {
+			return misuse("it is for cluster, whose nodes keep one another's records", "--faults gone: nobody here can do without a node for good")
 		}
 		if node := protocol.NodeID(at); named && !slices.Contains(nodes, node) {
 			return misuse(fmt.Sprintf("the nodes are %v", nodes), "--faults %s: there is no node %q", text, at)
@@ -279,7 +292,7 @@ func (c *simulating) failed(ctx context.Context, s sim.Subject, sum sim.Summary)
 	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt) // the search may have been ended
 	defer stop()
 	first, work := sum.Failed[0], 0
-	if k, ok := s.(*stack.Stack); ok {
+	if k, ok := s.(interface{ Work() int }); ok {
 		work = k.Work()
 	}
 	small, err := sim.Explain(ctx, s, first, work)

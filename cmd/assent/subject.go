@@ -12,13 +12,14 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/sim"
+	simcluster "assent/sim/cluster"
 	"assent/sim/stack"
 	"assent/spec"
 	"assent/trace"
 	"assent/trace/chart"
 )
 
-// subject makes what the simulator runs under that name: the stack, or a system.
+// subject makes what the simulator runs under that name: the stack, the cluster, or a system.
 func (p parameters) subject(name string) (sim.Subject, error) {
 	if name == stack.Name {
 		s := &stack.Stack{Size: stack.Size{Sites: p.participants}}
@@ -26,6 +27,9 @@ func (p parameters) subject(name string) (sim.Subject, error) {
 			return nil, misuse("see --participants", "the stack has %d sites; 1 to 8 are allowed", p.participants)
 		}
 		return s, nil
+	}
+	if name == simcluster.Name {
+		return p.cluster()
 	}
 	system, err := findSystem(name)
 	if err != nil {
@@ -36,7 +40,7 @@ func (p parameters) subject(name string) (sim.Subject, error) {
 		return nil, err
 	}
 	return &sim.System{Name: name, Parameters: p.text(), Nodes: made.nodes, Codec: made.codec, Always: made.always,
-		Sometimes: made.sometimes, Done: made.done, Excused: totalFailure, Safety: simulatedSafety}, nil
+		Sometimes: made.sometimes, Done: made.done, Excused: totalFailure, Safety: system.safety}, nil
 }
 
 // simulatedSafety is how long faults happen: longer than anybody waits before suspecting somebody, which
@@ -59,11 +63,16 @@ func totalFailure(v spec.View) bool {
 var untimely = []sim.Class{sim.Loss, sim.Delay, sim.Slow, sim.Drift, sim.Reordering, sim.Partition, sim.OneWay,
 	sim.Flapping, sim.Garbling}
 
-// classesFor returns the classes of faults that a protocol promises to bear.
-func classesFor(name string) (classes []sim.Class) {
+// classesFor returns the classes of faults that a subject promises to bear.
+func classesFor(name string, subject sim.Subject) (classes []sim.Class) {
+	if name == simcluster.Name {
+		return simcluster.Classes()
+	}
+	made, ok := subject.(*sim.System)
+	whims := ok && inputs(made.Nodes)
 	s, err := findSystem(name)
 	for _, c := range sim.Classes() {
-		if c == sim.Whim && name == stack.Name || err == nil && s.synchronous && slices.Contains(untimely, c) {
+		if c == sim.Whim && !whims || err == nil && s.synchronous && slices.Contains(untimely, c) {
 			continue
 		}
 		classes = append(classes, c)
@@ -100,6 +109,13 @@ func subjectOf(h trace.Header) (sim.Subject, error) {
 		}
 		return s, nil
 	}
+	if h.System == simcluster.Name {
+		s, _, err := simcluster.FromHeader(h)
+		if err != nil {
+			return nil, fail("assent sim cluster writes such files", "the header: %v", err)
+		}
+		return s, nil
+	}
 	if h.Executor == trace.Live {
 		return nil, fail("assent chart draws it", "this is a trace of a live run, which cannot be run again")
 	}
@@ -110,6 +126,7 @@ func subjectOf(h trace.Header) (sim.Subject, error) {
 	if err != nil {
 		return nil, fail("docs/simulator.md lists the parameters", "the header: %v", err)
 	}
+	p.simulated = h.Executor == trace.Sim
 	s, err := p.subject(h.System)
 	if err != nil {
 		return nil, fail("docs/simulator.md lists the parameters", "the header: %v", err)

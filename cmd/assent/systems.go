@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"time"
 
 	"assent/protocol"
 	"assent/protocol/commit"
@@ -17,6 +18,12 @@ type system struct {
 	synchronous bool
 	// rounds is where a search bounds its rounds unless it is told otherwise; 0 where there are none.
 	rounds int
+	// flags are those of check and sim that mean something to it, and not to every system.
+	flags []string
+	// calm says that a search has no crashes in it unless they are asked for: there are many states as it is.
+	calm bool
+	// safety is how long the simulator lets faults happen.
+	safety time.Duration
 	// make makes the system's nodes, with what is claimed of them.
 	make func(parameters) (composition, error)
 }
@@ -34,19 +41,39 @@ type composition struct {
 	quiet []spec.Property
 	// sometimes hold in a state of some run.
 	sometimes []spec.Property
-	// done says when the machine of a node has reached its end.
+	// done says when the machine of a node has reached its end, as it must in the simulator when the faults are
+	// over.
 	done func(node int, m protocol.Machine) bool
+	// ends is what the checker claims of ends: that everybody who is up can come to one while those that are
+	// down stay down. Nothing is claimed where it is empty.
+	ends string
 }
 
 // systems are all there are, in the order in which they are shown.
 func systems() []system {
+	two, three := []string{"participants", "votes", "vote-retries"}, []string{"participants", "votes"}
+	agree := []string{"nodes", "proposers", "rounds"}
 	return []system{
-		{name: "2pc", about: "two-phase commit with presumed abort, over a decision log of its own", make: makeTwoPhase},
-		{name: "2pc-peers", about: "two-phase commit without a coordinator: every site votes to every other", make: makePeers(2)},
-		{name: "3pc", about: "three-phase commit with an elected successor; not safe under partition", synchronous: true, make: makeThreePhase},
-		{name: "3pc-peers", about: "three-phase commit without a coordinator; not safe under partition", synchronous: true, make: makePeers(3)},
-		{name: "q3pc", about: "three-phase commit by quorums, safe under partition", rounds: 1, make: makeQuorum},
-		{name: "paxos", about: "Paxos Commit: three acceptors agree on every vote, any one may fail", rounds: 3, make: makePaxos},
+		{name: "2pc", about: "two-phase commit with presumed abort, over a decision log of its own",
+			flags: append([]string{"cooperative"}, two...), safety: simulatedSafety, make: makeTwoPhase},
+		{name: "2pc-peers", about: "two-phase commit without a coordinator: every site votes to every other",
+			flags: three, safety: simulatedSafety, make: makePeers(2)},
+		{name: "3pc", about: "three-phase commit with an elected successor; not safe under partition", synchronous: true,
+			flags: append([]string{"unilateral"}, two...), safety: simulatedSafety, make: makeThreePhase},
+		{name: "3pc-peers", about: "three-phase commit without a coordinator; not safe under partition", synchronous: true,
+			flags: three, safety: simulatedSafety, make: makePeers(3)},
+		{name: "q3pc", about: "three-phase commit by quorums, safe under partition", rounds: 1,
+			flags: append([]string{"rounds"}, two...), safety: simulatedSafety, make: makeQuorum},
+		{name: "paxos", about: "Paxos Commit: three acceptors agree on every vote, any one may fail", rounds: 3,
+			flags: append([]string{"rounds"}, two...), safety: simulatedSafety, make: makePaxos},
+		{name: "register", about: "one decision among acceptors, by Paxos", rounds: 1, calm: true,
+			flags: agree, safety: shortSafety, make: makeRegister},
+		{name: "moving", about: "a register whose acceptors change while it is being decided", rounds: 1, calm: true,
+			flags: agree, safety: shortSafety, make: makeMoving},
+		{name: "log", about: "a log that nodes agree on entry by entry, by Paxos with a leader", rounds: 1, calm: true,
+			flags: []string{"nodes", "rounds"}, safety: shortSafety, make: makeLog},
+		{name: "membership", about: "the cluster's own state: who is a member, in views that follow one another", rounds: 1, calm: true,
+			flags: []string{"nodes", "rounds"}, safety: shortSafety, make: makeMembership},
 	}
 }
 
@@ -128,6 +155,7 @@ func compose(of interface {
 		quiet:     []spec.Property{spec.AC4()},
 		sometimes: []spec.Property{spec.AllCommit(), spec.PromiseUndone()},
 		done:      spec.ParticipantDone,
+		ends:      "AC5: every participant that is up can come to its end",
 	}, nil
 }
 

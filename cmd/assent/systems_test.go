@@ -20,6 +20,7 @@ import (
 func TestParametersStandInHeaders(t *testing.T) {
 	for _, want := range []parameters{
 		{participants: 2},
+		{nodes: 3, proposers: 1},
 		{participants: 3, votes: []commit.Vote{commit.Yes, commit.ReadOnly}, cooperative: true, voteRetries: 2,
 			steadfast: true, unilateral: true, rounds: 4},
 	} {
@@ -39,6 +40,9 @@ func TestParametersStandInHeaders(t *testing.T) {
 func TestSystemsAreMade(t *testing.T) {
 	got := map[string][][]int{}
 	for _, s := range systems() {
+		if s.calm {
+			continue // those have other parameters
+		}
 		c, err := s.make(parameters{participants: 3})
 		if err != nil {
 			t.Fatal(s.name, err)
@@ -51,6 +55,33 @@ func TestSystemsAreMade(t *testing.T) {
 		}
 	}
 	want := map[string][][]int{"2pc": {{4}, {1, 2, 3}}, "2pc-peers": {{3}, {0, 1, 2}}, "3pc": {{4}}, "3pc-peers": {{3}}, "q3pc": {{4}}, "paxos": {{3}}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestAgreementsAreMade: what agrees has as many nodes as it should in the checker and in the simulator, and claims
+// of its own.
+func TestAgreementsAreMade(t *testing.T) {
+	got := map[string][]int{}
+	for _, s := range systems() {
+		if !s.calm {
+			continue
+		}
+		for _, simulated := range []bool{false, true} {
+			for _, nodes := range []int{0, 2} {
+				c, err := s.make(parameters{nodes: nodes, rounds: s.rounds, simulated: simulated})
+				if err != nil {
+					t.Fatal(s.name, err)
+				}
+				if len(c.always) == 0 || len(c.sometimes) == 0 || c.done == nil && simulated || c.ends != "" {
+					t.Errorf("%s claims %d always, %d sometimes, ends %q", s.name, len(c.always), len(c.sometimes), c.ends)
+				}
+				got[s.name] = append(got[s.name], len(c.nodes))
+			}
+		}
+	}
+	want := map[string][]int{"register": {4, 4, 7, 4}, "moving": {6, 6, 8, 7}, "log": {3, 2, 5, 2}, "membership": {3, 2, 6, 3}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

@@ -42,6 +42,8 @@ type judgment struct {
 	Known bool `json:"known"`
 	// Shortest is the shortest run that shows that it does not hold.
 	Shortest []string `json:"shortest,omitempty"`
+
+	live bool // not one of safety
 }
 
 // sighting is about what should happen in some run.
@@ -54,7 +56,7 @@ type sighting struct {
 
 // summary puts the reports of the run with faults and of the quiet one together.
 func summary(whole composition, r, quiet check.Report) verdict {
-	v := verdict{Complete: r.Complete && r.BlockingKnown && quiet.Complete, Blocking: r.Blocking,
+	v := verdict{Complete: r.Complete && (r.BlockingKnown || whole.ends == "") && quiet.Complete, Blocking: r.Blocking,
 		States: r.States, Transitions: r.Transitions, Depth: r.Depth, LocalStates: r.Locals, Messages: r.Messages,
 		Seconds: r.Elapsed.Seconds(), BytesPerState: float64(r.Bytes) / float64(max(1, r.States))}
 	for _, p := range whole.always {
@@ -63,16 +65,26 @@ func summary(whole composition, r, quiet check.Report) verdict {
 	for _, p := range whole.quiet {
 		v.Properties = append(v.Properties, judge(p.Name, quiet))
 	}
-	ac5 := judgment{Name: "AC5: every participant that is up can come to its end", Known: r.BlockingKnown, Holds: r.BlockingKnown && r.Blocking == 0}
-	if r.Blocked != nil {
-		ac5.Shortest = steps(*r.Blocked)
+	if whole.ends != "" {
+		end := judgment{Name: whole.ends, Known: r.BlockingKnown, Holds: r.BlockingKnown && r.Blocking == 0, live: true}
+		if r.Blocked != nil {
+			end.Shortest = steps(*r.Blocked)
+		}
+		v.Properties = append(v.Properties, end)
 	}
-	v.Properties = append(v.Properties, ac5)
 	for _, p := range whole.sometimes {
 		reached := !slices.Contains(r.Never, p.Name)
 		v.Reached = append(v.Reached, sighting{p.Name, reached, reached || r.Complete})
 	}
 	return v
+}
+
+// claim returns what is claimed, as the end of a sentence: without the number that some properties have.
+func (j judgment) claim() string {
+	if number, claim, ok := strings.Cut(j.Name, ": "); ok && strings.HasPrefix(number, "AC") {
+		return claim
+	}
+	return "there is " + j.Name
 }
 
 func judge(name string, r check.Report) judgment {
@@ -94,11 +106,11 @@ func steps(c check.Counterexample) []string {
 	return all
 }
 
-// failure returns what the exit code comes of: a property of safety that does not hold, which all
-// are but the last, or a search that was cut short.
+// failure returns what the exit code comes of: a property of safety that does not hold, or a search that was
+// cut short.
 func (v verdict) failure() error {
-	for _, j := range v.Properties[:len(v.Properties)-1] {
-		if j.Known && !j.Holds {
+	for _, j := range v.Properties {
+		if j.Known && !j.Holds && !j.live {
 			return &failure{text: "a property of safety does not hold: " + j.Name, exit: exitUnsound}
 		}
 	}
@@ -136,11 +148,11 @@ func (v verdict) print(w io.Writer, asJSON bool, colours colours) error {
 	for _, j := range v.Properties {
 		if len(j.Shortest) == 0 {
 			if j.Known && !j.Holds {
-				fmt.Fprintf(&b, "\nit does not hold that %s; the check ended before the shortest run was found\n", strings.TrimPrefix(j.Name, j.Name[:5]))
+				fmt.Fprintf(&b, "\nit does not hold that %s; the check ended before the shortest run was found\n", j.claim())
 			}
 			continue
 		}
-		fmt.Fprintf(&b, "\nthe shortest run in which it does not hold that %s\n", strings.TrimPrefix(j.Name, j.Name[:5]))
+		fmt.Fprintf(&b, "\nthe shortest run in which it does not hold that %s\n", j.claim())
 		for i, s := range j.Shortest {
 			fmt.Fprintf(&b, "%3d. %s\n", i+1, s)
 		}

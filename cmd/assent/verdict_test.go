@@ -10,7 +10,7 @@ import (
 
 // TestAVerdictOfACheckThatWasStopped: what was known by then is said, and what was not.
 func TestAVerdictOfACheckThatWasStopped(t *testing.T) {
-	whole := composition{always: []spec.Property{spec.AC1(), spec.AC2()}}
+	whole := composition{always: []spec.Property{spec.AC1(), spec.AC2()}, ends: "AC5: all come to their end"}
 	v := summary(whole, check.Report{Complete: true, Broken: []check.Counterexample{{Claim: spec.AC2().Name}}}, check.Report{Complete: true, BlockingKnown: true})
 	v.stopped = true
 	var b strings.Builder

@@ -59,6 +59,9 @@ func (k Kind) String() string {
 // MarshalText returns the kind's name.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// UnmarshalText sets k from its name. It fails on any other text.
+func (k *Kind) UnmarshalText(text []byte) error { return named(kindNames[:], text, k) }
+
 // ofView reports whether a change of this kind makes a view.
 func (k Kind) ofView() bool { return k >= Join && k <= Identify }
 

@@ -126,6 +126,9 @@ func (r Result) String() string {
 // MarshalText returns the result's name.
 func (r Result) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
+// UnmarshalText sets r from its name. It fails on any other text.
+func (r *Result) UnmarshalText(text []byte) error { return named(resultNames[:], text, r) }
+
 // Options are a node's times and bounds. They are part of its state. The zero value means the defaults. Ticks
 // are those of the detector.
 type Options struct {

@@ -247,6 +247,9 @@ func (r Rejection) String() string {
 // MarshalText returns the reason's name.
 func (r Rejection) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
+// UnmarshalText sets r from its name. It fails on any other text.
+func (r *Rejection) UnmarshalText(text []byte) error { return named(rejectionNames[:], text, r) }
+
 // LogOptions are a replica's times and bounds. They are part of its state. The zero value means the
 // defaults.
 type LogOptions struct {

@@ -39,6 +39,9 @@ func (s ReplicaState) String() string {
 // MarshalText returns the state's name.
 func (s ReplicaState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText sets s from its name. It fails on any other text.
+func (s *ReplicaState) UnmarshalText(text []byte) error { return named(replicaStateNames[:], text, s) }
+
 // Replica is one node's part in a replicated log: Multi-Paxos (Lamport 1998, 3; 2001, 3). It is an
 // acceptor, a learner and, while it is told to, a leader of every slot at once. What stands in a slot
 // is emitted in the order of slots, each once in an incarnation.

@@ -240,9 +240,12 @@ func FromHeader(h trace.Header) (*Cluster, sim.Plan, error) {
 	if err != nil {
 		return nil, plan, err
 	}
-	for name, field := range map[string]*int{"clients": &c.Clients, "jobs": &c.Jobs, "accounts": &c.Accounts} {
-		if *field, err = strconv.Atoi(h.Parameters[name]); err != nil {
-			return nil, plan, fmt.Errorf("parameter %s: %w", name, err)
+	for _, f := range []struct {
+		name  string
+		field *int
+	}{{"clients", &c.Clients}, {"jobs", &c.Jobs}, {"accounts", &c.Accounts}} {
+		if *f.field, err = strconv.Atoi(h.Parameters[f.name]); err != nil {
+			return nil, plan, fmt.Errorf("parameter %s: %w", f.name, err)
 		}
 	}
 	for i, text := range strings.Split(h.Parameters["votes"], ",") {

@@ -98,12 +98,12 @@ var reachable = []string{
 }
 
 // TestSeeds runs clusters of one to five nodes through many seeds: no claim is broken, every class of faults
-// strikes, and all that should be possible happens. Every fourth seed is run twice, and must give the same
-// trace byte for byte.
+// strikes, and all that should be possible happens. Every fourth seed is run twice, under the race detector every
+// twentieth, and must give the same trace byte for byte.
 func TestSeeds(t *testing.T) {
-	seeds := 1600
-	if underRace {
-		seeds = 160
+	seeds, every := 800, 4
+	if cluster.UnderRace {
+		seeds, every = 200, 20
 	}
 	all := sizes()
 	y := &tally{fired: map[sim.Class]int{}, reached: map[string]int{}}
@@ -113,12 +113,12 @@ func TestSeeds(t *testing.T) {
 		workers.Go(func() {
 			for seed := 1 + k; seed <= seeds && !t.Failed(); seed += n {
 				c := all[seed/4%len(all)]
-				once(t, c, c.Draw(uint64(seed), cluster.Classes()), seed%4 == 0, y)
+				once(t, c, c.Draw(uint64(seed), cluster.Classes()), seed%every == 0, y)
 			}
 		})
 	}
 	workers.Wait()
-	if underRace {
+	if cluster.UnderRace {
 		return // too few to meet everything
 	}
 	for _, c := range cluster.Classes() {
@@ -162,7 +162,7 @@ func once(t *testing.T, c *cluster.Cluster, plan sim.Plan, again bool, y *tally)
 // have a part in, and clients learn of it there.
 func TestGone(t *testing.T) {
 	seeds := uint64(120)
-	if underRace {
+	if cluster.UnderRace {
 		seeds = 10
 	}
 	for name, c := range map[string]*cluster.Cluster{"one of three": {}, "two of five": {Members: members(1, 1, 1, 1, 1)}} {
@@ -267,6 +267,23 @@ func TestHeader(t *testing.T) {
 	}
 	if d := cmp.Diff(text(t, c, plan), text(t, again, replan)); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestTracesAreRead reads the events of a trace back: every value in it can be written and read.
+func TestTracesAreRead(t *testing.T) {
+	c := &cluster.Cluster{}
+	for seed := range uint64(4) {
+		r, err := trace.NewReader(strings.NewReader(text(t, c, c.Draw(seed, cluster.Classes()))), c.Types())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = r.Next()
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 // TestFlaws gives the cluster one fault each and wants it found by a claim, and the plan of the seed shrunk to a
 // few faults and pieces of work, and its script to replay.
 func TestFlaws(t *testing.T) {
+	if UnderRace {
+		t.Skip("it takes long here; make test runs it without the race detector")
+	}
 	for name, f := range map[string]struct {
 		flaw
 		first uint64 // a seed from which on it is found soon, to save time

@@ -1,6 +1,6 @@
 //go:build !race
 
-package cluster_test
+package cluster
 
-// underRace says that the race detector watches, which makes everything slow.
-const underRace = false
+// UnderRace says that the race detector watches, which makes everything slow.
+const UnderRace = false
