@@ -26,6 +26,7 @@ type Manager struct {
 	incarnation string
 	counter     atomic.Uint64
 	scans       map[string]*scan
+	recorder    recorder
 
 	mu     sync.Mutex
 	active map[commit.TransactionID]*transaction
@@ -65,6 +66,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		tasks:  make(chan func()),
 		over:   make(chan struct{}),
 	}
+	m.recorder.log, _ = cfg.Log.(decision.Batcher)
 	m.life, m.end = context.WithCancel(context.Background())
 	for name, r := range cfg.Resources {
 		m.names[r] = name

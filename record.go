@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"assent/decision"
@@ -26,6 +27,7 @@ func (t *transaction) retireIfDone() {
 		t.contradictions = append(t.contradictions, t.unforeseen()...)
 	}
 	heuristic := len(t.contradictions) > 0
+	plain := !heuristic && t.entry != nil && !hasFinished(*t.entry)
 	needsRecord := t.entry != nil || heuristic || t.asked || closed(t.unsure)
 	t.mu.Unlock()
 	if !done {
@@ -37,8 +39,57 @@ func (t *transaction) retireIfDone() {
 	if !heuristic {
 		close(t.finished)
 	}
-	if needsRecord {
+	if needsRecord && !(plain && t.m.recorder.take(t)) {
 		t.m.spawn(func() { t.record(heuristic) })
+	}
+}
+
+// recorder notes the ends of transactions, many at once.
+type recorder struct {
+	log decision.Batcher // nil where each must be noted alone
+
+	mu      sync.Mutex
+	busy    bool // a worker is at it
+	waiting []*transaction
+}
+
+// take leaves to the recorder to note that t is finished. It reports false where t must do that itself.
+func (r *recorder) take(t *transaction) bool {
+	if r.log == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = append(r.waiting, t)
+	if !r.busy {
+		r.busy = t.m.spawn(func() { r.work(t.m) })
+	}
+	return true
+}
+
+// work notes what waits until nothing does. Where that fails each tries for itself.
+func (r *recorder) work(m *Manager) {
+	for {
+		r.mu.Lock()
+		finished := r.waiting
+		if r.waiting = nil; len(finished) == 0 {
+			r.busy = false
+			r.mu.Unlock()
+			return
+		}
+		r.mu.Unlock()
+		ids := make([]commit.TransactionID, len(finished))
+		for i, t := range finished {
+			ids[i] = t.id
+		}
+		err := r.log.AnnotateAll(m.life, ids, decision.Note{Kind: decision.Finished, Time: time.Now()})
+		for _, t := range finished {
+			if err == nil {
+				m.retire(t)
+			} else {
+				m.spawn(func() { t.record(false) })
+			}
+		}
 	}
 }
 

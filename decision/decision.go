@@ -62,6 +62,14 @@ type Prefixer interface {
 	Prefix() string
 }
 
+// Batcher is implemented by a Log that takes one note on many transactions at once, for less than each
+// alone.
+type Batcher interface {
+	// AnnotateAll is Annotate for each of ids. Those of which there is no entry are left out. After an
+	// error each may or may not have the note.
+	AnnotateAll(ctx context.Context, ids []commit.TransactionID, note Note) error
+}
+
 // MaxPrefix is the greatest length of a prefix in bytes.
 const MaxPrefix = 26
 

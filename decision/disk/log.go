@@ -16,7 +16,10 @@ import (
 	"assent/protocol/commit"
 )
 
-var _ decision.Log = (*Log)(nil)
+var (
+	_ decision.Log     = (*Log)(nil)
+	_ decision.Batcher = (*Log)(nil)
+)
 
 // Log is a decision log in a directory of this machine. All methods are safe for concurrent use.
 type Log struct {
@@ -247,6 +250,42 @@ func (l *Log) Annotate(ctx context.Context, id commit.TransactionID, n decision.
 	return l.ask(ctx, op, s, r)
 }
 
+// AnnotateAll implements decision.Batcher.
+func (l *Log) AnnotateAll(ctx context.Context, ids []commit.TransactionID, n decision.Note) error {
+	const op = "annotate"
+	s, err := l.serving(ctx, op)
+	if err != nil {
+		return err
+	}
+	err = n.Check()
+	for _, id := range ids {
+		err = errors.Join(err, decision.CheckID(id))
+	}
+	if err != nil {
+		return invalid(op, err)
+	}
+	n = n.Normal()
+	body, err := n.Encode()
+	if err != nil {
+		return invalid(op, err)
+	}
+	requests := make([]*request, len(ids))
+	for i, id := range ids {
+		r := &request{forced: n.Forced, done: make(chan struct{})}
+		r.kind, r.id, r.note, r.body = noteRecord, id, n, body
+		if err := s.intake.put(r, l.cfg.MaxWaiting); err != nil {
+			return l.told(op, s, err)
+		}
+		requests[i] = r
+	}
+	for _, r := range requests {
+		if err := l.await(ctx, op, s, r); err != nil && !errors.Is(err, decision.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
 // Forget implements decision.Log. It is not forced: after a crash within a few hundredths of a
 // second the entry may be back.
 func (l *Log) Forget(ctx context.Context, id commit.TransactionID) error {
@@ -314,6 +353,11 @@ func (l *Log) ask(ctx context.Context, op string, s *store, r *request) error {
 	if err := s.intake.put(r, l.cfg.MaxWaiting); err != nil {
 		return l.told(op, s, err)
 	}
+	return l.await(ctx, op, s, r)
+}
+
+// await waits until r, which was left with s, is answered.
+func (l *Log) await(ctx context.Context, op string, s *store, r *request) error {
 	select {
 	case <-r.done:
 	case <-ctx.Done():

@@ -40,7 +40,8 @@ type group struct {
 }
 
 // store is an open log: one goroutine writes and forces groups, a second applies them to the
-// index and answers the callers, so that applying one group and forcing the next overlap. After
+// index and answers the callers, so that applying one group and forcing the next overlap. Where there is
+// no next one the first does both. After
 // the first failure a store decides nothing any more; a new one takes its place (Log.Reopen).
 type store struct {
 	log    *Log
@@ -67,6 +68,7 @@ type store struct {
 	seg    *segment
 	spare  chan spare
 	number uint64 // of the last group formed
+	handed uint64 // the number of the last one that the applying goroutine was given
 	next   uint64 // the next record's sequence number
 	recent recent
 	buf    []byte
@@ -77,8 +79,9 @@ type store struct {
 		sync.Mutex
 		segments []liveSegment
 	}
-	// The applying goroutine's own.
-	flushing <-chan struct{}
+	// applying is held by whoever applies a group: the applying goroutine, or the writing one for it.
+	applying sync.Mutex
+	flushing <-chan struct{} // guarded by applying
 }
 
 type liveSegment struct {
@@ -131,6 +134,13 @@ func (q *intake) put(r *request, most int) error {
 		q.later.Reset(laterTime)
 	}
 	return nil
+}
+
+// empty reports whether nothing waits.
+func (q *intake) empty() bool {
+	q.Lock()
+	defer q.Unlock()
+	return len(q.requests) == 0
 }
 
 func (q *intake) signal() {
@@ -318,26 +328,34 @@ func (s *store) release() error {
 func (s *store) applyGroups() {
 	defer s.stopped.Done()
 	for g := range s.apply {
-		if err := s.failureOfIndex(); err != nil {
-			s.answer(g, err)
-			continue
-		}
-		changes := make([]*change, len(g.requests))
-		for i, r := range g.requests {
-			changes[i] = &r.change
-		}
-		err := s.idx.apply(g.seq, g.at, changes, true, s.log.retention())
-		if err != nil {
-			s.idx.broken.Store(true)
-			s.fail(err)
-			s.answer(g, s.cause)
-			continue
-		}
-		s.appliedGroup.Store(g.number)
-		s.answer(g, nil)
-		if err := s.care(g); err != nil {
-			s.fail(err)
-		}
+		s.applying.Lock()
+		s.applyGroup(g)
+		s.applying.Unlock()
+	}
+}
+
+// applyGroup applies g and answers its callers. The caller holds s.applying, and every group before g has
+// been applied.
+func (s *store) applyGroup(g *group) {
+	if err := s.failureOfIndex(); err != nil {
+		s.answer(g, err)
+		return
+	}
+	changes := make([]*change, len(g.requests))
+	for i, r := range g.requests {
+		changes[i] = &r.change
+	}
+	err := s.idx.apply(g.seq, g.at, changes, true, s.log.retention())
+	if err != nil {
+		s.idx.broken.Store(true)
+		s.fail(err)
+		s.answer(g, s.cause)
+		return
+	}
+	s.appliedGroup.Store(g.number)
+	s.answer(g, nil)
+	if err := s.care(g); err != nil {
+		s.fail(err)
 	}
 }
 

@@ -113,8 +113,15 @@ func (s *store) serve(requests []*request) error {
 	return s.hand(g)
 }
 
-// hand passes g on to be applied.
+// hand passes g on to be applied. Where nobody waits for the next group, and the applying goroutine has
+// nothing to do, g is applied here, and that goroutine need not be woken.
 func (s *store) hand(g *group) error {
+	if !g.flush && s.appliedGroup.Load() >= s.handed && s.intake.empty() && s.applying.TryLock() {
+		defer s.applying.Unlock()
+		s.applyGroup(g)
+		return s.failure()
+	}
+	s.handed = g.number
 	select {
 	case s.apply <- g:
 		return nil
