@@ -122,6 +122,31 @@ func TestSyncFailureStopsAndRecovers(t *testing.T) {
 	}
 }
 
+// Who asks while what has failed is being replaced is told that the log has stopped, and not that it is closed.
+func TestReplacedIsNotClosed(t *testing.T) {
+	l, _ := openFaulty(t)
+	s := l.current.Load()
+	s.intake.close(decision.ErrClosed) // as whoever replaces it may do before fail has done so
+	s.fail(syscall.EIO)
+	_, err := l.Decide(t.Context(), entry(1))
+	stops(t, "decide", err, syscall.EIO, resource.Unavailable)
+	r := &request{forced: true, done: make(chan struct{})}
+	r.kind, r.id = decideRecord, entry(1).ID
+	stops(t, "decide, begun before", l.ask(t.Context(), "decide", s, r), syscall.EIO, resource.Unavailable)
+	if err := l.Reopen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Decide(t.Context(), entry(1)); err != nil {
+		t.Error(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.ask(t.Context(), "decide", s, r); !errors.Is(err, decision.ErrClosed) {
+		t.Errorf("when the log is closed: %v; want %v", err, decision.ErrClosed)
+	}
+}
+
 // A stopped log reopens itself when it is used, and the process has lost nothing for good.
 func TestRecoversByItselfManyTimes(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -379,11 +379,11 @@ func (l *Log) await(ctx context.Context, op string, s *store, r *request) error 
 // told puts an error of s into the words of op.
 func (l *Log) told(op string, s *store, err error) error {
 	switch {
-	case errors.Is(err, decision.ErrClosed), errors.Is(err, decision.ErrNotFound):
+	case errors.Is(err, decision.ErrNotFound):
 		return fmt.Errorf("%s: %w", op, err)
-	case s.failure() != nil:
+	case s.failure() != nil && l.current.Load() != nil: // what is closed is what has failed, not the log
 		return l.stopped(op, s)
-	case errors.Is(err, errIndexClosed):
+	case errors.Is(err, decision.ErrClosed), errors.Is(err, errIndexClosed):
 		return fmt.Errorf("%s: %w", op, decision.ErrClosed)
 	}
 	return l.explain(op, err)
