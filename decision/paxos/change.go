@@ -147,7 +147,7 @@ func (l *Log) later(from protocol.NodeID, payload []byte, number uint64, r *read
 	}
 	l.mu.Unlock()
 	if l.once(known.peers.of(from)) {
-		l.cfg.Network.Send(from, l.payload()) // it is of an epoch that is over: that is answered
+		l.cfg.Network.Send(from, l.payloadOf(256, known.number())) // it is of an epoch that is over: that is answered
 	}
 }
 
@@ -215,14 +215,21 @@ func (s *store) enterEpoch(r *roster) {
 	s.batch.Deliver(fenceName, protocol.Receive{From: s.log.self, Message: entering{r}})
 }
 
+// payload begins a payload of the storage's epoch, which may be behind the Log's for a moment: what was served
+// before a new member has dropped what it held is not of the epoch in which it begins anew. The caller is the
+// working goroutine.
+func (s *store) payload() []byte { return s.log.payloadOf(256, s.roster.number()) }
+
 // turn goes over to another epoch: those who are members no more are owed nothing, and those who are new, or
-// have another storage, everything. The caller holds s.mu.
+// have another storage, everything. Where epochs were missed anybody may have left and come back. The caller
+// holds s.mu.
 func (s *store) turn(r *roster) {
 	was := s.roster
+	missed := r.number() != was.number()+1
 	gone, fresh := uint64(0), uint64(0)
 	for place := range r.places {
 		before, now := was.places[place], r.places[place]
-		if before == nil && now == nil || before != nil && now != nil && s.same(before, now) {
+		if before == nil && now == nil || !missed && before != nil && now != nil && s.same(before, now) {
 			continue
 		}
 		if s.feeds[place] = (feed{}); before != nil {

@@ -220,11 +220,11 @@ func (s *store) told(p *peer, number uint64, list []summary) {
 		}
 		if len(missing) == 0 {
 			if s.rest(); s.failure() == nil {
-				s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.log.payload(), 2), byte(kindFeedAck)), number))
+				s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.payload(), 2), byte(kindFeedAck)), number))
 			}
 			return
 		}
-		b := appendUint(append(appendArray(s.log.payload(), 3), byte(kindFetch)), number)
+		b := appendUint(append(appendArray(s.payload(), 3), byte(kindFetch)), number)
 		b = appendArray(b, len(missing))
 		for _, id := range missing {
 			b = appendText(b, id)
@@ -237,7 +237,7 @@ func (s *store) told(p *peer, number uint64, list []summary) {
 func (s *store) acknowledge(p *peer, number uint64) {
 	s.batch.Then(func() {
 		if s.rest(); s.failure() == nil {
-			s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.log.payload(), 2), byte(kindFeedAck)), number))
+			s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.payload(), 2), byte(kindFeedAck)), number))
 		}
 	})
 }
@@ -297,7 +297,7 @@ func (s *store) fetched(p *peer, number uint64, ids []commit.TransactionID) {
 		var states []held
 		size := 0
 		flush := func(last bool) {
-			s.log.cfg.Network.Send(p.node, appendStates(s.log.payload(), number, last, states))
+			s.log.cfg.Network.Send(p.node, appendStates(s.payload(), number, last, states))
 			states, size = nil, 0
 		}
 		for _, id := range ids {

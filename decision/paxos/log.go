@@ -307,9 +307,6 @@ func invalid(op string, err error) error {
 	return &resource.Error{Code: resource.Invalid, Op: op, Err: err}
 }
 
-// payload begins a payload of the latest epoch that is known.
-func (l *Log) payload() []byte { return l.payloadOf(256, l.roster.Load().number()) }
-
 // payloadOf begins a payload of that epoch that will be about that long.
 func (l *Log) payloadOf(size int, epoch uint64) []byte {
 	return appendEnvelope(make([]byte, 0, size), envelope{

@@ -57,11 +57,11 @@ func (r *reader) moved() (m moved) {
 	return m
 }
 
-// answerMoved goes on with the inventory, and tells how far that is.
-func (s *store) answerMoved(p *peer, number uint64) {
+// answerMoved goes on with the inventory of that epoch, and tells how far that is.
+func (s *store) answerMoved(both *roster, p *peer, number uint64) {
 	s.batch.Then(func() {
-		if s.roster.system.Next == nil {
-			return // the question came too early, or too late
+		if s.roster != both || both.system.Next == nil {
+			return // it is over
 		}
 		if s.rest(); s.failure() != nil { // what is told to be held is stable
 			return
@@ -127,6 +127,8 @@ const (
 type move struct {
 	log  *Log
 	both *roster
+	// after is the number of the epoch that follows.
+	after uint64
 	// asked is when each member before was asked last, zero once it has answered; left is what it has last
 	// told, and done are those that have come to the end.
 	asked map[protocol.NodeID]time.Time
@@ -162,17 +164,22 @@ func (l *Log) Move(ctx context.Context, both, after Epoch) error {
 	case r.number() >= after.Number:
 		return nil
 	case r.number() != both.Number:
-		return invalid(op, fmt.Errorf("%w: epoch %d is over, this is epoch %d", ErrEpoch, both.Number, r.number()))
+		return invalid(op, l.over(both.Number))
 	case !r.member():
 		return outsider(op, r)
 	}
-	m := &move{log: l, both: r, asked: map[protocol.NodeID]time.Time{}, left: map[protocol.NodeID]uint64{},
+	m := &move{log: l, both: r, after: after.Number, asked: map[protocol.NodeID]time.Time{}, left: map[protocol.NodeID]uint64{},
 		done: map[protocol.NodeID]bool{}, met: map[commit.TransactionID]time.Time{}, busy: map[commit.TransactionID]bool{}}
 	within, stop := context.WithCancel(ctx)
 	err := m.run(within, c, number)
 	stop()
 	m.work.Wait()
 	return err
+}
+
+// over says that an epoch is, and which it is now.
+func (l *Log) over(number uint64) error {
+	return fmt.Errorf("%w: epoch %d is over, this is epoch %d", ErrEpoch, number, l.Epoch().Number)
 }
 
 // run asks the members before until enough have come to the end.
@@ -191,9 +198,10 @@ func (m *move) run(ctx context.Context, c *call, number uint64) error {
 		case <-tick.C:
 			m.ask(number, "")
 		case <-c.turned:
-			if l.Epoch().Number > m.both.number() {
+			if l.Epoch().Number >= m.after {
 				return nil // somebody else has got that far
 			}
+			return invalid(op, l.over(m.both.number()))
 		case <-ctx.Done():
 			return l.unavailable(op, "", l.tally(m.both, false, func(n protocol.NodeID) bool { return m.done[n] }), context.Cause(ctx))
 		case <-l.quit:
@@ -218,7 +226,7 @@ func (m *move) ask(number uint64, only protocol.NodeID) {
 		}
 		m.asked[v.Node] = now
 		if v.Node == l.cfg.Self {
-			l.within(m.both, func(s *store) { s.answerMoved(nil, number) })
+			l.within(m.both, func(s *store) { s.answerMoved(m.both, nil, number) })
 		} else if p := m.both.peers.of(v.Node); p != nil {
 			l.cfg.Network.Send(p.node, appendUint(append(appendArray(l.payloadOf(256, m.both.number()), 2), byte(kindMovedQuery)), number))
 		}

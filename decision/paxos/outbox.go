@@ -23,11 +23,11 @@ type outbox struct {
 }
 
 // add sends the message, of that epoch, to the node, in good company if there is any. It is lost where the
-// epoch is over: its proposer is about to hear of that.
+// epoch is over, of which its proposer is about to hear, or this node is not a member, whom nobody answers.
 func (o *outbox) add(l *Log, to protocol.NodeID, epoch uint64, message protocol.Message) {
 	r := l.roster.Load()
 	p := r.peers.of(to)
-	if p == nil || r.number() != epoch {
+	if p == nil || r.number() != epoch || !r.member() {
 		return
 	}
 	if o.crowd.Load() <= 1 {

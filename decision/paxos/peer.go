@@ -86,7 +86,7 @@ func (l *Log) greeted(p *peer, h hello) {
 		l.greet() // it may have missed what was said before it was up
 	}
 	s := l.serving()
-	if s == nil || h.storage == "" || p.storage != "" {
+	if s == nil || h.storage == "" || !p.unnamed {
 		return
 	}
 	s.mu.Lock()
@@ -119,7 +119,7 @@ func (s *store) welcome(p *peer, h hello) {
 			"member", p.node, "storage", h.storage, "known", known)
 	}
 	if !h.admitted {
-		b := appendText(append(appendArray(s.log.payload(), 3), byte(kindWelcome)), h.storage)
+		b := appendText(append(appendArray(s.payload(), 3), byte(kindWelcome)), h.storage)
 		s.log.cfg.Network.Send(p.node, appendText(b, known))
 	}
 }

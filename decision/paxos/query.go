@@ -193,7 +193,7 @@ func (s *store) respond(p *peer, number uint64, k kind, r reply) {
 		s.log.hand(number, r)
 		return
 	}
-	b := s.log.payload()
+	b := s.payload()
 	switch k {
 	case kindAnswer:
 		b = appendHeld(appendUint(append(appendArray(b, 3), byte(k)), number), r.state)

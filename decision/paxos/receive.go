@@ -137,13 +137,13 @@ func (l *Log) otherMessage(known *roster, p *peer, r *reader, k kind) {
 		return
 	}
 	number := r.uint()
-	if act := l.request(p, r, k, number); r.err == nil {
+	if act := l.request(known, p, r, k, number); r.err == nil {
 		l.within(known, act)
 	}
 }
 
 // request reads a message that asks something of this member's storage.
-func (l *Log) request(p *peer, r *reader, k kind, number uint64) func(*store) {
+func (l *Log) request(known *roster, p *peer, r *reader, k kind, number uint64) func(*store) {
 	switch k {
 	case kindQuery:
 		id := r.id()
@@ -155,7 +155,7 @@ func (l *Log) request(p *peer, r *reader, k kind, number uint64) func(*store) {
 		id, stamp := r.id(), r.uint()
 		return func(s *store) { s.forgotten(p, number, id, stamp) }
 	case kindMovedQuery:
-		return func(s *store) { s.answerMoved(p, number) }
+		return func(s *store) { s.answerMoved(known, p, number) }
 	case kindPageQuery:
 		q := r.pageQuery()
 		return func(s *store) { s.answerPage(p, number, q) }

@@ -39,6 +39,7 @@ type peer struct {
 	*contact
 	node    protocol.NodeID
 	storage string // that the epoch names
+	unnamed bool   // a set names the node without one
 	votes   int
 	index   int // in peers
 	place   int
@@ -85,6 +86,11 @@ func newRoster(self protocol.NodeID, e Epoch, was *roster) *roster {
 		}
 		if p.contact == nil {
 			p.contact = &contact{}
+		}
+		for _, set := range [][]Member{e.Members, e.Next} {
+			if m, ok := find(set, p.node); ok && m.Storage == "" {
+				p.unnamed = true
+			}
 		}
 		r.peers = append(r.peers, p)
 		r.places[p.place] = p
