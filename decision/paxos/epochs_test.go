@@ -258,7 +258,7 @@ func TestConformanceInChange(t *testing.T) {
 	}
 	decisiontest.Run(t, decisiontest.Harness{
 		New: func(t *testing.T) decision.Log {
-			g := newGroup(t, 3, Config{Options: brisk})
+			g := newGroup(t, 3, Config{})
 			g.add("d")
 			done, ctx := make(chan struct{}), t.Context()
 			go func() {
@@ -316,5 +316,9 @@ func (g *group) keepChanging(ctx context.Context) {
 			_ = l.Enter(ctx, after)
 		}
 		was = after
+		select { // what is large takes some time to be agreed on
+		case <-time.After(min(time.Duration(n)*20*time.Millisecond, time.Second)):
+		case <-ctx.Done():
+		}
 	}
 }

@@ -119,6 +119,8 @@ const (
 	movePause  = 25 * time.Millisecond  // between two questions to a member
 	moveAgain  = 200 * time.Millisecond // before one that was not answered is asked again
 	moveReport = 5 * time.Second
+	// movePatience is how long a proposer is given that has had something accepted when the epoch began.
+	movePatience = 250 * time.Millisecond
 	// settlers is how many transactions are settled at a time.
 	settlers = 64
 )
@@ -249,7 +251,7 @@ func (m *move) heard(ctx context.Context, a reply) (on bool) {
 		since, met := m.met[h.id]
 		if !met {
 			m.met[h.id] = time.Now()
-		} else if time.Since(since) >= patience { // its own proposer has not come to an end
+		} else if time.Since(since) >= movePatience { // its own proposer has not come to an end
 			m.settle(ctx, h)
 		}
 	}
