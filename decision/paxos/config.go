@@ -5,9 +5,11 @@
 // come back or are cut off; that whoever is told a decision is told the one that stands; and that all
 // goes on while a read quorum and a write quorum of the members are up, with no leader and no human. A
 // Log decides about the ids that begin with its own Prefix in one round trip. A member whose disk fails
-// is as good as down until the disk is back; a member that has lost its disk is not let vote again, for
-// it has forgotten what it promised. Where too few members can be reached calls fail, in the caller's
-// time, and say who is missing. The package assumes that members do not lie.
+// is as good as down until the disk is back; a member that has lost its disk is not let vote again with
+// another, for it has forgotten what it promised, until the others have gone on without it. The members can
+// change while all goes on (Enter and Move); who they are is agreed on elsewhere. Where too few members can
+// be reached calls fail, in the caller's time, and say who is missing. The package assumes that members do
+// not lie.
 //
 // The layout of a member's directory is described in docs/format/acceptor.md.
 package paxos
