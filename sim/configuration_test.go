@@ -3,13 +3,13 @@ package sim_test
 import (
 	"fmt"
 	"hash/fnv"
-	"math"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/anishathalye/porcupine"
 
+	"assent/internal/linear"
 	"assent/protocol"
 	"assent/protocol/membership"
 	"assent/sim"
@@ -22,7 +22,7 @@ type clerk struct {
 	Node membership.Node
 	// Ops is how many things it does in an incarnation, Count how many it has begun.
 	Ops, Count int
-	Now        operation
+	Now        linear.Operation
 	State      clerkState
 	// Seen is the epoch of its last look.
 	Seen uint64
@@ -38,25 +38,16 @@ const (
 	clerkAsking
 )
 
-// operation is one thing that a clerk does: to "get" the settings, to "set" a key, to "unset" it, to "swap" its
-// value if nothing has changed since the epoch of the last look.
-type operation struct {
-	Do, Key, Value string
-	Epoch          uint64
-}
-
 // What a clerk says of an operation.
 type (
-	began struct{ Operation operation }
-	ended struct {
-		Operation operation
-		Result    membership.Result
-		Epoch     uint64
-		X, Y      string
-	}
+	began struct{ Operation linear.Operation }
+	ended struct{ Answer linear.Answer }
 )
 
 const clerkTimer = "clerk"
+
+// wishes are what a clerk chooses among.
+var wishes = []linear.Do{linear.Get, linear.Get, linear.Set, linear.Set, linear.Swap, linear.Swap, linear.Swap, linear.Unset}
 
 // choice draws a number below n from what the clerk is and has done.
 func (c *clerk) choice(of string, n uint64) uint64 {
@@ -96,39 +87,28 @@ func (c *clerk) turn(out *protocol.Effects) protocol.Event {
 	case c.State == clerkIdle && c.Count < c.Ops:
 		c.Count++
 		c.State = clerkAbout
-		c.Now = operation{Do: []string{"get", "get", "set", "set", "swap", "swap", "swap", "unset"}[c.choice("what", 8)]}
-		if c.Now.Do == "swap" && c.Seen == 0 {
-			c.Now.Do = "get"
+		c.Now = linear.Operation{Do: wishes[c.choice("what", uint64(len(wishes)))]}
+		if c.Now.Do == linear.Swap && c.Seen == 0 {
+			c.Now.Do = linear.Get
 		}
-		if c.Now.Do != "get" {
+		if c.Now.Do != linear.Get {
 			c.Now.Key = []string{"x", "y"}[c.choice("key", 2)]
 			c.Now.Value = fmt.Sprintf("%s.%d.%d", c.Node.Self.Node, c.Node.Life.Incarnation, c.Count)
 		}
-		if c.Now.Do == "swap" {
+		if c.Now.Do == linear.Swap {
 			c.Now.Epoch = c.Seen
 		}
 		out.Emit(began{c.Now})
 		return nil
 	case c.State == clerkAbout:
-		if c.Now.Do == "get" && c.Wrong == "reads at once" {
+		if c.Now.Do == linear.Get && c.Wrong == "reads at once" {
 			c.tell(membership.Applied, c.Node.State.Epoch, out)
 			return nil
 		}
 		c.State = clerkAsking
-		return protocol.Input{Value: membership.Ask{Ref: uint64(c.Count), Change: c.Now.change()}}
+		return protocol.Input{Value: membership.Ask{Ref: uint64(c.Count), Change: c.Now.Change()}}
 	}
 	return nil
-}
-
-func (o operation) change() membership.Change {
-	c := membership.Change{Kind: membership.Set, Key: o.Key, Value: o.Value, Epoch: o.Epoch}
-	switch o.Do {
-	case "get":
-		return membership.Change{Kind: membership.Barrier}
-	case "unset":
-		c.Kind, c.Value = membership.Unset, ""
-	}
-	return c
 }
 
 func (c *clerk) answered(a membership.Answered, out *protocol.Effects) {
@@ -140,7 +120,7 @@ func (c *clerk) answered(a membership.Answered, out *protocol.Effects) {
 		case "takes unsure for refused":
 			a.Result = membership.Refused
 		case "asks again":
-			if c.Now.Do != "get" { // one operation, which may be applied twice
+			if c.Now.Do != linear.Get { // one operation, which may be applied twice
 				c.State = clerkAbout
 				return
 			}
@@ -151,151 +131,38 @@ func (c *clerk) answered(a membership.Answered, out *protocol.Effects) {
 
 // tell says what has become of the operation. What a get has found is the state at its end.
 func (c *clerk) tell(result membership.Result, epoch uint64, out *protocol.Effects) {
-	e := ended{Operation: c.Now, Result: result, Epoch: epoch}
-	if c.Now.Do == "get" && result == membership.Applied {
-		e.X, _ = c.Node.State.Setting("x")
-		e.Y, _ = c.Node.State.Setting("y")
-		e.Epoch = c.Node.State.Epoch
-		c.Seen = e.Epoch
+	a := linear.Answer{Result: result, Epoch: epoch}
+	if c.Now.Do == linear.Get && result == membership.Applied {
+		a = linear.Look(c.Node.State)
+		c.Seen = a.Epoch
 	}
 	c.State = clerkIdle
-	out.Emit(e)
-}
-
-// settings is what the model knows of the state: the values, and an epoch that it has at least.
-type settings struct {
-	x, y  string
-	epoch uint64
-}
-
-// then returns the settings after an operation that was applied.
-func (s settings) then(o operation) settings {
-	value := o.Value
-	if o.Do == "unset" {
-		value = ""
-	}
-	if o.Key == "x" {
-		s.x = value
-	} else {
-		s.y = value
-	}
-	s.epoch++
-	return s
-}
-
-// configuration is the model. The state's epoch counts also what no clerk does, so it is known at least: it is
-// known exactly where an operation tells it. An operation without an answer may have been applied, at any time
-// from its beginning on, or not.
-var configuration = porcupine.NondeterministicModel{
-	Init: func() []any { return []any{settings{}} },
-	Step: func(state, input, output any) []any {
-		s, o, e := state.(settings), input.(operation), output.(ended)
-		switch {
-		case o.Do == "get":
-			if s.x != e.X || s.y != e.Y || s.epoch > e.Epoch {
-				return nil
-			}
-			s.epoch = e.Epoch
-			return []any{s}
-		case e.Result == membership.Refused: // it was a swap, and came too late
-			if o.Do != "swap" {
-				return nil
-			}
-			s.epoch = max(s.epoch, o.Epoch+1)
-			return []any{s}
-		case o.Do == "swap" && s.epoch > o.Epoch:
-			if e.Result == membership.Applied {
-				return nil
-			}
-			return []any{s} // it has come too late, whenever that was
-		}
-		after := s
-		if o.Do == "swap" {
-			after.epoch = o.Epoch
-		}
-		after = after.then(o)
-		if e.Result == membership.Applied {
-			if after.epoch > e.Epoch {
-				return nil
-			}
-			return []any{after}
-		}
-		return []any{s, after}
-	},
+	out.Emit(ended{a})
 }
 
 // scribe writes the history of a run.
 type scribe struct {
-	now     int64
-	open    map[protocol.NodeID]porcupine.Operation
-	history []porcupine.Operation
-	told    map[membership.Result]int
+	linear.History
+	open map[protocol.NodeID]*linear.Call
 }
 
 // Observe takes what clerks say.
 func (s *scribe) Observe(e trace.Event) {
-	s.now++
-	switch {
-	case e.Kind == trace.Crash:
-		s.lose(e.Node)
-	case e.Kind == trace.Emit:
-		switch v := e.Value.(type) {
-		case began:
-			s.open[e.Node] = porcupine.Operation{ClientId: int(e.Node[1] - '1'), Input: v.Operation, Call: s.now}
-		case ended:
-			s.told[v.Result]++
-			if v.Result == membership.Unsure {
-				s.lose(e.Node)
-				return
-			}
-			o := s.open[e.Node]
-			delete(s.open, e.Node)
-			o.Output, o.Return = v, s.now
-			s.history = append(s.history, o)
+	switch v := e.Value.(type) {
+	case began:
+		if e.Kind == trace.Emit {
+			s.open[e.Node] = s.Begin(v.Operation)
+		}
+	case ended:
+		if e.Kind == trace.Emit {
+			s.End(s.open[e.Node], v.Answer)
 		}
 	}
 }
 
-// lose notes that nobody will ever know what has become of what the clerk was doing. Who was only looking
-// has seen nothing.
-func (s *scribe) lose(node protocol.NodeID) {
-	o, ok := s.open[node]
-	delete(s.open, node)
-	if ok && o.Input.(operation).Do != "get" {
-		o.Output, o.Return = ended{Result: membership.Unsure}, math.MaxInt64
-		s.history = append(s.history, o)
-	}
-}
-
-// checked leaves out sets and swaps without an answer whose value nobody has seen: if they were applied, they
-// were overwritten before anybody looked, and the history is linearizable with them if it is without. That keeps
-// the search short. Clients without an answer go on, so those operations get clients of their own.
-func (s *scribe) checked() (history []porcupine.Operation) {
-	for node := range s.open {
-		s.lose(node)
-	}
-	seen := map[string]bool{}
-	for _, o := range s.history {
-		e := o.Output.(ended)
-		seen[e.X], seen[e.Y] = true, true
-	}
-	client := 10
-	for _, o := range s.history {
-		in := o.Input.(operation)
-		if o.Return == math.MaxInt64 {
-			if in.Do != "unset" && !seen[in.Value] {
-				continue
-			}
-			o.ClientId = client
-			client++
-		}
-		history = append(history, o)
-	}
-	return history
-}
-
-// clerks returns a system of five founders, at each of which a clerk works.
-func clerks(t *testing.T, patience int, wrong string) *sim.System {
+// clerks returns a system of five founders, at each of which a clerk does so many things, and waits for so many
+// ticks for an answer.
+func clerks(t *testing.T, ops, patience int, wrong string) *sim.System {
 	t.Helper()
 	var founders []membership.Member
 	for i := range 5 {
@@ -309,7 +176,7 @@ func clerks(t *testing.T, patience int, wrong string) *sim.System {
 	for _, self := range founders {
 		self.Storage = string(self.Node) + "/1"
 		nodes = append(nodes, protocol.Node{ID: self.Node, New: []func() protocol.Machine{func() protocol.Machine {
-			return &clerk{Node: *membership.Founder(self, state, membership.Options{Patience: patience, Every: 8}), Ops: 40, Wrong: wrong}
+			return &clerk{Node: *membership.Founder(self, state, membership.Options{Patience: patience, Every: 8}), Ops: ops, Wrong: wrong}
 		}}})
 	}
 	s := system(t, "clerks", nodes, nil, append(membership.Types(),
@@ -328,7 +195,7 @@ var clerksFaults = slices.DeleteFunc(sim.Classes(), func(c sim.Class) bool { ret
 // linearizable runs a seed and judges its history.
 func linearizable(t *testing.T, s *sim.System, seed uint64) (porcupine.CheckResult, *scribe) {
 	t.Helper()
-	w := &scribe{open: map[protocol.NodeID]porcupine.Operation{}, told: map[membership.Result]int{}}
+	w := &scribe{open: map[protocol.NodeID]*linear.Call{}}
 	r, err := s.Run(s.Draw(seed, clerksFaults), w)
 	if err != nil {
 		t.Fatal(err)
@@ -336,22 +203,21 @@ func linearizable(t *testing.T, s *sim.System, seed uint64) (porcupine.CheckResu
 	if r.Failure != nil {
 		t.Errorf("seed %d: %v", seed, r.Failure)
 	}
-	return porcupine.CheckOperationsTimeout(configuration.ToModel(), w.checked(), time.Minute), w
+	return w.Check(time.Minute), w
 }
 
 // TestConfigurationIsLinearizable: what five clerks see and do is as if it were done one after the other, each
-// thing at a moment between its beginning and its end, among crashes, partitions and a bad network.
+// thing at a moment between its beginning and its end, among all faults but lies.
 func TestConfigurationIsLinearizable(t *testing.T) {
-	s := clerks(t, 20, "")
-	told, operations := map[membership.Result]int{}, 0
-	last := enough(16, 2000)
+	s := clerks(t, 40, 20, "")
+	told := map[membership.Result]int{}
+	last := enough(8, 2000)
 	for seed := uint64(1); seed <= last; seed++ {
 		result, w := linearizable(t, s, seed)
 		if result != porcupine.Ok {
-			t.Errorf("seed %d: a history of %d operations: %v", seed, len(w.history), result)
+			t.Errorf("seed %d: %v are %v", seed, w.Told(), result)
 		}
-		operations += len(w.history)
-		for r, n := range w.told {
+		for r, n := range w.Told() {
 			told[r] += n
 		}
 	}
@@ -360,17 +226,17 @@ func TestConfigurationIsLinearizable(t *testing.T) {
 			t.Errorf("nothing was %v", r)
 		}
 	}
-	t.Logf("%d seeds, %d operations, %v", last, operations, told)
+	t.Logf("%d seeds, %v", last, told)
 }
 
 // TestConfigurationThatIsNotLinearizable: what is done wrong is found.
 func TestConfigurationThatIsNotLinearizable(t *testing.T) {
 	for _, wrong := range []string{"reads at once", "takes unsure for refused", "asks again"} {
 		t.Run(wrong, func(t *testing.T) {
-			s := clerks(t, 5, wrong)
+			s := clerks(t, 15, 5, wrong) // short ones: to find that there is no order takes long
 			for seed := uint64(1); seed <= 200; seed++ {
 				if result, w := linearizable(t, s, seed); result == porcupine.Illegal {
-					t.Logf("seed %d: a history of %d operations", seed, len(w.history))
+					t.Logf("seed %d: %v", seed, w.Told())
 					return
 				}
 			}
