@@ -31,6 +31,8 @@ func TestMain(m *testing.M) {
 		os.Exit(coordinate())
 	case "tunnel":
 		os.Exit(tunnel())
+	case "citizen":
+		os.Exit(beCitizen())
 	}
 	flag.Parse()
 	code := m.Run()
