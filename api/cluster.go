@@ -23,8 +23,7 @@ const lookupPatience = 5 * time.Second
 // Cluster tells how the cluster stands.
 func (s *Server) Cluster(context.Context, *assentv1.ClusterRequest) (*assentv1.ClusterResponse, error) {
 	if s.opts.Node == nil {
-		return nil, refuse(connect.CodeFailedPrecondition, "this server is no node of a cluster",
-			"give it a cluster section; docs/cluster.md")
+		return nil, notInCluster()
 	}
 	return Cluster(s.opts.Node.Status()), nil
 }
@@ -34,11 +33,13 @@ func Cluster(c cluster.Status) *assentv1.ClusterResponse {
 	response := &assentv1.ClusterResponse{
 		Cluster: c.Cluster, Node: string(c.Self), Role: c.Role, Leader: string(c.Leader), View: c.View,
 		Quorum: c.Quorum, Decides: c.Decides, Log: told(c.Log),
+		Epoch: c.Epoch, Primary: c.Primary, Why: told(c.Why), Registers: told(c.Registers), Retired: c.Retired,
 	}
 	for _, m := range c.Members {
 		member := &assentv1.ClusterMember{
 			Node: string(m.Node), Votes: uint32(m.Votes), Address: m.Address, Api: m.API, State: m.State, Since: stamp(m.Since),
 			Suspicion: m.Suspicion, Link: told(m.Words), Log: told(m.Log), Software: told(m.Software),
+			Learns: told(m.Learns),
 		}
 		if m.Link != nil {
 			member.Heard = stamp(m.Link.Heard)

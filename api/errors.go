@@ -18,8 +18,9 @@ type refusal struct {
 	hint  string
 	id    string
 	ended bool
-	// elsewhere says that nothing was done, and that another node may be asked the same.
-	elsewhere bool
+	// elsewhere says that nothing was done, and that another node may be asked the same; unsure, that it
+	// is not known whether anything was.
+	elsewhere, unsure bool
 }
 
 func refuse(code connect.Code, text, hint string) *refusal {
@@ -74,7 +75,7 @@ func contractError(err error) *connect.Error {
 		Ended:     errors.Is(err, assent.ErrNotOpen),
 	}
 	if r, ok := errors.AsType[*refusal](err); ok {
-		detail.Id, detail.Ended, detail.Elsewhere = toldUpTo(maxError, r.id), r.ended, r.elsewhere
+		detail.Id, detail.Ended, detail.Elsewhere, detail.Unsure = toldUpTo(maxError, r.id), r.ended, r.elsewhere, r.unsure
 		if r.elsewhere {
 			answer.Meta().Set(HeaderElsewhere, "1")
 		}

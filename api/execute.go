@@ -87,6 +87,12 @@ func (s *Server) executorFor(op *assentv1.Operation) (executor, error) {
 		return nil, refuse(connect.CodeInvalidArgument, fmt.Sprintf("there is no resource %.100q", op.GetResource()),
 			"the call Status names the resources")
 	}
+	if s.opts.Barred != nil {
+		if why := s.opts.Barred(op.GetResource()); why != "" {
+			return nil, refuse(connect.CodeFailedPrecondition, why,
+				"correct this node's configuration; or, if the name stands for another one from now on, assent cluster unregister "+op.GetResource()).anywhereElse()
+		}
+	}
 	return e, nil
 }
 

@@ -25,7 +25,7 @@ type Role string
 const (
 	// RoleBegin may run transactions.
 	RoleBegin Role = "begin"
-	// RoleResolve may list, examine and resolve.
+	// RoleResolve may list, examine and resolve, and change the cluster.
 	RoleResolve Role = "resolve"
 	// RoleDecide may use the decision log itself, and so propose any decision: it is for applications that
 	// coordinate their own transactions.
@@ -95,6 +95,9 @@ var required = map[string]Role{
 	assentv1.OperatorServiceListProcedure:        RoleResolve,
 	assentv1.OperatorServiceResolveProcedure:     RoleResolve,
 	assentv1.OperatorServiceDoctorProcedure:      RoleResolve,
+
+	assentv1.OperatorServiceChangeClusterProcedure: RoleResolve,
+	assentv1.OperatorServiceClusterStateProcedure:  RoleResolve,
 }
 
 // guard stands before the contract and decides who may pass.

@@ -64,6 +64,10 @@ type Options struct {
 	Node        *cluster.Node
 	NeedsQuorum bool
 
+	// Barred says why a resource must not be worked in, or "": its name stands for another database at the
+	// cluster's other nodes. It is called by many goroutines, and may be nil.
+	Barred func(resource string) (why string)
+
 	// Register answers applications that use the decision log itself, below remote.Path, or is nil. With
 	// tokens it takes one with RoleDecide.
 	Register http.Handler
@@ -142,7 +146,7 @@ var (
 
 // New returns a server of m's transactions. The resources are those of m's Config, by the same
 // names. It fails where it does not know how to work in one of them, and on bad options. Where m is
-// nil the server refuses everything but Cluster until Manage gives it one: a node whose log waits for others
+// nil the server refuses everything but what is about the cluster until Manage gives it one: a node whose log waits for others
 // can so be asked what it waits for.
 func New(m *assent.Manager, resources map[string]resource.Resource, opts Options) (*Server, error) {
 	opts.setDefaults()
@@ -230,6 +234,14 @@ func (s *Server) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// early are the calls that are answered before there is a manager. A cluster whose decision log waits for a
+// node that will not come back must be told so.
+var early = map[string]bool{
+	assentv1.OperatorServiceClusterProcedure:       true,
+	assentv1.OperatorServiceChangeClusterProcedure: true,
+	assentv1.OperatorServiceClusterStateProcedure:  true,
+}
+
 // logging tells the log of every call, and turns errors into those of the contract.
 func (s *Server) logging() connect.UnaryInterceptorFunc {
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
@@ -237,7 +249,7 @@ func (s *Server) logging() connect.UnaryInterceptorFunc {
 			began := time.Now()
 			var response connect.AnyResponse
 			err := error(nil)
-			if s.manager() == nil && req.Spec().Procedure != assentv1.OperatorServiceClusterProcedure {
+			if s.manager() == nil && !early[req.Spec().Procedure] {
 				err = s.starting()
 			} else {
 				response, err = next(ctx, req)

@@ -42,7 +42,7 @@ func startNodes(t *testing.T, patience time.Duration, names ...protocol.NodeID) 
 		store := check1(kv.Open(filepath.Join(dir, "kv"), kv.Config{}))(t)
 		t.Cleanup(func() { store.Close() })
 		resources := map[string]resource.Resource{"kv-" + string(id): store}
-		node := check1(cluster.Open(cluster.Config{Name: "shop", Self: id, Members: members, Listener: listeners[id], Log: log, Logger: quiet}))(t)
+		node := check1(cluster.Open(cluster.Config{Name: "shop", Self: id, Members: members, Listener: listeners[id], Log: log, Dir: filepath.Join(dir, "cluster"), Logger: quiet}))(t)
 		t.Cleanup(func() { node.Close() })
 		host := check1(site.Open(t.Context(), site.Config{Self: id, Nodes: node.Nodes(), Network: node.Sites(), Dir: filepath.Join(dir, "sites"),
 			Resources: resources, Logger: quiet, VoteTimeout: patience, Retry: patience, RetryMost: patience}))(t)

@@ -15,12 +15,14 @@ import (
 func (p *program) clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "cluster",
-		Short:   "see how a cluster stands",
-		Example: "  assent cluster status",
+		Short:   "see how a cluster stands, and change it",
+		Example: "  assent cluster status\n  assent cluster set maintenance on",
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(p.clusterStatusCommand())
+	cmd.AddCommand(p.clusterChangeCommands()...)
+	cmd.AddCommand(p.clusterViewCommands()...)
 	return cmd
 }
 
@@ -80,6 +82,15 @@ func (p *program) writeCluster(w io.Writer, c *assentv1.ClusterResponse) error {
 	}
 	add("quorum", quorum, colour)
 	add("members", c.GetView(), "")
+	switch {
+	case c.GetRetired():
+		add("this node", "has left; it may be stopped for good", colours.warn)
+	case !c.GetPrimary():
+		add("changes", "cannot be made here: "+c.GetWhy(), colours.warn)
+	}
+	if c.GetRegisters() != "" {
+		add("registers", c.GetRegisters(), colours.warn)
+	}
 	switch c.GetLeader() {
 	case "":
 		add("recovery", "no leader yet; every node settles what it finds", colours.warn)
@@ -104,9 +115,17 @@ func (p *program) writeCluster(w io.Writer, c *assentv1.ClusterResponse) error {
 			colour = colours.good
 		}
 		members.add(cell{text: m.GetNode()}, cell{m.GetState(), colour}, cell{text: age(m.GetSince().AsTime())}, cell{text: suspicionOf(m)},
-			cell{text: fmt.Sprint(m.GetVotes())}, cell{text: m.GetLink()}, cell{text: m.GetLog()}, cell{text: m.GetApi()}, cell{text: m.GetSoftware()})
+			cell{text: votesOf(m)}, cell{text: m.GetLink()}, cell{text: m.GetLog()}, cell{text: m.GetApi()}, cell{text: m.GetSoftware()})
 	}
 	return members.write(w)
+}
+
+// votesOf is the member's weight, or how far it is where it has none yet.
+func votesOf(m *assentv1.ClusterMember) string {
+	if m.GetLearns() != "" {
+		return m.GetLearns()
+	}
+	return fmt.Sprint(m.GetVotes())
 }
 
 func suspicionOf(m *assentv1.ClusterMember) string {

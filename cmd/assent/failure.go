@@ -32,6 +32,8 @@ const (
 	exitHeuristic = 5
 	exitUnknown   = 6
 	exitUnsound   = 7
+	exitUnsure    = 8
+	exitChanged   = 9
 )
 
 // failure is an error with what to do about it and the exit code that it makes.

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"assent"
@@ -28,6 +30,12 @@ func (p *program) joinCluster(cfg *config, logger *slog.Logger) (*site, error) {
 	}
 	for name, n := range k.Nodes {
 		c.Members[protocol.NodeID(name)] = cluster.Member{Address: n.Address, API: n.API, Votes: n.Votes}
+	}
+	if len(k.Join) > 0 {
+		c.As, c.Join = cluster.Member{Address: k.Address, API: k.API, Votes: k.Votes}, map[protocol.NodeID]string{}
+		for name, address := range k.Join {
+			c.Join[protocol.NodeID(name)] = address
+		}
 	}
 	if k.SuspectAfter != 0 {
 		c.Detector = detector.Options{Tick: k.SuspectAfter / 40, Beat: 2, Timeout: 40, Most: 120}
@@ -106,11 +114,20 @@ func (t *clusterTLSConfig) load() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool}, nil
 }
 
-// openSites opens this node's part in transactions among sites.
+// openSites opens this node's part in transactions among sites. They are among those that the configuration names,
+// which is the same at all of them: sites that believe in different acceptors could decide differently, and the
+// cluster's members change while transactions are under way. So one that joins takes no part.
 func (s *site) openSites(ctx context.Context, logger *slog.Logger) error {
+	if len(s.cfg.Cluster.Join) > 0 {
+		return nil
+	}
+	var nodes []protocol.NodeID
+	for _, name := range slices.Sorted(maps.Keys(s.cfg.Cluster.Nodes)) {
+		nodes = append(nodes, protocol.NodeID(name))
+	}
 	t := s.cfg.Timeouts
 	host, err := sites.Open(ctx, sites.Config{
-		Self: s.node.Self(), Nodes: s.node.Nodes(), Network: s.node.Sites(), Dir: filepath.Join(s.cfg.DataDir, "sites"),
+		Self: s.node.Self(), Nodes: nodes, Network: s.node.Sites(), Dir: filepath.Join(s.cfg.DataDir, "sites"),
 		Resources: s.resources,
 		Timeout:   t.Transaction, BranchTimeout: t.Finish, Logger: logger,
 	})
@@ -120,4 +137,20 @@ func (s *site) openSites(ctx context.Context, logger *slog.Logger) error {
 	s.sites = host
 	s.closers = append(s.closers, closer{"transactions among sites", host.Close})
 	return nil
+}
+
+// openRegistry has this node's resources compared with those of the others, in the background.
+func (s *site) openRegistry(logger *slog.Logger) {
+	s.registry = &registry{node: s.node, resources: s.resources, log: logger, barred: map[string]string{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.registry.keep(ctx)
+	}()
+	s.closers = append(s.closers, closer{"the registry of resources", func() error {
+		cancel()
+		<-done
+		return nil
+	}})
 }

@@ -46,7 +46,8 @@ Start a server with an embedded store, run a transaction in it, and look at it:
 
 The exit codes are 0 for done or committed, 1 for an error, 2 for a command line that is not
 understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction that is not known,
-7 for a doctor's finding of failure, or a property that check or sim has found not to hold.`,
+7 for a doctor's finding of failure, or a property that check or sim has found not to hold, 8 for a change
+of a cluster that may have been made or not, 9 for one that came too late for its --epoch.`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		Args:                       knownCommand,

@@ -39,7 +39,8 @@ func (p *program) serveCommand() *cobra.Command {
 		Long: `Serve transactions over HTTP with JSON, gRPC and gRPC-Web, all on one port.
 
 Without a configuration it serves one embedded store called kv, whose data is in assent-data. With a
-cluster section, or --node and --nodes, it is a node of a cluster: docs/cluster.md.
+cluster section, or --node and --nodes, it is a node of a cluster: docs/cluster.md. With --join it becomes a
+member of a cluster that is there already; it remembers that, and --join does nothing from then on.
 What an earlier run left unfinished is finished at once. A line on standard output says when the
 server is ready; the log goes to standard error. SIGINT or SIGTERM stops the server in order, a
 second one at once: nothing that was decided is lost either way.`,
@@ -48,7 +49,8 @@ second one at once: nothing that was decided is lost either way.`,
   ORDERS_DSN=postgres://app@db/orders assent serve -c assent.yaml
   assent serve --trace run.trace
   assent serve --resource orders=postgres:///orders --resource cache=kv:/var/lib/cache
-  assent serve --node a --nodes a=127.0.0.1:7421,b=127.0.0.1:7422,c=127.0.0.1:7423 --data-dir a`,
+  assent serve --node a --nodes a=127.0.0.1:7421,b=127.0.0.1:7422,c=127.0.0.1:7423 --data-dir a
+  assent serve --node d --join a=127.0.0.1:7421,b=127.0.0.1:7422 --address 127.0.0.1:7424 --data-dir d`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if example {

@@ -32,6 +32,7 @@ type site struct {
 	log       decision.Log
 	node      *cluster.Node      // nil where there is no cluster, as sites is
 	register  *remotelog.Handler // nil where the log is this process's alone
+	registry  *registry          // nil where there is no cluster
 	sites     *sites.Host
 	stats     func() map[string]int64
 	resources map[string]resource.Resource
@@ -132,6 +133,7 @@ func (p *program) furnish(ctx context.Context, s *site, logger *slog.Logger) err
 		if err := s.openSites(ctx, logger); err != nil {
 			return err
 		}
+		s.openRegistry(logger)
 	}
 	return p.openServer(s, logger)
 }
@@ -234,6 +236,9 @@ func (p *program) openServer(s *site, logger *slog.Logger) error {
 		MaxRows: s.cfg.Limits.ResultRows, MaxResultBytes: s.cfg.Limits.ResultBytes,
 		Node: s.node, NeedsQuorum: s.cfg.backend() == backendPaxos, Sites: s.sites,
 	}
+	if s.registry != nil {
+		options.Barred = s.registry.Barred
+	}
 	if s.cfg.backend() != backendDisk {
 		s.register = remotelog.NewHandler(s.log)
 		options.Register = s.register
@@ -251,6 +256,12 @@ func (s *site) manage(ctx context.Context, logger *slog.Logger) error {
 	observer, err := s.openTrace()
 	if err != nil {
 		return err
+	}
+	if s.node != nil { // one that joins has a log when it is a member
+		if err := s.node.Ready(ctx); err != nil {
+			return err
+		}
+		s.log = s.node.Log()
 	}
 	c := assent.Config{
 		Log: s.log, Resources: s.resources, Logger: logger, Observer: observer,

@@ -53,6 +53,22 @@ type examined struct {
 	Held               int64   // transactions that VACUUM must keep
 }
 
+// Identity names the database: "orders of system 7301843271093846001". It is the same by whichever name, address
+// and standby one reaches it, and that of no other database, but for copies of its files. It is for people and
+// for comparison, and holds no secret.
+func (r *Resource) Identity(ctx context.Context) (string, error) {
+	conn, err := r.acquireFinish(ctx, "identity")
+	if err != nil {
+		return "", err
+	}
+	defer conn.Release()
+	var name string
+	if err := conn.QueryRow(ctx, "SELECT pg_catalog.current_database()").Scan(&name); err != nil {
+		return "", mapError("identity", err)
+	}
+	return fmt.Sprintf("%s of system %s", name, sessionOf(conn.Conn()).system), nil
+}
+
 // Doctor examines the server: version, role, capacity, rights, durability, timeouts, poolers, and
 // what lies prepared. It only reads.
 func (r *Resource) Doctor(ctx context.Context) ([]resource.Finding, error) {

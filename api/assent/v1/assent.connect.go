@@ -63,6 +63,12 @@ const (
 	OperatorServiceStatusProcedure = "/assent.v1.OperatorService/Status"
 	// OperatorServiceClusterProcedure is the fully-qualified name of the OperatorService's Cluster RPC.
 	OperatorServiceClusterProcedure = "/assent.v1.OperatorService/Cluster"
+	// OperatorServiceChangeClusterProcedure is the fully-qualified name of the OperatorService's
+	// ChangeCluster RPC.
+	OperatorServiceChangeClusterProcedure = "/assent.v1.OperatorService/ChangeCluster"
+	// OperatorServiceClusterStateProcedure is the fully-qualified name of the OperatorService's
+	// ClusterState RPC.
+	OperatorServiceClusterStateProcedure = "/assent.v1.OperatorService/ClusterState"
 )
 
 // TransactionServiceClient is a client for the assent.v1.TransactionService service.
@@ -297,6 +303,15 @@ type OperatorServiceClient interface {
 	// Cluster tells how the cluster stands, as the server's node sees it. It needs no role. A server that
 	// is no node of a cluster refuses it (failed_precondition).
 	Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error)
+	// ChangeCluster has the cluster change what it agrees on about itself: its members, their votes, its
+	// settings and resources. Any node may be asked. An error whose ErrorDetail says unsure leaves it open
+	// whether the change was made, or will be; look with ClusterState before asking again. After any other
+	// error the change is not made. A change that comes at another epoch than the one it names is refused
+	// as aborted, every other one that cannot be made as failed_precondition.
+	ChangeCluster(context.Context, *ChangeClusterRequest) (*ChangeClusterResponse, error)
+	// ClusterState returns what the cluster agrees on about itself. What it returns is no older than the
+	// call, unless that asks for what the node knows.
+	ClusterState(context.Context, *ClusterStateRequest) (*ClusterStateResponse, error)
 }
 
 // NewOperatorServiceClient constructs a client for the assent.v1.OperatorService service. By
@@ -346,17 +361,31 @@ func NewOperatorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(operatorServiceMethods.ByName("Cluster")),
 			connect.WithClientOptions(opts...),
 		),
+		changeCluster: connect.NewClient[ChangeClusterRequest, ChangeClusterResponse](
+			httpClient,
+			baseURL+OperatorServiceChangeClusterProcedure,
+			connect.WithSchema(operatorServiceMethods.ByName("ChangeCluster")),
+			connect.WithClientOptions(opts...),
+		),
+		clusterState: connect.NewClient[ClusterStateRequest, ClusterStateResponse](
+			httpClient,
+			baseURL+OperatorServiceClusterStateProcedure,
+			connect.WithSchema(operatorServiceMethods.ByName("ClusterState")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // operatorServiceClient implements OperatorServiceClient.
 type operatorServiceClient struct {
-	list    *connect.Client[ListRequest, ListResponse]
-	get     *connect.Client[GetRequest, GetResponse]
-	resolve *connect.Client[ResolveRequest, ResolveResponse]
-	doctor  *connect.Client[DoctorRequest, DoctorResponse]
-	status  *connect.Client[StatusRequest, StatusResponse]
-	cluster *connect.Client[ClusterRequest, ClusterResponse]
+	list          *connect.Client[ListRequest, ListResponse]
+	get           *connect.Client[GetRequest, GetResponse]
+	resolve       *connect.Client[ResolveRequest, ResolveResponse]
+	doctor        *connect.Client[DoctorRequest, DoctorResponse]
+	status        *connect.Client[StatusRequest, StatusResponse]
+	cluster       *connect.Client[ClusterRequest, ClusterResponse]
+	changeCluster *connect.Client[ChangeClusterRequest, ChangeClusterResponse]
+	clusterState  *connect.Client[ClusterStateRequest, ClusterStateResponse]
 }
 
 // List calls assent.v1.OperatorService.List.
@@ -413,6 +442,24 @@ func (c *operatorServiceClient) Cluster(ctx context.Context, req *ClusterRequest
 	return nil, err
 }
 
+// ChangeCluster calls assent.v1.OperatorService.ChangeCluster.
+func (c *operatorServiceClient) ChangeCluster(ctx context.Context, req *ChangeClusterRequest) (*ChangeClusterResponse, error) {
+	response, err := c.changeCluster.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ClusterState calls assent.v1.OperatorService.ClusterState.
+func (c *operatorServiceClient) ClusterState(ctx context.Context, req *ClusterStateRequest) (*ClusterStateResponse, error) {
+	response, err := c.clusterState.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // OperatorServiceHandler is an implementation of the assent.v1.OperatorService service.
 type OperatorServiceHandler interface {
 	// List returns transactions: those that are open or under way, then those of the decision log,
@@ -429,6 +476,15 @@ type OperatorServiceHandler interface {
 	// Cluster tells how the cluster stands, as the server's node sees it. It needs no role. A server that
 	// is no node of a cluster refuses it (failed_precondition).
 	Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error)
+	// ChangeCluster has the cluster change what it agrees on about itself: its members, their votes, its
+	// settings and resources. Any node may be asked. An error whose ErrorDetail says unsure leaves it open
+	// whether the change was made, or will be; look with ClusterState before asking again. After any other
+	// error the change is not made. A change that comes at another epoch than the one it names is refused
+	// as aborted, every other one that cannot be made as failed_precondition.
+	ChangeCluster(context.Context, *ChangeClusterRequest) (*ChangeClusterResponse, error)
+	// ClusterState returns what the cluster agrees on about itself. What it returns is no older than the
+	// call, unless that asks for what the node knows.
+	ClusterState(context.Context, *ClusterStateRequest) (*ClusterStateResponse, error)
 }
 
 // NewOperatorServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -474,6 +530,18 @@ func NewOperatorServiceHandler(svc OperatorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(operatorServiceMethods.ByName("Cluster")),
 		connect.WithHandlerOptions(opts...),
 	)
+	operatorServiceChangeClusterHandler := connect.NewUnaryHandlerSimple(
+		OperatorServiceChangeClusterProcedure,
+		svc.ChangeCluster,
+		connect.WithSchema(operatorServiceMethods.ByName("ChangeCluster")),
+		connect.WithHandlerOptions(opts...),
+	)
+	operatorServiceClusterStateHandler := connect.NewUnaryHandlerSimple(
+		OperatorServiceClusterStateProcedure,
+		svc.ClusterState,
+		connect.WithSchema(operatorServiceMethods.ByName("ClusterState")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/assent.v1.OperatorService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case OperatorServiceListProcedure:
@@ -488,6 +556,10 @@ func NewOperatorServiceHandler(svc OperatorServiceHandler, opts ...connect.Handl
 			operatorServiceStatusHandler.ServeHTTP(w, r)
 		case OperatorServiceClusterProcedure:
 			operatorServiceClusterHandler.ServeHTTP(w, r)
+		case OperatorServiceChangeClusterProcedure:
+			operatorServiceChangeClusterHandler.ServeHTTP(w, r)
+		case OperatorServiceClusterStateProcedure:
+			operatorServiceClusterStateHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -519,4 +591,12 @@ func (UnimplementedOperatorServiceHandler) Status(context.Context, *StatusReques
 
 func (UnimplementedOperatorServiceHandler) Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("assent.v1.OperatorService.Cluster is not implemented"))
+}
+
+func (UnimplementedOperatorServiceHandler) ChangeCluster(context.Context, *ChangeClusterRequest) (*ChangeClusterResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("assent.v1.OperatorService.ChangeCluster is not implemented"))
+}
+
+func (UnimplementedOperatorServiceHandler) ClusterState(context.Context, *ClusterStateRequest) (*ClusterStateResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("assent.v1.OperatorService.ClusterState is not implemented"))
 }

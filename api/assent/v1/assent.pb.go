@@ -1645,7 +1645,9 @@ type ErrorDetail struct {
 	Ended bool `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
 	// elsewhere says that nothing was done here and that another node of the cluster may be asked the
 	// same. The answer then has the header Assent-Elsewhere, too.
-	Elsewhere     bool `protobuf:"varint,6,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"`
+	Elsewhere bool `protobuf:"varint,6,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"`
+	// unsure says that what was asked for may have been done, or may be done yet.
+	Unsure        bool `protobuf:"varint,7,opt,name=unsure,proto3" json:"unsure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1718,6 +1720,13 @@ func (x *ErrorDetail) GetEnded() bool {
 func (x *ErrorDetail) GetElsewhere() bool {
 	if x != nil {
 		return x.Elsewhere
+	}
+	return false
+}
+
+func (x *ErrorDetail) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
 	}
 	return false
 }
@@ -3330,8 +3339,17 @@ type ClusterResponse struct {
 	Quorum  string `protobuf:"bytes,6,opt,name=quorum,proto3" json:"quorum,omitempty"`
 	Decides bool   `protobuf:"varint,7,opt,name=decides,proto3" json:"decides,omitempty"`
 	// log says what keeps the decisions, and how the node's own part of it is.
-	Log           string           `protobuf:"bytes,8,opt,name=log,proto3" json:"log,omitempty"`
-	Members       []*ClusterMember `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`
+	Log     string           `protobuf:"bytes,8,opt,name=log,proto3" json:"log,omitempty"`
+	Members []*ClusterMember `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`
+	// epoch counts the changes of the cluster's own state, as far as the node knows.
+	Epoch uint64 `protobuf:"varint,10,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// primary says that the node is on the side that can change that state, and why says why not.
+	Primary bool   `protobuf:"varint,11,opt,name=primary,proto3" json:"primary,omitempty"`
+	Why     string `protobuf:"bytes,12,opt,name=why,proto3" json:"why,omitempty"`
+	// registers says who keeps the decisions where they do not follow the members yet.
+	Registers string `protobuf:"bytes,13,opt,name=registers,proto3" json:"registers,omitempty"`
+	// retired says that the node has left and that the others can do without it: it may be stopped for good.
+	Retired       bool `protobuf:"varint,14,opt,name=retired,proto3" json:"retired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3429,6 +3447,41 @@ func (x *ClusterResponse) GetMembers() []*ClusterMember {
 	return nil
 }
 
+func (x *ClusterResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ClusterResponse) GetPrimary() bool {
+	if x != nil {
+		return x.Primary
+	}
+	return false
+}
+
+func (x *ClusterResponse) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *ClusterResponse) GetRegisters() string {
+	if x != nil {
+		return x.Registers
+	}
+	return ""
+}
+
+func (x *ClusterResponse) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
 // ClusterMember is what the node that answers believes of a member.
 type ClusterMember struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3450,7 +3503,9 @@ type ClusterMember struct {
 	// log says how its part of the decision log is, as far as the node that answers knows.
 	Log string `protobuf:"bytes,11,opt,name=log,proto3" json:"log,omitempty"`
 	// software is the version of its program.
-	Software      string `protobuf:"bytes,12,opt,name=software,proto3" json:"software,omitempty"`
+	Software string `protobuf:"bytes,12,opt,name=software,proto3" json:"software,omitempty"`
+	// learns says of a member without a vote how far it is.
+	Learns        string `protobuf:"bytes,13,opt,name=learns,proto3" json:"learns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3569,6 +3624,898 @@ func (x *ClusterMember) GetSoftware() string {
 	return ""
 }
 
+func (x *ClusterMember) GetLearns() string {
+	if x != nil {
+		return x.Learns
+	}
+	return ""
+}
+
+type ChangeClusterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Change:
+	//
+	//	*ChangeClusterRequest_Leave
+	//	*ChangeClusterRequest_Exclude
+	//	*ChangeClusterRequest_Weigh
+	//	*ChangeClusterRequest_Set
+	//	*ChangeClusterRequest_Unset
+	//	*ChangeClusterRequest_Unregister
+	Change isChangeClusterRequest_Change `protobuf_oneof:"change"`
+	// epoch, if it is not 0, must be that of the state for the change to be made: compare and set. It is
+	// for set, unset and unregister.
+	Epoch uint64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// by and reason are kept with the change, in the state that all nodes have. by is required.
+	By            string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeClusterRequest) Reset() {
+	*x = ChangeClusterRequest{}
+	mi := &file_assent_v1_assent_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeClusterRequest) ProtoMessage() {}
+
+func (x *ChangeClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeClusterRequest.ProtoReflect.Descriptor instead.
+func (*ChangeClusterRequest) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ChangeClusterRequest) GetChange() isChangeClusterRequest_Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *ChangeClusterRequest) GetLeave() *LeaveCluster {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeClusterRequest_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
+func (x *ChangeClusterRequest) GetExclude() *ExcludeNode {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeClusterRequest_Exclude); ok {
+			return x.Exclude
+		}
+	}
+	return nil
+}
+
+func (x *ChangeClusterRequest) GetWeigh() *WeighNode {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeClusterRequest_Weigh); ok {
+			return x.Weigh
+		}
+	}
+	return nil
+}
+
+func (x *ChangeClusterRequest) GetSet() *SetSetting {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeClusterRequest_Set); ok {
+			return x.Set
+		}
+	}
+	return nil
+}
+
+func (x *ChangeClusterRequest) GetUnset() *UnsetSetting {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeClusterRequest_Unset); ok {
+			return x.Unset
+		}
+	}
+	return nil
+}
+
+func (x *ChangeClusterRequest) GetUnregister() *UnregisterResource {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeClusterRequest_Unregister); ok {
+			return x.Unregister
+		}
+	}
+	return nil
+}
+
+func (x *ChangeClusterRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ChangeClusterRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *ChangeClusterRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type isChangeClusterRequest_Change interface {
+	isChangeClusterRequest_Change()
+}
+
+type ChangeClusterRequest_Leave struct {
+	Leave *LeaveCluster `protobuf:"bytes,1,opt,name=leave,proto3,oneof"`
+}
+
+type ChangeClusterRequest_Exclude struct {
+	Exclude *ExcludeNode `protobuf:"bytes,2,opt,name=exclude,proto3,oneof"`
+}
+
+type ChangeClusterRequest_Weigh struct {
+	Weigh *WeighNode `protobuf:"bytes,3,opt,name=weigh,proto3,oneof"`
+}
+
+type ChangeClusterRequest_Set struct {
+	Set *SetSetting `protobuf:"bytes,4,opt,name=set,proto3,oneof"`
+}
+
+type ChangeClusterRequest_Unset struct {
+	Unset *UnsetSetting `protobuf:"bytes,5,opt,name=unset,proto3,oneof"`
+}
+
+type ChangeClusterRequest_Unregister struct {
+	Unregister *UnregisterResource `protobuf:"bytes,6,opt,name=unregister,proto3,oneof"`
+}
+
+func (*ChangeClusterRequest_Leave) isChangeClusterRequest_Change() {}
+
+func (*ChangeClusterRequest_Exclude) isChangeClusterRequest_Change() {}
+
+func (*ChangeClusterRequest_Weigh) isChangeClusterRequest_Change() {}
+
+func (*ChangeClusterRequest_Set) isChangeClusterRequest_Change() {}
+
+func (*ChangeClusterRequest_Unset) isChangeClusterRequest_Change() {}
+
+func (*ChangeClusterRequest_Unregister) isChangeClusterRequest_Change() {}
+
+// LeaveCluster makes a node a member no more. It must go on running until Cluster says that it may stop.
+type LeaveCluster struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// node defaults to the one that is asked.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveCluster) Reset() {
+	*x = LeaveCluster{}
+	mi := &file_assent_v1_assent_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveCluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveCluster) ProtoMessage() {}
+
+func (x *LeaveCluster) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveCluster.ProtoReflect.Descriptor instead.
+func (*LeaveCluster) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *LeaveCluster) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// ExcludeNode makes a node a member no more that has failed for good.
+type ExcludeNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExcludeNode) Reset() {
+	*x = ExcludeNode{}
+	mi := &file_assent_v1_assent_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExcludeNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExcludeNode) ProtoMessage() {}
+
+func (x *ExcludeNode) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExcludeNode.ProtoReflect.Descriptor instead.
+func (*ExcludeNode) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ExcludeNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// WeighNode gives a member so many votes; without any it only learns.
+type WeighNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Votes         uint32                 `protobuf:"varint,2,opt,name=votes,proto3" json:"votes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WeighNode) Reset() {
+	*x = WeighNode{}
+	mi := &file_assent_v1_assent_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WeighNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WeighNode) ProtoMessage() {}
+
+func (x *WeighNode) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WeighNode.ProtoReflect.Descriptor instead.
+func (*WeighNode) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *WeighNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *WeighNode) GetVotes() uint32 {
+	if x != nil {
+		return x.Votes
+	}
+	return 0
+}
+
+// SetSetting sets a key of the cluster's settings, of at most 128 bytes, to a value of at most 1,024.
+type SetSetting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSetting) Reset() {
+	*x = SetSetting{}
+	mi := &file_assent_v1_assent_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSetting) ProtoMessage() {}
+
+func (x *SetSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSetting.ProtoReflect.Descriptor instead.
+func (*SetSetting) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *SetSetting) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *SetSetting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// UnsetSetting removes a key, which need not be there.
+type UnsetSetting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnsetSetting) Reset() {
+	*x = UnsetSetting{}
+	mi := &file_assent_v1_assent_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnsetSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnsetSetting) ProtoMessage() {}
+
+func (x *UnsetSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnsetSetting.ProtoReflect.Descriptor instead.
+func (*UnsetSetting) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *UnsetSetting) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// UnregisterResource forgets a resource that no node has any more.
+type UnregisterResource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterResource) Reset() {
+	*x = UnregisterResource{}
+	mi := &file_assent_v1_assent_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterResource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterResource) ProtoMessage() {}
+
+func (x *UnregisterResource) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterResource.ProtoReflect.Descriptor instead.
+func (*UnregisterResource) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *UnregisterResource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ChangeClusterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// epoch is that of the state with the change.
+	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// node is the node that the change is about, where it is about one.
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeClusterResponse) Reset() {
+	*x = ChangeClusterResponse{}
+	mi := &file_assent_v1_assent_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeClusterResponse) ProtoMessage() {}
+
+func (x *ChangeClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeClusterResponse.ProtoReflect.Descriptor instead.
+func (*ChangeClusterResponse) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ChangeClusterResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ChangeClusterResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type ClusterStateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// known asks for what the node that is asked knows, which it tells at once, and which may be old.
+	Known         bool `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterStateRequest) Reset() {
+	*x = ClusterStateRequest{}
+	mi := &file_assent_v1_assent_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterStateRequest) ProtoMessage() {}
+
+func (x *ClusterStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterStateRequest.ProtoReflect.Descriptor instead.
+func (*ClusterStateRequest) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *ClusterStateRequest) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+// ClusterStateResponse is what the cluster agrees on about itself.
+type ClusterStateResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// node is the node that answers.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// epoch counts the changes that were made.
+	Epoch uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// view is the number of the last change of members.
+	View      uint64             `protobuf:"varint,4,opt,name=view,proto3" json:"view,omitempty"`
+	Settings  []*Setting         `protobuf:"bytes,5,rep,name=settings,proto3" json:"settings,omitempty"`
+	Resources []*ClusterResource `protobuf:"bytes,6,rep,name=resources,proto3" json:"resources,omitempty"`
+	// changes are the last ones that people have asked for, oldest first.
+	Changes       []*ClusterChange `protobuf:"bytes,7,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterStateResponse) Reset() {
+	*x = ClusterStateResponse{}
+	mi := &file_assent_v1_assent_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterStateResponse) ProtoMessage() {}
+
+func (x *ClusterStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterStateResponse.ProtoReflect.Descriptor instead.
+func (*ClusterStateResponse) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *ClusterStateResponse) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ClusterStateResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ClusterStateResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ClusterStateResponse) GetView() uint64 {
+	if x != nil {
+		return x.View
+	}
+	return 0
+}
+
+func (x *ClusterStateResponse) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *ClusterStateResponse) GetResources() []*ClusterResource {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *ClusterStateResponse) GetChanges() []*ClusterChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// Setting is a key of the cluster's settings.
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_assent_v1_assent_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Setting) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// ClusterResource is a resource that nodes of the cluster have, by its name.
+type ClusterResource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// kind is kv or postgres.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// identity names the database or store, where it has been reached. No secret is in it.
+	Identity      string `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterResource) Reset() {
+	*x = ClusterResource{}
+	mi := &file_assent_v1_assent_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterResource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterResource) ProtoMessage() {}
+
+func (x *ClusterResource) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterResource.ProtoReflect.Descriptor instead.
+func (*ClusterResource) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *ClusterResource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClusterResource) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ClusterResource) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+// ClusterChange is a change that a person has asked for.
+type ClusterChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// epoch is that of the state with the change.
+	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// kind is leave, exclude, weigh, set, unset or unregister.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// subject is the node, the key or the resource that it is about; votes and value are what it has got.
+	Subject string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	Votes   uint32                 `protobuf:"varint,4,opt,name=votes,proto3" json:"votes,omitempty"`
+	Value   string                 `protobuf:"bytes,5,opt,name=value,proto3" json:"value,omitempty"`
+	By      string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	Reason  string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Time    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
+	// node is the one that was asked.
+	Node          string `protobuf:"bytes,9,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterChange) Reset() {
+	*x = ClusterChange{}
+	mi := &file_assent_v1_assent_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterChange) ProtoMessage() {}
+
+func (x *ClusterChange) ProtoReflect() protoreflect.Message {
+	mi := &file_assent_v1_assent_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterChange.ProtoReflect.Descriptor instead.
+func (*ClusterChange) Descriptor() ([]byte, []int) {
+	return file_assent_v1_assent_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ClusterChange) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ClusterChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ClusterChange) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *ClusterChange) GetVotes() uint32 {
+	if x != nil {
+		return x.Votes
+	}
+	return 0
+}
+
+func (x *ClusterChange) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *ClusterChange) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *ClusterChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ClusterChange) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ClusterChange) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 var File_assent_v1_assent_proto protoreflect.FileDescriptor
 
 const file_assent_v1_assent_proto_rawDesc = "" +
@@ -3648,14 +4595,15 @@ const file_assent_v1_assent_proto_rawDesc = "" +
 	"\x04hint\x18\x04 \x01(\tR\x04hint\"_\n" +
 	"\rContradiction\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x122\n" +
-	"\aoutcome\x18\x02 \x01(\x0e2\x18.assent.v1.BranchOutcomeR\aoutcome\"\xad\x01\n" +
+	"\aoutcome\x18\x02 \x01(\x0e2\x18.assent.v1.BranchOutcomeR\aoutcome\"\xc5\x01\n" +
 	"\vErrorDetail\x12(\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x14.assent.v1.ErrorCodeR\x04code\x12\x12\n" +
 	"\x04hint\x18\x02 \x01(\tR\x04hint\x12\x1c\n" +
 	"\tretryable\x18\x03 \x01(\bR\tretryable\x12\x0e\n" +
 	"\x02id\x18\x04 \x01(\tR\x02id\x12\x14\n" +
 	"\x05ended\x18\x05 \x01(\bR\x05ended\x12\x1c\n" +
-	"\telsewhere\x18\x06 \x01(\bR\telsewhere\"d\n" +
+	"\telsewhere\x18\x06 \x01(\bR\telsewhere\x12\x16\n" +
+	"\x06unsure\x18\a \x01(\bR\x06unsure\"d\n" +
 	"\fBeginRequest\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1f\n" +
 	"\vearly_reply\x18\x02 \x01(\bR\n" +
@@ -3766,7 +4714,7 @@ const file_assent_v1_assent_proto_rawDesc = "" +
 	"\bprepared\x18\x05 \x01(\rR\bprepared\x12\x18\n" +
 	"\asettled\x18\x06 \x01(\rR\asettled\x12\x18\n" +
 	"\aforeign\x18\a \x03(\tR\aforeign\"\x10\n" +
-	"\x0eClusterRequest\"\xf7\x01\n" +
+	"\x0eClusterRequest\"\xf1\x02\n" +
 	"\x0fClusterResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -3776,7 +4724,13 @@ const file_assent_v1_assent_proto_rawDesc = "" +
 	"\x06quorum\x18\x06 \x01(\tR\x06quorum\x12\x18\n" +
 	"\adecides\x18\a \x01(\bR\adecides\x12\x10\n" +
 	"\x03log\x18\b \x01(\tR\x03log\x122\n" +
-	"\amembers\x18\t \x03(\v2\x18.assent.v1.ClusterMemberR\amembers\"\xf9\x02\n" +
+	"\amembers\x18\t \x03(\v2\x18.assent.v1.ClusterMemberR\amembers\x12\x14\n" +
+	"\x05epoch\x18\n" +
+	" \x01(\x04R\x05epoch\x12\x18\n" +
+	"\aprimary\x18\v \x01(\bR\aprimary\x12\x10\n" +
+	"\x03why\x18\f \x01(\tR\x03why\x12\x1c\n" +
+	"\tregisters\x18\r \x01(\tR\tregisters\x12\x18\n" +
+	"\aretired\x18\x0e \x01(\bR\aretired\"\x91\x03\n" +
 	"\rClusterMember\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05votes\x18\x02 \x01(\rR\x05votes\x12\x18\n" +
@@ -3791,7 +4745,66 @@ const file_assent_v1_assent_proto_rawDesc = "" +
 	"\x05heard\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x05heard\x12\x10\n" +
 	"\x03log\x18\v \x01(\tR\x03log\x12\x1a\n" +
-	"\bsoftware\x18\f \x01(\tR\bsoftware*M\n" +
+	"\bsoftware\x18\f \x01(\tR\bsoftware\x12\x16\n" +
+	"\x06learns\x18\r \x01(\tR\x06learns\"\x8e\x03\n" +
+	"\x14ChangeClusterRequest\x12/\n" +
+	"\x05leave\x18\x01 \x01(\v2\x17.assent.v1.LeaveClusterH\x00R\x05leave\x122\n" +
+	"\aexclude\x18\x02 \x01(\v2\x16.assent.v1.ExcludeNodeH\x00R\aexclude\x12,\n" +
+	"\x05weigh\x18\x03 \x01(\v2\x14.assent.v1.WeighNodeH\x00R\x05weigh\x12)\n" +
+	"\x03set\x18\x04 \x01(\v2\x15.assent.v1.SetSettingH\x00R\x03set\x12/\n" +
+	"\x05unset\x18\x05 \x01(\v2\x17.assent.v1.UnsetSettingH\x00R\x05unset\x12?\n" +
+	"\n" +
+	"unregister\x18\x06 \x01(\v2\x1d.assent.v1.UnregisterResourceH\x00R\n" +
+	"unregister\x12\x14\n" +
+	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02by\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reasonB\b\n" +
+	"\x06change\"\"\n" +
+	"\fLeaveCluster\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"!\n" +
+	"\vExcludeNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"5\n" +
+	"\tWeighNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05votes\x18\x02 \x01(\rR\x05votes\"4\n" +
+	"\n" +
+	"SetSetting\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\" \n" +
+	"\fUnsetSetting\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"(\n" +
+	"\x12UnregisterResource\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
+	"\x15ChangeClusterResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"+\n" +
+	"\x13ClusterStateRequest\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\"\x8c\x02\n" +
+	"\x14ClusterStateResponse\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04view\x18\x04 \x01(\x04R\x04view\x12.\n" +
+	"\bsettings\x18\x05 \x03(\v2\x12.assent.v1.SettingR\bsettings\x128\n" +
+	"\tresources\x18\x06 \x03(\v2\x1a.assent.v1.ClusterResourceR\tresources\x122\n" +
+	"\achanges\x18\a \x03(\v2\x18.assent.v1.ClusterChangeR\achanges\"1\n" +
+	"\aSetting\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"U\n" +
+	"\x0fClusterResource\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
+	"\bidentity\x18\x03 \x01(\tR\bidentity\"\xeb\x01\n" +
+	"\rClusterChange\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x14\n" +
+	"\x05votes\x18\x04 \x01(\rR\x05votes\x12\x14\n" +
+	"\x05value\x18\x05 \x01(\tR\x05value\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12.\n" +
+	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04node\x18\t \x01(\tR\x04node*M\n" +
 	"\bDecision\x12\x18\n" +
 	"\x14DECISION_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDECISION_COMMIT\x10\x01\x12\x12\n" +
@@ -3837,14 +4850,16 @@ const file_assent_v1_assent_proto_rawDesc = "" +
 	"\aExecute\x12\x19.assent.v1.ExecuteRequest\x1a\x1a.assent.v1.ExecuteResponse\x12=\n" +
 	"\x06Commit\x12\x18.assent.v1.CommitRequest\x1a\x19.assent.v1.CommitResponse\x12C\n" +
 	"\bRollback\x12\x1a.assent.v1.RollbackRequest\x1a\x1b.assent.v1.RollbackResponse\x124\n" +
-	"\x03Run\x12\x15.assent.v1.RunRequest\x1a\x16.assent.v1.RunResponse2\x82\x03\n" +
+	"\x03Run\x12\x15.assent.v1.RunRequest\x1a\x16.assent.v1.RunResponse2\xa7\x04\n" +
 	"\x0fOperatorService\x127\n" +
 	"\x04List\x12\x16.assent.v1.ListRequest\x1a\x17.assent.v1.ListResponse\x124\n" +
 	"\x03Get\x12\x15.assent.v1.GetRequest\x1a\x16.assent.v1.GetResponse\x12@\n" +
 	"\aResolve\x12\x19.assent.v1.ResolveRequest\x1a\x1a.assent.v1.ResolveResponse\x12=\n" +
 	"\x06Doctor\x12\x18.assent.v1.DoctorRequest\x1a\x19.assent.v1.DoctorResponse\x12=\n" +
 	"\x06Status\x12\x18.assent.v1.StatusRequest\x1a\x19.assent.v1.StatusResponse\x12@\n" +
-	"\aCluster\x12\x19.assent.v1.ClusterRequest\x1a\x1a.assent.v1.ClusterResponseB\x1fZ\x1dassent/api/assent/v1;assentv1b\x06proto3"
+	"\aCluster\x12\x19.assent.v1.ClusterRequest\x1a\x1a.assent.v1.ClusterResponse\x12R\n" +
+	"\rChangeCluster\x12\x1f.assent.v1.ChangeClusterRequest\x1a .assent.v1.ChangeClusterResponse\x12O\n" +
+	"\fClusterState\x12\x1e.assent.v1.ClusterStateRequest\x1a\x1f.assent.v1.ClusterStateResponseB\x1fZ\x1dassent/api/assent/v1;assentv1b\x06proto3"
 
 var (
 	file_assent_v1_assent_proto_rawDescOnce sync.Once
@@ -3859,7 +4874,7 @@ func file_assent_v1_assent_proto_rawDescGZIP() []byte {
 }
 
 var file_assent_v1_assent_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_assent_v1_assent_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_assent_v1_assent_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_assent_v1_assent_proto_goTypes = []any{
 	(Decision)(0),                 // 0: assent.v1.Decision
 	(BranchOutcome)(0),            // 1: assent.v1.BranchOutcome
@@ -3913,9 +4928,22 @@ var file_assent_v1_assent_proto_goTypes = []any{
 	(*ClusterRequest)(nil),        // 49: assent.v1.ClusterRequest
 	(*ClusterResponse)(nil),       // 50: assent.v1.ClusterResponse
 	(*ClusterMember)(nil),         // 51: assent.v1.ClusterMember
-	nil,                           // 52: assent.v1.StatusResponse.LogEntry
-	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
+	(*ChangeClusterRequest)(nil),  // 52: assent.v1.ChangeClusterRequest
+	(*LeaveCluster)(nil),          // 53: assent.v1.LeaveCluster
+	(*ExcludeNode)(nil),           // 54: assent.v1.ExcludeNode
+	(*WeighNode)(nil),             // 55: assent.v1.WeighNode
+	(*SetSetting)(nil),            // 56: assent.v1.SetSetting
+	(*UnsetSetting)(nil),          // 57: assent.v1.UnsetSetting
+	(*UnregisterResource)(nil),    // 58: assent.v1.UnregisterResource
+	(*ChangeClusterResponse)(nil), // 59: assent.v1.ChangeClusterResponse
+	(*ClusterStateRequest)(nil),   // 60: assent.v1.ClusterStateRequest
+	(*ClusterStateResponse)(nil),  // 61: assent.v1.ClusterStateResponse
+	(*Setting)(nil),               // 62: assent.v1.Setting
+	(*ClusterResource)(nil),       // 63: assent.v1.ClusterResource
+	(*ClusterChange)(nil),         // 64: assent.v1.ClusterChange
+	nil,                           // 65: assent.v1.StatusResponse.LogEntry
+	(*durationpb.Duration)(nil),   // 66: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 67: google.protobuf.Timestamp
 }
 var file_assent_v1_assent_proto_depIdxs = []int32{
 	7,  // 0: assent.v1.Operation.statement:type_name -> assent.v1.Statement
@@ -3923,7 +4951,7 @@ var file_assent_v1_assent_proto_depIdxs = []int32{
 	10, // 2: assent.v1.Operation.put:type_name -> assent.v1.PutKey
 	11, // 3: assent.v1.Operation.delete:type_name -> assent.v1.DeleteKey
 	12, // 4: assent.v1.Operation.scan:type_name -> assent.v1.ScanKeys
-	53, // 5: assent.v1.Operation.timeout:type_name -> google.protobuf.Duration
+	66, // 5: assent.v1.Operation.timeout:type_name -> google.protobuf.Duration
 	5,  // 6: assent.v1.Statement.args:type_name -> assent.v1.Value
 	8,  // 7: assent.v1.GetKey.key:type_name -> assent.v1.Key
 	8,  // 8: assent.v1.PutKey.key:type_name -> assent.v1.Key
@@ -3944,23 +4972,23 @@ var file_assent_v1_assent_proto_depIdxs = []int32{
 	21, // 23: assent.v1.Heuristic.branches:type_name -> assent.v1.Contradiction
 	1,  // 24: assent.v1.Contradiction.outcome:type_name -> assent.v1.BranchOutcome
 	3,  // 25: assent.v1.ErrorDetail.code:type_name -> assent.v1.ErrorCode
-	53, // 26: assent.v1.BeginRequest.timeout:type_name -> google.protobuf.Duration
+	66, // 26: assent.v1.BeginRequest.timeout:type_name -> google.protobuf.Duration
 	6,  // 27: assent.v1.ExecuteRequest.operation:type_name -> assent.v1.Operation
 	13, // 28: assent.v1.ExecuteResponse.result:type_name -> assent.v1.Result
 	16, // 29: assent.v1.CommitResponse.outcome:type_name -> assent.v1.Outcome
 	16, // 30: assent.v1.RollbackResponse.outcome:type_name -> assent.v1.Outcome
 	6,  // 31: assent.v1.RunRequest.operations:type_name -> assent.v1.Operation
-	53, // 32: assent.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
+	66, // 32: assent.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
 	13, // 33: assent.v1.RunResponse.results:type_name -> assent.v1.Result
 	16, // 34: assent.v1.RunResponse.outcome:type_name -> assent.v1.Outcome
 	2,  // 35: assent.v1.Transaction.state:type_name -> assent.v1.State
-	54, // 36: assent.v1.Transaction.began:type_name -> google.protobuf.Timestamp
+	67, // 36: assent.v1.Transaction.began:type_name -> google.protobuf.Timestamp
 	0,  // 37: assent.v1.Transaction.decision:type_name -> assent.v1.Decision
-	54, // 38: assent.v1.Transaction.decided:type_name -> google.protobuf.Timestamp
+	67, // 38: assent.v1.Transaction.decided:type_name -> google.protobuf.Timestamp
 	34, // 39: assent.v1.Transaction.branches:type_name -> assent.v1.Branch
 	35, // 40: assent.v1.Transaction.notes:type_name -> assent.v1.Note
 	1,  // 41: assent.v1.Branch.outcome:type_name -> assent.v1.BranchOutcome
-	54, // 42: assent.v1.Note.time:type_name -> google.protobuf.Timestamp
+	67, // 42: assent.v1.Note.time:type_name -> google.protobuf.Timestamp
 	1,  // 43: assent.v1.Note.outcome:type_name -> assent.v1.BranchOutcome
 	33, // 44: assent.v1.ListResponse.transactions:type_name -> assent.v1.Transaction
 	33, // 45: assent.v1.GetResponse.transaction:type_name -> assent.v1.Transaction
@@ -3969,42 +4997,56 @@ var file_assent_v1_assent_proto_depIdxs = []int32{
 	44, // 48: assent.v1.DoctorResponse.diagnoses:type_name -> assent.v1.Diagnosis
 	45, // 49: assent.v1.Diagnosis.findings:type_name -> assent.v1.Finding
 	4,  // 50: assent.v1.Finding.severity:type_name -> assent.v1.Severity
-	54, // 51: assent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	53, // 52: assent.v1.StatusResponse.uptime:type_name -> google.protobuf.Duration
+	67, // 51: assent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	66, // 52: assent.v1.StatusResponse.uptime:type_name -> google.protobuf.Duration
 	48, // 53: assent.v1.StatusResponse.resources:type_name -> assent.v1.ResourceStatus
-	52, // 54: assent.v1.StatusResponse.log:type_name -> assent.v1.StatusResponse.LogEntry
-	54, // 55: assent.v1.ResourceStatus.scanned:type_name -> google.protobuf.Timestamp
+	65, // 54: assent.v1.StatusResponse.log:type_name -> assent.v1.StatusResponse.LogEntry
+	67, // 55: assent.v1.ResourceStatus.scanned:type_name -> google.protobuf.Timestamp
 	51, // 56: assent.v1.ClusterResponse.members:type_name -> assent.v1.ClusterMember
-	54, // 57: assent.v1.ClusterMember.since:type_name -> google.protobuf.Timestamp
-	53, // 58: assent.v1.ClusterMember.round_trip:type_name -> google.protobuf.Duration
-	54, // 59: assent.v1.ClusterMember.heard:type_name -> google.protobuf.Timestamp
-	23, // 60: assent.v1.TransactionService.Begin:input_type -> assent.v1.BeginRequest
-	25, // 61: assent.v1.TransactionService.Execute:input_type -> assent.v1.ExecuteRequest
-	27, // 62: assent.v1.TransactionService.Commit:input_type -> assent.v1.CommitRequest
-	29, // 63: assent.v1.TransactionService.Rollback:input_type -> assent.v1.RollbackRequest
-	31, // 64: assent.v1.TransactionService.Run:input_type -> assent.v1.RunRequest
-	36, // 65: assent.v1.OperatorService.List:input_type -> assent.v1.ListRequest
-	38, // 66: assent.v1.OperatorService.Get:input_type -> assent.v1.GetRequest
-	40, // 67: assent.v1.OperatorService.Resolve:input_type -> assent.v1.ResolveRequest
-	42, // 68: assent.v1.OperatorService.Doctor:input_type -> assent.v1.DoctorRequest
-	46, // 69: assent.v1.OperatorService.Status:input_type -> assent.v1.StatusRequest
-	49, // 70: assent.v1.OperatorService.Cluster:input_type -> assent.v1.ClusterRequest
-	24, // 71: assent.v1.TransactionService.Begin:output_type -> assent.v1.BeginResponse
-	26, // 72: assent.v1.TransactionService.Execute:output_type -> assent.v1.ExecuteResponse
-	28, // 73: assent.v1.TransactionService.Commit:output_type -> assent.v1.CommitResponse
-	30, // 74: assent.v1.TransactionService.Rollback:output_type -> assent.v1.RollbackResponse
-	32, // 75: assent.v1.TransactionService.Run:output_type -> assent.v1.RunResponse
-	37, // 76: assent.v1.OperatorService.List:output_type -> assent.v1.ListResponse
-	39, // 77: assent.v1.OperatorService.Get:output_type -> assent.v1.GetResponse
-	41, // 78: assent.v1.OperatorService.Resolve:output_type -> assent.v1.ResolveResponse
-	43, // 79: assent.v1.OperatorService.Doctor:output_type -> assent.v1.DoctorResponse
-	47, // 80: assent.v1.OperatorService.Status:output_type -> assent.v1.StatusResponse
-	50, // 81: assent.v1.OperatorService.Cluster:output_type -> assent.v1.ClusterResponse
-	71, // [71:82] is the sub-list for method output_type
-	60, // [60:71] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	67, // 57: assent.v1.ClusterMember.since:type_name -> google.protobuf.Timestamp
+	66, // 58: assent.v1.ClusterMember.round_trip:type_name -> google.protobuf.Duration
+	67, // 59: assent.v1.ClusterMember.heard:type_name -> google.protobuf.Timestamp
+	53, // 60: assent.v1.ChangeClusterRequest.leave:type_name -> assent.v1.LeaveCluster
+	54, // 61: assent.v1.ChangeClusterRequest.exclude:type_name -> assent.v1.ExcludeNode
+	55, // 62: assent.v1.ChangeClusterRequest.weigh:type_name -> assent.v1.WeighNode
+	56, // 63: assent.v1.ChangeClusterRequest.set:type_name -> assent.v1.SetSetting
+	57, // 64: assent.v1.ChangeClusterRequest.unset:type_name -> assent.v1.UnsetSetting
+	58, // 65: assent.v1.ChangeClusterRequest.unregister:type_name -> assent.v1.UnregisterResource
+	62, // 66: assent.v1.ClusterStateResponse.settings:type_name -> assent.v1.Setting
+	63, // 67: assent.v1.ClusterStateResponse.resources:type_name -> assent.v1.ClusterResource
+	64, // 68: assent.v1.ClusterStateResponse.changes:type_name -> assent.v1.ClusterChange
+	67, // 69: assent.v1.ClusterChange.time:type_name -> google.protobuf.Timestamp
+	23, // 70: assent.v1.TransactionService.Begin:input_type -> assent.v1.BeginRequest
+	25, // 71: assent.v1.TransactionService.Execute:input_type -> assent.v1.ExecuteRequest
+	27, // 72: assent.v1.TransactionService.Commit:input_type -> assent.v1.CommitRequest
+	29, // 73: assent.v1.TransactionService.Rollback:input_type -> assent.v1.RollbackRequest
+	31, // 74: assent.v1.TransactionService.Run:input_type -> assent.v1.RunRequest
+	36, // 75: assent.v1.OperatorService.List:input_type -> assent.v1.ListRequest
+	38, // 76: assent.v1.OperatorService.Get:input_type -> assent.v1.GetRequest
+	40, // 77: assent.v1.OperatorService.Resolve:input_type -> assent.v1.ResolveRequest
+	42, // 78: assent.v1.OperatorService.Doctor:input_type -> assent.v1.DoctorRequest
+	46, // 79: assent.v1.OperatorService.Status:input_type -> assent.v1.StatusRequest
+	49, // 80: assent.v1.OperatorService.Cluster:input_type -> assent.v1.ClusterRequest
+	52, // 81: assent.v1.OperatorService.ChangeCluster:input_type -> assent.v1.ChangeClusterRequest
+	60, // 82: assent.v1.OperatorService.ClusterState:input_type -> assent.v1.ClusterStateRequest
+	24, // 83: assent.v1.TransactionService.Begin:output_type -> assent.v1.BeginResponse
+	26, // 84: assent.v1.TransactionService.Execute:output_type -> assent.v1.ExecuteResponse
+	28, // 85: assent.v1.TransactionService.Commit:output_type -> assent.v1.CommitResponse
+	30, // 86: assent.v1.TransactionService.Rollback:output_type -> assent.v1.RollbackResponse
+	32, // 87: assent.v1.TransactionService.Run:output_type -> assent.v1.RunResponse
+	37, // 88: assent.v1.OperatorService.List:output_type -> assent.v1.ListResponse
+	39, // 89: assent.v1.OperatorService.Get:output_type -> assent.v1.GetResponse
+	41, // 90: assent.v1.OperatorService.Resolve:output_type -> assent.v1.ResolveResponse
+	43, // 91: assent.v1.OperatorService.Doctor:output_type -> assent.v1.DoctorResponse
+	47, // 92: assent.v1.OperatorService.Status:output_type -> assent.v1.StatusResponse
+	50, // 93: assent.v1.OperatorService.Cluster:output_type -> assent.v1.ClusterResponse
+	59, // 94: assent.v1.OperatorService.ChangeCluster:output_type -> assent.v1.ChangeClusterResponse
+	61, // 95: assent.v1.OperatorService.ClusterState:output_type -> assent.v1.ClusterStateResponse
+	83, // [83:96] is the sub-list for method output_type
+	70, // [70:83] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_assent_v1_assent_proto_init() }
@@ -4038,13 +5080,21 @@ func file_assent_v1_assent_proto_init() {
 		(*Outcome_InDoubt)(nil),
 		(*Outcome_Heuristic)(nil),
 	}
+	file_assent_v1_assent_proto_msgTypes[47].OneofWrappers = []any{
+		(*ChangeClusterRequest_Leave)(nil),
+		(*ChangeClusterRequest_Exclude)(nil),
+		(*ChangeClusterRequest_Weigh)(nil),
+		(*ChangeClusterRequest_Set)(nil),
+		(*ChangeClusterRequest_Unset)(nil),
+		(*ChangeClusterRequest_Unregister)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assent_v1_assent_proto_rawDesc), len(file_assent_v1_assent_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   48,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
