@@ -13,25 +13,25 @@ import (
 	"assent/resource"
 )
 
-// agreed is a cluster's state that registries of several nodes change, and that a node knows late where it lags.
-type agreed struct {
+// consensus is a cluster's state that registries of several nodes change, and that a node knows late where it lags.
+type consensus struct {
 	state, known membership.State
 	lags         bool
 }
 
-func (a *agreed) State() membership.State {
+func (a *consensus) State() membership.State {
 	if a.lags {
 		return a.known
 	}
 	return a.state
 }
 
-func (a *agreed) Barrier(context.Context) (membership.State, error) {
+func (a *consensus) Barrier(context.Context) (membership.State, error) {
 	a.known = a.state
 	return a.state, nil
 }
 
-func (a *agreed) Change(_ context.Context, c membership.Change) (uint64, error) {
+func (a *consensus) Change(_ context.Context, c membership.Change) (uint64, error) {
 	if c.Epoch != a.state.Epoch {
 		return a.state.Epoch, fmt.Errorf("%w: the state is at epoch %d, not %d: look again", cluster.ErrRefused, a.state.Epoch, c.Epoch)
 	}
@@ -50,7 +50,7 @@ type database struct {
 func (d *database) Identity(context.Context) (string, error) { return d.name, d.err }
 
 func TestRegistry(t *testing.T) {
-	a := &agreed{}
+	a := &consensus{}
 	var log strings.Builder
 	node := func(resources map[string]resource.Resource) *registry {
 		return &registry{node: a, resources: resources, log: slog.New(slog.NewTextHandler(&log, nil)), barred: map[string]string{}}
