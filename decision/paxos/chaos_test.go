@@ -175,7 +175,7 @@ func (s *storm) settle(seed uint64) {
 	t := s.t
 	for number := range int(s.number.Load()) + 1 {
 		for i, at := range s.names {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			s.do(ctx, s.log(at), proposing{id: s.id(number)}, 1<<20+i)
 			cancel()
 		}

@@ -27,7 +27,7 @@ func entry(id string, d commit.Decision, by string) decision.Entry {
 // decide proposes at the member, which must succeed, and returns what stands.
 func (g *group) decide(at protocol.NodeID, e decision.Entry) decision.Entry {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(g.t.Context(), 2*time.Minute)
 	defer cancel()
 	stands, err := g.log(at).Decide(ctx, e)
 	if err != nil {
@@ -44,7 +44,7 @@ func (g *group) own(at protocol.NodeID, n int) string {
 // lookup asks the member for the entry, which must be there.
 func (g *group) lookup(at protocol.NodeID, id string) decision.Entry {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(g.t.Context(), 2*time.Minute)
 	defer cancel()
 	e, err := g.log(at).Lookup(ctx, commit.TransactionID(id))
 	if err != nil {
@@ -56,7 +56,7 @@ func (g *group) lookup(at protocol.NodeID, id string) decision.Entry {
 // until waits for something that comes about by itself.
 func (g *group) until(what string, is func() bool) {
 	g.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !is() {
 		if time.Now().After(deadline) {
 			for _, name := range g.names {

@@ -32,7 +32,7 @@ func TestUnderWay(t *testing.T) {
 	results := map[commit.TransactionID]chan result{mine.ID: make(chan result, 1), lost.ID: make(chan result, 1)}
 	for _, e := range []decision.Entry{mine, lost} {
 		go func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			stands, err := g.log("a").Decide(ctx, e)
 			results[e.ID] <- result{stands, err}
@@ -88,7 +88,7 @@ func (g *group) ready2(members ...protocol.NodeID) {
 // moveWithout changes the members by the node at, while one of them is cut off.
 func (g *group) moveWithout(at protocol.NodeID, was Epoch, names []protocol.NodeID, cut protocol.NodeID) Epoch {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(g.t.Context(), 2*time.Minute)
 	defer cancel()
 	both, after := g.change(was, names...)
 	if err := g.log(at).Move(ctx, both, after); err != nil {
@@ -160,7 +160,7 @@ func TestTwoMove(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, at := range []protocol.NodeID{"a", "d"} {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			if err := g.log(at).Move(ctx, both, after); err != nil {
 				t.Errorf("move by %s: %v", at, err)
