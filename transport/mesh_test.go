@@ -174,7 +174,7 @@ func TestMessagesArriveInOrderOnTheirChannel(t *testing.T) {
 		s := statusOf(b, "a")
 		return s.Received == 2002 && s.Lost == 1
 	})
-	if s := statusOf(b, "a"); !strings.Contains(s.Words(time.Now()), "1 messages of it lost here") || s.Software != "1.2" || s.Version != 1 || s.Heard.IsZero() {
+	if s := statusOf(b, "a"); s.Software != "1.2" || s.Version != 1 || s.Heard.IsZero() {
 		t.Errorf("%+v", s)
 	}
 }

@@ -107,9 +107,6 @@ func (s PeerStatus) Words(now time.Time) string {
 	if s.Dropped > 0 {
 		add("%d messages dropped", s.Dropped)
 	}
-	if s.Lost > 0 {
-		add("%d messages of it lost here", s.Lost)
-	}
 	return strings.Join(words, ", ")
 }
 
