@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -58,12 +57,15 @@ func configured(c *simcluster.Cluster, file string) error {
 	if cfg.Cluster == nil {
 		return fail("docs/cluster.md shows one", "%s has no cluster section", file)
 	}
+	if len(cfg.Cluster.Nodes) == 0 {
+		return fail("name a file of a founder, whose cluster section has nodes", "%s does not name the cluster's nodes", file)
+	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Cluster.Nodes)) {
 		c.Members = append(c.Members, simcluster.Member{Node: protocol.NodeID(name), Votes: cfg.Cluster.Nodes[name].Votes})
 	}
 	if c.Log = cfg.backend(); c.Log != simcluster.Paxos && c.Log != simcluster.Disk {
-		return fail("say --nodes, --weights and --log instead", "%s", fmt.Sprintf("the log of %s is %s; the simulator knows %s and %s",
-			file, c.Log, simcluster.Paxos, simcluster.Disk))
+		return fail("say --nodes, --weights and --log instead", "the log of %s is %s; the simulator knows %s and %s",
+			file, c.Log, simcluster.Paxos, simcluster.Disk)
 	}
 	return nil
 }
