@@ -260,12 +260,14 @@ func (s *store) anew(was, r *roster) bool {
 	if !r.member() || !joins && (was.number() == 0 || was.member()) {
 		return false
 	}
-	for _, in := range s.table {
+	for id, in := range s.table {
 		in.dropped = true
+		if owner(id) == s.log.self {
+			s.log.faulted.Store(true) // it is not known here any more what was begun
+		}
 	}
 	clear(s.table)
 	s.done, s.settled, s.bytes, s.horizon = nil, 0, 0, 0
-	s.log.faulted.Store(true) // it is not known here any more what was begun
 	return true
 }
 
