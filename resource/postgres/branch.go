@@ -33,7 +33,7 @@ func (t *Tx) StartPrepare(ctx context.Context) (answer func() (resource.Vote, er
 	if !t.free() {
 		return nil
 	}
-	if len(t.queue) > 0 && t.soiled == clean && t.queueIsKnown() && t.queueFits() == nil {
+	if len(t.queue) > 0 && t.soiled == clean && t.queueFits(opPrepare) == nil && t.queueIsKnown() {
 		answer := t.prepareQueue(ctx)
 		return func() (resource.Vote, error) {
 			defer t.yield()
@@ -56,7 +56,7 @@ func (t *Tx) StartPrepare(ctx context.Context) (answer func() (resource.Vote, er
 func (t *Tx) vote(ctx context.Context) (resource.Vote, error) {
 	no := resource.Vote{Vote: commit.No}
 	if len(t.queue) > 0 {
-		if err := t.queueFits(); err != nil {
+		if err := t.queueFits(opPrepare); err != nil {
 			return no, err
 		}
 		if t.soiled == clean {
@@ -367,8 +367,12 @@ func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
 		return outcome, errors.Join(cause, err)
 	}
 	defer t.yield()
-	if t.fate() == nil {
-		if err := t.flush(ctx); err != nil {
+	if len(t.queue) > 0 {
+		err := t.queueFits(opCommit)
+		if err == nil {
+			err = t.flush(ctx)
+		}
+		if err != nil {
 			return t.onePhaseFailed(ctx, err)
 		}
 	}

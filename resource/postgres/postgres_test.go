@@ -74,6 +74,7 @@ func TestPostgres(t *testing.T) {
 		{"QueuedAmongOthers", queuedAmongOthers},
 		{"QueuedFails", queuedFails},
 		{"QueuedAndCut", queuedAndCut},
+		{"QueuedAndGone", queuedAndGone},
 		{"RefusedQuery", refusedQuery},
 		{"RollbackInterrupts", rollbackInterrupts},
 		{"RollbackEndsAFirstStatement", rollbackEndsAFirstStatement},

@@ -267,13 +267,14 @@ func (t *Tx) hearPrepare(ctx context.Context, unsent error) error {
 	return nil
 }
 
-// queueFits reports why the queue cannot be sent together with PREPARE, or nil.
-func (t *Tx) queueFits() error {
+// queueFits reports why the queue cannot be sent before op ends the branch, or nil. Nothing is asked of a
+// branch's session before: it may be gone.
+func (t *Tx) queueFits(op string) error {
 	if t.state != fresh {
-		return t.fit(opPrepare)
+		return t.fit(op)
 	}
 	if doomed := t.fate(); doomed != nil {
-		return t.broken(opPrepare, doomed)
+		return t.broken(op, doomed)
 	}
 	return nil
 }
