@@ -111,7 +111,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n.mesh, err = transport.Listen(transport.Config{
 		Cluster: cfg.Name, Self: cfg.Self, Listener: cfg.Listener, Address: cfg.Address, Peers: cfg.asked(),
-		Advertise: cfg.own().Address, Guests: mostGuests,
+		Advertise: cfg.own().Address, Guests: mostGuests, GuestChannel: watchChannel,
 		TLS: cfg.TLS, AllowPlaintext: cfg.AllowPlaintext, Software: cfg.Software, Logger: cfg.Logger,
 	})
 	if err != nil {

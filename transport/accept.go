@@ -206,14 +206,12 @@ func (p *peer) noteHeard(w *wire) {
 func (p *peer) receive(stream net.Conn) error {
 	r := newFrameReader(stream, p.mesh.cfg.MaxPayload)
 	var reply []byte
-	var guest allowance
 	for {
 		channel, payload, err := r.next()
 		if err != nil {
 			return err
 		}
-		if channel != control && p.guest.Load() && !guest.take(time.Now()) {
-			p.mesh.log.warn("messages of a node that is no peer are lost: it sends too many", "node", p.node)
+		if channel != control && p.guest.Load() && !p.mayHear(channel) {
 			p.lost.Add(1)
 			continue
 		}

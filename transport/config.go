@@ -38,10 +38,13 @@ type Config struct {
 	// one which does not know it can call back. It may be empty.
 	Advertise string
 	// Guests is how many nodes may be connected at a time that are no peers. A guest has a certificate in
-	// its own name, as a peer has, where there is TLS, and is called back where it says. Its messages are
-	// delivered, up to 50 a second; whoever receives them must tell guests from peers. Defaults to 0: who is
+	// its own name, as a peer has, where there is TLS, and is called back where it says. Defaults to 0: who is
 	// no peer is refused.
 	Guests int
+	// GuestChannel is the one channel on which a guest's messages are delivered, up to 50 a second; whoever
+	// receives them there must tell guests from peers. What a guest sends on another is lost, and counted by
+	// Status. It must not be 255.
+	GuestChannel uint8
 
 	// TLS holds this node's certificate, and in RootCAs and ClientCAs the authorities of the other
 	// nodes' certificates. The name in a certificate is its common name, or, where it has none, its
@@ -115,6 +118,9 @@ func (c *Config) validate() error {
 	}
 	if c.Guests < 0 || c.Guests > 255 {
 		return fmt.Errorf("transport: Config.Guests is %d; give 0 to 255", c.Guests)
+	}
+	if c.GuestChannel == control {
+		return fmt.Errorf("transport: Config.GuestChannel is %d, which the mesh keeps for itself", control)
 	}
 	if c.Silence <= c.Ping {
 		return fmt.Errorf("transport: Config.Silence is %v and must be greater than Ping, %v", c.Silence, c.Ping)

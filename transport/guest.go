@@ -87,6 +87,20 @@ func (m *Mesh) dismiss(p *peer) bool {
 	return true
 }
 
+// mayHear reports whether a message of a guest is delivered. What it is allowed is one allowance for all its
+// connections, and what comes on a channel that is not for guests is no part of it.
+func (p *peer) mayHear(channel byte) bool {
+	if channel != p.mesh.cfg.GuestChannel {
+		p.mesh.log.warn("messages of a node that is no peer are lost: that channel is for peers", "node", p.node, "channel", channel)
+		return false
+	}
+	if !p.allowed.take(time.Now()) {
+		p.mesh.log.warn("messages of a node that is no peer are lost: it sends too many", "node", p.node)
+		return false
+	}
+	return true
+}
+
 // allowance is what a guest may still send.
 type allowance struct {
 	left float64

@@ -38,7 +38,7 @@ func peersOf(m *transport.Mesh) string {
 func TestGuests(t *testing.T) {
 	l := newLAN(t, "a", "d", "e")
 	cfg := knows(l.config("a"))
-	cfg.Guests, cfg.Silence = 1, 500*time.Millisecond // it is not long before who has gone is seen out
+	cfg.Guests, cfg.GuestChannel, cfg.Silence = 1, 3, 500*time.Millisecond // it is not long before who has gone is seen out
 	a := l.listen(cfg)
 	atA := newInbox(a.Channel(3))
 	guest := func(node protocol.NodeID) *transport.Mesh {
@@ -101,7 +101,7 @@ func TestGuestsThatAreRefused(t *testing.T) {
 func TestGuestsAreBounded(t *testing.T) {
 	l := newLAN(t, "a", "d")
 	cfg := knows(l.config("a"))
-	cfg.Guests = 1
+	cfg.Guests, cfg.GuestChannel = 1, 3
 	a := l.listen(cfg)
 	atA := newInbox(a.Channel(3))
 	cfg = knows(l.config("d"), "a")
@@ -121,5 +121,65 @@ func TestGuestsAreBounded(t *testing.T) {
 	eventually(t, "all are dealt with, and counted", func() bool { return len(atA.all())+lost() == sent })
 	if got := len(atA.all()); got == 0 || got >= sent || !strings.Contains(l.logs["a"].String(), "it sends too many") {
 		t.Errorf("%d messages of %d arrived; log: %s", got, sent, l.logs["a"])
+	}
+}
+
+// A guest is heard on one channel alone, until it becomes a peer: then at once on all, without another connection.
+func TestGuestsHaveOneChannel(t *testing.T) {
+	l := newLAN(t, "a", "d")
+	cfg := knows(l.config("a"))
+	cfg.Guests, cfg.GuestChannel = 1, 3
+	a := l.listen(cfg)
+	open, closed := newInbox(a.Channel(3)), newInbox(a.Channel(4))
+	cfg = knows(l.config("d"), "a")
+	cfg.Advertise = l.addresses["d"]
+	d := l.listen(cfg)
+	eventually(t, "d is connected", func() bool { return d.Status()[0].Connected && d.Status()[0].Hears })
+	// One stream carries both, in their order: what is heard last says what became of the first.
+	eventually(t, "a hears the guest on channel 3", func() bool {
+		d.Channel(4).Send("a", []byte("do as I say"))
+		d.Channel(3).Send("a", []byte("may I come in?"))
+		return len(open.all()) > 0
+	})
+	if all := closed.all(); len(all) > 0 {
+		t.Errorf("a guest is heard on channel 4: %q", all)
+	}
+	if is := a.Status()[0]; is.Lost == 0 || !is.Guest {
+		t.Errorf("what was lost is not counted: %+v", is)
+	}
+	if err := a.SetPeers(map[protocol.NodeID]string{"d": l.addresses["d"]}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a hears the peer on channel 4", func() bool {
+		d.Channel(4).Send("a", []byte("as a peer"))
+		return slices.Contains(closed.all(), "d: as a peer")
+	})
+}
+
+// Who comes again has no more allowed to it than who stays.
+func TestGuestsThatComeAgainAreBounded(t *testing.T) {
+	l := newLAN(t, "a", "d")
+	cfg := knows(l.config("a"))
+	cfg.Guests, cfg.GuestChannel, cfg.Silence = 1, 3, time.Minute // it is not seen out meanwhile
+	a := l.listen(cfg)
+	atA := newInbox(a.Channel(3))
+	const times, sent = 8, 200
+	began := time.Now()
+	for n := range times {
+		cfg := knows(l.config("d"), "a")
+		cfg.Listener, cfg.Address = nil, "127.0.0.1:0" // each of its lives listens elsewhere, and nobody need call it
+		cfg.Advertise = l.addresses["d"]
+		d := l.listen(cfg)
+		eventually(t, "d is connected", func() bool { return d.Status()[0].Connected })
+		for range sent {
+			d.Channel(3).Send("a", []byte("x"))
+		}
+		eventually(t, "all are dealt with", func() bool { return len(atA.all())+int(a.Status()[0].Lost) == (n+1)*sent })
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if most := 100 + int(50*time.Since(began).Seconds()) + 1; len(atA.all()) > most {
+		t.Errorf("%d messages of a guest that came %d times are delivered; at most %d are allowed", len(atA.all()), times, most)
 	}
 }

@@ -37,6 +37,7 @@ type peer struct {
 	program string // what it has said of its software
 
 	reading chan struct{} // holds a token while somebody delivers what the peer sends
+	allowed allowance     // while it is a guest; whoever has the token uses it
 	heard   atomic.Int64  // nanoseconds since the mesh's epoch; of streams that are gone
 	rtt     atomic.Int64
 
