@@ -123,19 +123,23 @@ const (
 )
 
 // later takes a payload of a later epoch than is known here. It asks for the epoch, if that is not what the
-// payload tells.
+// payload tells. What a node that is not a member tells or says of epochs is not believed: it may be of another
+// cluster, of the same name, that was before. Who was let in since is believed when Enter has told of it; only a
+// node that knows of no epoch believes anybody.
 func (l *Log) later(from protocol.NodeID, payload []byte, number uint64, r *reader) {
+	known := l.roster.Load()
+	believed := known.number() == 0 || known.peers.of(from) != nil
 	if len(r.data) > 0 {
 		items, k := r.list(16), kind(r.most(255))
 		if k == kindEpoch && items == 4 {
-			if e := r.epoch(); r.err == nil && l.cfg.reaches(e) == nil {
+			if e := r.epoch(); believed && r.err == nil && l.cfg.reaches(e) == nil {
 				l.adopt(e)
 			}
 			return
 		}
 	}
 	l.mu.Lock()
-	known := l.roster.Load()
+	known = l.roster.Load()
 	if known.number() >= number { // meanwhile
 		l.mu.Unlock()
 		l.receive(from, payload)
@@ -146,7 +150,7 @@ func (l *Log) later(from protocol.NodeID, payload []byte, number uint64, r *read
 		l.earlyBytes += len(payload)
 	}
 	l.mu.Unlock()
-	if l.once(known.peers.of(from)) {
+	if believed && l.once(known.peers.of(from)) {
 		l.cfg.Network.Send(from, l.payloadOf(256, known.number())) // it is of an epoch that is over: that is answered
 	}
 }

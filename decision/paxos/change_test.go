@@ -337,3 +337,36 @@ func TestStableEpoch(t *testing.T) {
 		t.Errorf("b starts in %v; want %v", got, both)
 	}
 }
+
+// TestStranger: an epoch that is told by a node which is not a member has no effect, however high it is: the node
+// may be left over from another cluster of the same name. Who knows of no epoch yet believes it.
+func TestStranger(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 3, Config{Options: brisk})
+	g.ready()
+	a, known := g.log("a"), g.cfg.Epoch
+	g.cfg.Epoch = Epoch{}
+	joiner := g.add("d")
+	g.cfg.Epoch = known
+	strange := Epoch{Number: 7, Members: []Member{{Node: "x", Storage: "of x", Votes: 1}, {Node: "a", Storage: a.Storage(), Votes: 1, Place: 1}}}
+	told := appendEnvelope(nil, envelope{owner: g.cfg.Owner, incarnation: "x-1", epoch: strange.Number})
+	bare := slices.Clone(told)
+	told = appendEpoch(told, byte(kindEpoch), strange)
+	for _, payload := range [][]byte{bare, told} {
+		a.receive("x", payload)
+		joiner.receive("x", payload)
+	}
+	if is := a.Epoch(); is.Number != 1 {
+		t.Errorf("a member of epoch 1 believes a stranger: %v", is)
+	}
+	if is := joiner.Epoch(); is.Number != strange.Number {
+		t.Errorf("who knows of no epoch does not believe x: %v", is)
+	}
+	if e := g.decide("a", entry(g.own("a", 1), commit.Commit, "a")); e.By != "a" {
+		t.Errorf("%v stands", e)
+	}
+	a.receive("b", told) // from a member it counts
+	if is := a.Epoch(); is.Number != strange.Number {
+		t.Errorf("a does not believe b: %v", is)
+	}
+}
