@@ -75,6 +75,7 @@ func TestPostgres(t *testing.T) {
 		{"QueuedFails", queuedFails},
 		{"QueuedAndCut", queuedAndCut},
 		{"QueuedAndGone", queuedAndGone},
+		{"QueuedEnd", queuedEnd},
 		{"RefusedQuery", refusedQuery},
 		{"RollbackInterrupts", rollbackInterrupts},
 		{"RollbackEndsAFirstStatement", rollbackEndsAFirstStatement},

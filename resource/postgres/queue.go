@@ -239,7 +239,8 @@ func (t *Tx) prepareQueue(ctx context.Context) (answer func() (resource.Vote, er
 }
 
 // hearPrepare waits for the answer to PREPARE TRANSACTION, which was sent in the simple protocol behind a
-// queue. Unsent is why it may not have been sent after all.
+// queue. Unsent is why it may not have been sent after all. The answer says nothing of a branch whose
+// transaction a queued statement has ended: its number does, see unspoil.
 func (t *Tx) hearPrepare(ctx context.Context, unsent error) error {
 	tag, refused, lost := "", error(nil), unsent
 	for answered := false; lost == nil && !answered; {
@@ -254,10 +255,19 @@ func (t *Tx) hearPrepare(ctx context.Context, unsent error) error {
 			answered = true
 		}
 	}
+	if t.state == spoiled {
+		t.sent = sentCommit
+	}
 	switch {
 	case lost != nil:
 		t.lose() // or whoever uses the session next would hear the answer
 		return unavailable(opPrepare, single(errors.Join(refused, lost)))
+	case t.state == spoiled && tag == prepareTag:
+		// What it prepared is another transaction, which bears the branch's name.
+		_, err := t.send(ctx, finishSQL(opRollback, t.gid))
+		return mapError(opPrepare, err)
+	case t.state == spoiled:
+		return nil
 	case refused != nil:
 		return t.failed(opPrepare, refused)
 	case tag != prepareTag:

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"strings"
 	"testing"
 
 	"assent/internal/pgcluster"
@@ -49,4 +50,41 @@ func queuedAndGone(t *testing.T, cluster *pgcluster.Cluster) {
 		t.Errorf("one phase of a closed resource: %v, %v; want hazard, and why", outcome, err)
 	}
 	f.items(100)
+}
+
+// A queued statement that ends the transaction, should one be let through, is not taken for a clean
+// rollback by the answer to the PREPARE behind it: the transaction's number says what it did.
+func queuedEnd(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
+	left := 100
+	for _, c := range []struct {
+		sql  string
+		want commit.Outcome
+	}{
+		{"COMMIT", commit.Committed},
+		{"COMMIT AND CHAIN", commit.Committed},
+		{"ROLLBACK", commit.RolledBack},
+		{"ROLLBACK AND CHAIN", commit.RolledBack},
+	} {
+		for _, begun := range []bool{false, true} {
+			tx, _ := f.begin(f.r)
+			if begun {
+				f.exec(tx, "SELECT $1::int", 1)
+			}
+			tx.Queue(takeSQL, 1, 1).Exec(one)
+			postgres.QueueAnything(tx, c.sql)
+			vote, err := tx.Prepare(f.ctx)
+			if vote.Vote != commit.No || resource.CodeOf(err) != resource.Invalid || !strings.Contains(resource.HintOf(err), "transaction manager") {
+				t.Errorf("%s, begun %v: prepare: %v, %v; want no, invalid", c.sql, begun, vote.Vote, err)
+			}
+			if got, err := tx.Rollback(f.ctx); got != c.want || err != nil {
+				t.Errorf("%s, begun %v: rollback: %v, %v; want %v", c.sql, begun, got, err, c.want)
+			}
+			if c.want == commit.Committed {
+				left--
+			}
+			f.leaves(0)
+			f.items(left)
+		}
+	}
 }

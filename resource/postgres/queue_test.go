@@ -136,6 +136,8 @@ func queuedFails(t *testing.T, cluster *pgcluster.Cluster) {
 		{"an argument", func(tx *postgres.Tx) { tx.Queue(takeSQL, 1, struct{}{}) }, 0, "encode"},
 		{"a check", func(tx *postgres.Tx) { tx.Queue(takeSQL, 1000, 1).Exec(one) }, 0, "not one row"},
 		{"the end of the transaction", func(tx *postgres.Tx) { tx.Queue("COMMIT") }, resource.Broken, "COMMIT cannot be queued"},
+		{"the end behind a comment", func(tx *postgres.Tx) { tx.Queue("-- x\rCOMMIT") }, resource.Broken, "COMMIT cannot be queued"},
+		{"the end behind a space", func(tx *postgres.Tx) { tx.Queue("\vCOMMIT") }, resource.Broken, "COMMIT cannot be queued"},
 		{"a setting", func(tx *postgres.Tx) { tx.Queue("/* */ set role postgres") }, resource.Broken, "SET cannot be queued"},
 		{"a return to a savepoint", func(tx *postgres.Tx) { tx.Queue("ROLLBACK TO x") }, resource.Broken, "ROLLBACK cannot be queued"},
 		{"nothing", func(tx *postgres.Tx) { tx.Queue("") }, resource.Broken, "cannot be queued"},

@@ -381,7 +381,9 @@ func (t *Tx) after(ctx context.Context, op string, err error, tags ...pgconn.Com
 			t.state, t.cause = spoiled, mapped
 		}
 		return mapped
-	case status == 'I' || !ours || undone && status == 'T' && !t.holds(ctx):
+	case status == 'I' || !ours || undone && (op == opQueue || status == 'T' && !t.holds(ctx)):
+		// Nobody returns to a savepoint in a queue, and PREPARE, which is under way behind it, would be
+		// heard in place of the lock.
 		cause := &resource.Error{Code: resource.Invalid, Op: op, Err: errEnded, Hint: hintEnded}
 		t.state, t.cause = spoiled, cause
 		return cause

@@ -160,13 +160,14 @@ var endsTransaction = map[string]bool{
 	"BEGIN": true, "START": true, "COMMIT": true, "END": true, "ROLLBACK": true, "ABORT": true,
 }
 
-// firstWord returns the first word of a statement in upper case, past spaces and comments.
+// firstWord returns the first word of a statement in upper case, past spaces and comments: those of
+// PostgreSQL's scanner (scan.l), to which \v is a space from version 16.
 func firstWord(sql string) string {
 	for {
-		sql = strings.TrimLeft(sql, " \t\r\n\f;")
+		sql = strings.TrimLeft(sql, " \t\r\n\f\v;")
 		switch {
 		case strings.HasPrefix(sql, "--"):
-			_, sql, _ = strings.Cut(sql, "\n")
+			sql = strings.TrimLeftFunc(sql, func(r rune) bool { return r != '\n' && r != '\r' })
 		case strings.HasPrefix(sql, "/*"):
 			sql = afterComment(sql)
 		default:
