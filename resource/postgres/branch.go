@@ -405,6 +405,10 @@ func (t *Tx) CommitOnePhase(ctx context.Context) (commit.Outcome, error) {
 
 // onePhaseFailed finds out what became of a branch that did not hear of its COMMIT.
 func (t *Tx) onePhaseFailed(ctx context.Context, cause error) (commit.Outcome, error) {
+	if t.rows != nil {
+		t.interrupt() // they may be many
+		t.rows.close()
+	}
 	switch t.state {
 	case fresh:
 		t.end(commit.RolledBack)

@@ -114,6 +114,35 @@ func onePhaseBesideAStatement(t *testing.T, cluster *pgcluster.Cluster) {
 	f.items(100)
 }
 
+// Rows that are open yet when a branch is committed in one phase are closed with it, and their owner may
+// close them again.
+func onePhaseBesideRows(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
+	for _, rest := range []func(tx *postgres.Tx){
+		func(*postgres.Tx) {},
+		func(tx *postgres.Tx) { tx.Queue(takeSQL, 1, 1) },
+	} {
+		for _, n := range []int{2, 1_000_000} { // all have arrived, or they have not
+			tx, _ := f.take(f.r)
+			rows, err := tx.Query(f.ctx, "SELECT generate_series(1, $1)", n)
+			if err != nil || !rows.Next() {
+				t.Fatal(err)
+			}
+			rest(tx)
+			got, err := tx.CommitOnePhase(f.ctx)
+			if got != commit.RolledBack || resource.CodeOf(err) != resource.Invalid || resource.HintOf(err) == "" {
+				t.Errorf("one phase beside open rows: %v, %v; want rolled back, invalid", got, err)
+			}
+			if rows.Next() {
+				t.Error("there are rows behind the end of the branch")
+			}
+			rows.Close()
+			f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
+			f.items(100)
+		}
+	}
+}
+
 // A statement that hangs keeps nobody for longer than a context allows.
 func everyCallKeepsItsContext(t *testing.T, cluster *pgcluster.Cluster) {
 	f := newFixture(t, cluster, postgres.Config{})

@@ -70,6 +70,7 @@ func TestPostgres(t *testing.T) {
 		{"ReadOnly", readOnly},
 		{"RoundTrips", roundTrips},
 		{"Work", work},
+		{"OnePhaseBesideRows", onePhaseBesideRows},
 		{"QueuedRoundTrips", queuedRoundTrips},
 		{"QueuedAmongOthers", queuedAmongOthers},
 		{"QueuedFails", queuedFails},
