@@ -38,9 +38,9 @@ const maxQueued = 1024
 // names it, and is that of the next statement that is not queued or, like that of a statement which
 // Queue refuses, of Tx.Commit or Run of package assent; the transaction aborts.
 //
-// Each is one statement. It cannot end the transaction, set the session or roll back to a savepoint: Exec
-// is for that. Arguments are pgx's, without its options for a single query, and must not change
-// before they are sent. A branch with a queue is never ReadOnly.
+// Each is one statement. It cannot end the transaction, set the session or roll back to a savepoint, and
+// is no COPY: Exec and CopyFrom are for that. Arguments are pgx's, without its options for a single
+// query, and must not change before they are sent. A branch with a queue is never ReadOnly.
 func (t *Tx) Queue(sql string, arguments ...any) *Queued {
 	q := &Queued{sql: sql, arguments: arguments}
 	if !t.free() {
@@ -49,7 +49,7 @@ func (t *Tx) Queue(sql string, arguments ...any) *Queued {
 	}
 	defer t.yield()
 	if err := t.refuse(sql, arguments); err != nil {
-		t.doom(&resource.Error{Code: resource.Invalid, Op: opQueue, Err: err, Hint: "run it by Exec"})
+		t.doom(&resource.Error{Code: resource.Invalid, Op: opQueue, Err: err, Hint: "run it by Exec, or COPY by CopyFrom"})
 		return q
 	}
 	t.queue = append(t.queue, q)
@@ -64,7 +64,7 @@ func (t *Tx) refuse(sql string, arguments []any) error {
 		return errors.New("the branch is no longer open for work")
 	case len(t.queue) >= maxQueued:
 		return fmt.Errorf("%d statements are queued; no more are allowed", maxQueued)
-	case riskyWords[word] != clean || endsTransaction[word]:
+	case riskyWords[word] != clean || endsTransaction[word] || word == "COPY":
 		return errors.New(word + " cannot be queued")
 	case sql == "" || len(arguments) > 0 && !pipelined(sql, arguments):
 		return errors.New("an empty statement, or one with options of its own, cannot be queued")

@@ -140,6 +140,7 @@ func queuedFails(t *testing.T, cluster *pgcluster.Cluster) {
 		{"the end behind a space", func(tx *postgres.Tx) { tx.Queue("\vCOMMIT") }, resource.Broken, "COMMIT cannot be queued"},
 		{"a setting", func(tx *postgres.Tx) { tx.Queue("/* */ set role postgres") }, resource.Broken, "SET cannot be queued"},
 		{"a return to a savepoint", func(tx *postgres.Tx) { tx.Queue("ROLLBACK TO x") }, resource.Broken, "ROLLBACK cannot be queued"},
+		{"rows from the client", func(tx *postgres.Tx) { tx.Queue("COPY line FROM STDIN") }, resource.Broken, "COPY cannot be queued"},
 		{"nothing", func(tx *postgres.Tx) { tx.Queue("") }, resource.Broken, "cannot be queued"},
 		{"too many", func(tx *postgres.Tx) {
 			for range 1024 {
