@@ -3,8 +3,11 @@ package assent_test
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"assent"
 	"assent/protocol/commit"
@@ -60,12 +63,15 @@ type laterHouse struct {
 	*house
 	later map[string]*later
 	asked atomic.Int64 // counts the requests
+	// patience is the FinishTimeout of managers to come; 0 is the default.
+	patience time.Duration
 }
 
 // newLaterHouse makes a house in which answer is called by whoever waits for an answer, with the store's name.
 func newLaterHouse(t *testing.T, answer func(ctx context.Context, store, what string) error) *laterHouse {
 	h := &laterHouse{later: map[string]*later{}}
 	h.house = newHouse(t, func(c *assent.Config) {
+		c.FinishTimeout = h.patience
 		for _, name := range []string{"a", "b"} {
 			h.later[name] = &later{c.Resources[name].(*kv.Resource), func(ctx context.Context, what string) error { return answer(ctx, name, what) }, &h.asked}
 			c.Resources[name] = h.later[name]
@@ -190,5 +196,46 @@ func TestCloseBesideAnAnswer(t *testing.T) {
 		over.Store(true)
 		h.manage()
 		h.holds(t, want)
+	}
+}
+
+// A branch that hangs although its context has ended keeps nobody from hearing the others when the manager
+// is closed at once.
+func TestCloseHearsTheOthersBesideABranchThatHangs(t *testing.T) {
+	for _, hangs := range []string{"a", "b"} {
+		asked, let, heard := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		h := newLaterHouse(t, func(_ context.Context, store, _ string) error {
+			if store != hangs {
+				once.Do(func() { close(heard) })
+				return nil
+			}
+			close(asked)
+			<-let
+			return errors.New("at last")
+		})
+		if err := h.m.Close(over); err != nil {
+			t.Fatal(err)
+		}
+		h.patience = 40 * time.Millisecond
+		h.manage()
+		told := make(chan error, 1)
+		go func() { told <- h.changeBoth(context.Background(), "v") }()
+		<-asked
+		if err := h.m.Close(over); err == nil || !strings.Contains(err.Error(), " in "+hangs) {
+			t.Errorf("%s hangs: close: %v; want an error that names the call", hangs, err)
+		}
+		select {
+		case <-heard:
+		case <-time.After(time.Minute):
+			t.Errorf("%s hangs: the other is not heard", hangs)
+		}
+		close(let)
+		if err := <-told; err == nil {
+			t.Errorf("%s hangs: committed", hangs)
+		}
+		h.patience = 0
+		h.manage()
+		h.holds(t, "")
 	}
 }
