@@ -18,6 +18,8 @@ func (n *Node) follow(s membership.State) {
 		needed[m.Node] = m
 	}
 	n.mu.Lock()
+	n.known = s.View.Number > 0
+	n.readyLocked()
 	for node := range needed {
 		if n.others[node] == nil && node != n.cfg.Self {
 			n.others[node] = &other{since: time.Now()}

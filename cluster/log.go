@@ -47,7 +47,7 @@ func (n *Node) openLog() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.log, n.own, n.prefix = log, log, log.Prefix()
-	close(n.opened)
+	n.readyLocked()
 	return nil
 }
 
@@ -71,7 +71,18 @@ func (n *Node) shareLog() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.log, n.prefix = log, p.Prefix()
-	close(n.opened)
+	n.readyLocked()
+}
+
+// readyLocked notes that the log is open, if it is, and that the members are known, if they are.
+func (n *Node) readyLocked() {
+	select {
+	case <-n.opened:
+	default:
+		if n.log != nil && n.known {
+			close(n.opened)
+		}
+	}
 }
 
 // register returns this node's part of the log that the nodes keep among themselves; nil where they keep none,
@@ -93,8 +104,8 @@ func (n *Node) Log() decision.Log {
 	return n.log
 }
 
-// Ready returns when the log is open: at once, but for a node that joins. It fails with ctx's error, or when the
-// node is closed.
+// Ready returns when the log is open and the members are known: at once, but for a node that joins. It fails with
+// ctx's error, or when the node is closed.
 func (n *Node) Ready(ctx context.Context) error {
 	select {
 	case <-n.opened:

@@ -39,7 +39,7 @@ type Node struct {
 	asking  asking
 	life    atomic.Pointer[life]
 	moved   chan struct{} // the state has changed
-	opened  chan struct{} // the log is open
+	opened  chan struct{} // the log is open and the members are known
 	broken  chan struct{} // the records could not be written
 	quit    chan struct{} // the node is being closed
 	closing sync.Once
@@ -49,6 +49,7 @@ type Node struct {
 	log      decision.Log // nil until it is open
 	own      *paxos.Log   // nil where the nodes do not keep the log among themselves
 	prefix   string       // of the log's; empty until it is open
+	known    bool         // who the members are
 	leaving  bool
 	others   map[protocol.NodeID]*other
 	strange  map[string]time.Time // when a prefix that nobody has announced was first asked about

@@ -162,6 +162,23 @@ func (p *program) openAny(cfg *config, logger *slog.Logger) (*site, error) {
 	return p.joinCluster(cfg, logger)
 }
 
+// letIn waits until a node that joins is a member, and says so when that takes long.
+func (s *site) letIn(ctx context.Context, logger *slog.Logger) error {
+	for {
+		patient, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := s.node.Ready(patient)
+		cancel()
+		switch {
+		case err == nil:
+			s.log = s.node.Log()
+			return nil
+		case ctx.Err() != nil:
+			return fail("assent cluster status at one of the members tells how the cluster stands; docs/cluster.md", "stopped before this node was let into the cluster")
+		}
+		logger.Info("waiting to be let into the cluster", "reason", s.node.Status().View)
+	}
+}
+
 // await opens the manager, which waits for the log, and says so when that takes long.
 func (s *site) await(ctx context.Context, logger *slog.Logger) error {
 	if s.node == nil {

@@ -130,6 +130,9 @@ func (p *program) furnish(ctx context.Context, s *site, logger *slog.Logger) err
 		return err
 	}
 	if s.node != nil {
+		if err := s.letIn(ctx, logger); err != nil {
+			return err
+		}
 		if err := s.openSites(ctx, logger); err != nil {
 			return err
 		}

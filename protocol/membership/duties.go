@@ -70,9 +70,13 @@ func (n *Node) standing() Standing {
 	reach := n.reach()
 	switch {
 	case s.View == 0:
-		s.Why = "no member of the cluster has answered yet"
+		if s.Why = "no member of the cluster has answered yet"; n.Denied != "" {
+			s.Why = "it is not let in: " + n.Denied
+		}
 	case !s.Member:
-		s.Why = fmt.Sprintf("not a member of view %d", s.View)
+		if s.Why = fmt.Sprintf("not a member of view %d", s.View); n.Denied != "" {
+			s.Why += ", and not let in: " + n.Denied
+		}
 	case n.Life.Blank:
 		s.Why = n.unmet()
 	case reach.Verdict() != quorum.Reached:
@@ -321,6 +325,11 @@ func (n *Node) settle(why string, out *protocol.Effects) {
 func (n *Node) answer(result Result, why string, out *protocol.Effects) {
 	a := n.Asks[0]
 	n.Asks = slices.Clone(n.Asks[1:])
+	if a.Change.Kind == Join && a.Own {
+		if n.Denied = ""; result == Refused {
+			n.Denied = why
+		}
+	}
 	if !a.Own {
 		out.Emit(Answered{Ref: a.Ref, Result: result, Why: why, Epoch: n.State.Epoch})
 	}

@@ -210,6 +210,8 @@ type Node struct {
 	Trails int    `cbor:",omitempty" json:",omitempty"`
 	// Leaderless is for how many ticks on end nobody has led.
 	Leaderless int `cbor:",omitempty" json:",omitempty"`
+	// Denied says why the node was not let in, when it asked last.
+	Denied string `cbor:",omitempty" json:",omitempty"`
 	// Retired says that the node was dismissed.
 	Retired bool `cbor:",omitempty" json:",omitempty"`
 	// Last is the last Status that was emitted by itself.
