@@ -7,6 +7,7 @@
 package linear
 
 import (
+	"maps"
 	"math"
 	"sync"
 	"time"
@@ -107,7 +108,7 @@ func (h *History) End(c *Call, a Answer) {
 func (h *History) Told() map[membership.Result]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.told
+	return maps.Clone(h.told)
 }
 
 // Check looks for an order, for at most so long.
