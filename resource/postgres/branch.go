@@ -33,7 +33,7 @@ func (t *Tx) StartPrepare(ctx context.Context) (answer func() (resource.Vote, er
 	if !t.free() {
 		return nil
 	}
-	if len(t.queue) > 0 && t.soiled == clean && t.queueFits(opPrepare) == nil && t.queueIsKnown() {
+	if len(t.queue) > 0 && t.soiled == clean && t.queueFits(opPrepare) == nil && t.queueIsKnown(t.lockLimit(ctx)) {
 		answer := t.prepareQueue(ctx)
 		return func() (resource.Vote, error) {
 			defer t.yield()

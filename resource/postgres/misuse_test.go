@@ -275,7 +275,7 @@ func sessionIsReset(t *testing.T, cluster *pgcluster.Cluster) {
 		if err := next.QueryRow(f.ctx, "SELECT current_user, current_setting('lock_timeout')").Scan(&role, &timeout); err != nil {
 			t.Fatalf("after %s: %v", sql, err)
 		}
-		if role != pgcluster.User || timeout != "10s" {
+		if role != pgcluster.User || timeout != "5s" {
 			t.Errorf("after %s: role %s, lock_timeout %s", sql, role, timeout)
 		}
 		f.outcome(commit.RolledBack)(next.Rollback(f.ctx))

@@ -77,6 +77,7 @@ func TestPostgres(t *testing.T) {
 		{"QueuedAndCut", queuedAndCut},
 		{"QueuedAndGone", queuedAndGone},
 		{"QueuedEnd", queuedEnd},
+		{"QueuedLocks", queuedLocks},
 		{"RefusedQuery", refusedQuery},
 		{"RollbackInterrupts", rollbackInterrupts},
 		{"RollbackEndsAFirstStatement", rollbackEndsAFirstStatement},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -37,6 +38,12 @@ const maxQueued = 1024
 // Statements run in the order in which they were queued. One that fails fails the branch: the error
 // names it, and is that of the next statement that is not queued or, like that of a statement which
 // Queue refuses, of Tx.Commit or Run of package assent; the transaction aborts.
+//
+// A lock that a statement takes in the round trip of PREPARE is taken when the other branches prepare, too:
+// transactions that queue statements on the same rows of several databases can wait for each other there,
+// in a deadlock that no server sees. So such a statement waits for a lock no longer than three quarters of
+// the time that is left to prepare, and fails with the code LockTimeout then, after which Run of package assent
+// runs the transaction again.
 //
 // Each is one statement. It cannot end the transaction, set the session or roll back to a savepoint, and
 // is no COPY: Exec and CopyFrom are for that. Arguments are pgx's, without its options for a single
@@ -78,18 +85,34 @@ const (
 	numberSQL = "SELECT NULL, pg_catalog.pg_current_xact_id()::pg_catalog.text"
 )
 
+// limitSQL sets the lock_timeout of a transaction whose queue travels with PREPARE.
+const limitSQL = "SELECT pg_catalog.set_config('lock_timeout', $1, true)"
+
+// lockLimit is how long statements that travel with PREPARE may wait for a lock: three quarters of what
+// ctx leaves, so that it is the server who ends a wait and says so. It is 0 where the session's own limit is as short.
+func (t *Tx) lockLimit(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	limit := time.Until(deadline) / 4 * 3
+	if own := t.sess.lockTimeout; !ok || limit <= 0 || own > 0 && own <= limit {
+		return 0
+	}
+	return limit
+}
+
 // queueResults are the results of a queue that was sent.
 type queueResults struct {
 	pgx.BatchResults
 	begins bool // BEGIN is the first
 	claims bool // the transaction's number follows
+	limits bool // lock_timeout follows
 	queue  []*Queued
 	sent   bool // else pgx has refused a statement, or the server has, when it was prepared
 }
 
-// sendQueue sends what is queued, behind BEGIN and the lock where the transaction has not begun.
-func (t *Tx) sendQueue(ctx context.Context) *queueResults {
-	r := &queueResults{begins: t.state == fresh, claims: t.xid == 0, queue: t.queue}
+// sendQueue sends what is queued, behind BEGIN and the lock where the transaction has not begun. LockLimit
+// is the transaction's lock_timeout from now on, where it is not 0.
+func (t *Tx) sendQueue(ctx context.Context, lockLimit time.Duration) *queueResults {
+	r := &queueResults{begins: t.state == fresh, claims: t.xid == 0, limits: lockLimit > 0, queue: t.queue}
 	t.queue = nil
 	b := &pgx.Batch{}
 	if r.begins {
@@ -97,6 +120,9 @@ func (t *Tx) sendQueue(ctx context.Context) *queueResults {
 		b.Queue(claimSQL, t.lock)
 	} else if r.claims {
 		b.Queue(numberSQL)
+	}
+	if r.limits {
+		b.Queue(limitSQL, milliseconds(lockLimit))
 	}
 	for _, q := range r.queue {
 		b.Queue(q.sql, q.arguments...)
@@ -121,6 +147,9 @@ func (t *Tx) readQueue(ctx context.Context, r *queueResults) (failed, err error)
 	}
 	if r.claims && err == nil {
 		err = t.readMark(r.BatchResults, nil)
+	}
+	if r.limits && err == nil {
+		_, err = r.BatchResults.Exec()
 	}
 	tags := make([]pgconn.CommandTag, 0, len(r.queue))
 	for i := 0; i < len(r.queue) && err == nil; i++ {
@@ -165,16 +194,19 @@ func (t *Tx) learn(r *queueResults) {
 	} else if r.claims {
 		known[numberSQL] = true
 	}
+	if r.limits {
+		known[limitSQL] = true
+	}
 	for _, q := range r.queue {
 		known[q.sql] = true
 	}
 }
 
 // queueIsKnown reports whether the queue can be sent without waiting.
-func (t *Tx) queueIsKnown() bool {
+func (t *Tx) queueIsKnown(lockLimit time.Duration) bool {
 	known, _ := t.conn.Conn().PgConn().CustomData()[knownKey].(map[string]bool)
 	switch {
-	case t.state == fresh && !known[t.begin], t.state != fresh && t.xid == 0 && !known[numberSQL]:
+	case t.state == fresh && !known[t.begin], t.state != fresh && t.xid == 0 && !known[numberSQL], lockLimit > 0 && !known[limitSQL]:
 		return false
 	}
 	for _, q := range t.queue {
@@ -206,7 +238,7 @@ func (t *Tx) flush(ctx context.Context) error {
 	if len(t.queue) == 0 {
 		return nil
 	}
-	failed, err := t.readQueue(ctx, t.sendQueue(ctx))
+	failed, err := t.readQueue(ctx, t.sendQueue(ctx, 0))
 	if err == nil && failed != nil {
 		t.doom(failed)
 		return failed
@@ -218,7 +250,7 @@ func (t *Tx) flush(ctx context.Context) error {
 // PREPARE after a statement that failed with the tag ROLLBACK. The caller has the branch's turn until the
 // returned function, which waits for the vote, has returned.
 func (t *Tx) prepareQueue(ctx context.Context) (answer func() (resource.Vote, error)) {
-	results := t.sendQueue(ctx)
+	results := t.sendQueue(ctx, t.lockLimit(ctx))
 	conn := t.conn.Conn().PgConn()
 	var unsent error
 	if results.sent {

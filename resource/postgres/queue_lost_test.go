@@ -1,8 +1,10 @@
 package postgres_test
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"assent/internal/pgcluster"
 	"assent/protocol/commit"
@@ -86,5 +88,29 @@ func queuedEnd(t *testing.T, cluster *pgcluster.Cluster) {
 			f.leaves(0)
 			f.items(left)
 		}
+	}
+}
+
+// What travels with PREPARE waits for a lock no longer than three quarters of what PREPARE has, or for less where
+// the session says so.
+func queuedLocks(t *testing.T, cluster *pgcluster.Cluster) {
+	for _, c := range []struct {
+		own         time.Duration
+		least, most string
+	}{
+		{0, "5 s", "5 s"}, // the default
+		{time.Second, "1 s", "1 s"},
+		{time.Hour, "1 ms", "23 min"},
+		{-1, "1 ms", "23 min"},
+	} {
+		f := newFixture(t, cluster, postgres.Config{LockTimeout: c.own})
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
+		defer cancel()
+		tx, _ := f.begin(f.r)
+		tx.Queue("SELECT 1 / (current_setting('lock_timeout')::interval BETWEEN $1::text::interval AND $2::text::interval)::int", c.least, c.most)
+		if vote, err := tx.Prepare(ctx); vote.Vote != commit.Yes {
+			t.Errorf("%v: prepare: %v, %v", c.own, vote.Vote, err)
+		}
+		f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
 	}
 }

@@ -44,8 +44,9 @@ type Config struct {
 	ConnectTimeout time.Duration
 
 	// LockTimeout is the server's lock_timeout for branches. It bounds how long a deadlock lasts
-	// that runs through several databases, which none of them can see. Negative means no bound.
-	// Defaults to the DSN's lock_timeout, or else 10 s.
+	// that runs through several databases, which none of them can see. Negative means no bound. It
+	// should be shorter than the manager's PrepareTimeout; see also Tx.Queue.
+	// Defaults to the DSN's lock_timeout, or else 5 s.
 	LockTimeout time.Duration
 
 	// StatementTimeout is the server's statement_timeout for branches. Defaults to the DSN's or
@@ -177,7 +178,7 @@ func poolConfig(dsn string, cfg Config, conns int32) (*pgxpool.Config, error) {
 	case cfg.LockTimeout > 0:
 		set("lock_timeout", milliseconds(cfg.LockTimeout), true)
 	case cfg.LockTimeout == 0:
-		set("lock_timeout", "10000", false)
+		set("lock_timeout", "5000", false)
 	}
 	if cfg.StatementTimeout > 0 {
 		set("statement_timeout", milliseconds(cfg.StatementTimeout), true)
@@ -327,6 +328,8 @@ type session struct {
 	// backend selects the session in pg_stat_activity: its process, which a pooler in the path may
 	// hide from the driver, and when that began.
 	backend string
+	// lockTimeout is the session's lock_timeout; 0 is none.
+	lockTimeout time.Duration
 }
 
 const sessionKey = "assent"
@@ -346,7 +349,8 @@ CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=
 (SELECT coalesce(extract(epoch FROM stats_reset), 0)::pg_catalog.text FROM pg_catalog.pg_stat_bgwriter),
 (SELECT pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM pg_catalog.pg_stat_activity
 	WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()),
-pg_catalog.pg_backend_pid()::pg_catalog.text
+pg_catalog.pg_backend_pid()::pg_catalog.text,
+(SELECT setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'lock_timeout')
 FROM pg_catalog.pg_control_system() AS s`
 
 // watchSQL makes a session whose client dies notice that while a statement runs, where nobody has said
@@ -376,12 +380,16 @@ func identify(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("ask the server for its identity: %w", err)
 	}
 	row := rows[len(rows)-1].row
-	if len(row) != 8 {
+	if len(row) != 9 {
 		return errors.New("ask the server for its identity: no answer")
+	}
+	wait, err := strconv.ParseInt(row[8], 10, 32)
+	if err != nil {
+		return fmt.Errorf("the server's lock_timeout: %w", err)
 	}
 	conn.PgConn().CustomData()[sessionKey] = session{
 		system: row[0], standby: row[1] == "true", timeline: row[2], role: row[3], incarnation: row[5],
-		backend: backendCondition(row[7], row[6]),
+		backend: backendCondition(row[7], row[6]), lockTimeout: time.Duration(wait) * time.Millisecond,
 	}
 	_, _ = simple(ctx, conn, watchSQL) // some platforms cannot
 	if conn.IsClosed() {
