@@ -33,7 +33,7 @@ func (t *Tx) StartPrepare(ctx context.Context) (answer func() (resource.Vote, er
 	if !t.free() {
 		return nil
 	}
-	if len(t.queue) > 0 && t.soiled == clean && t.queueFits(opPrepare) == nil && t.queueIsKnown(t.lockLimit(ctx)) {
+	if len(t.queue) > 0 && t.soiled == clean && t.queueFits(opPrepare) == nil && t.queueIsLight() && t.queueIsKnown(t.lockLimit(ctx)) {
 		answer := t.prepareQueue(ctx)
 		return func() (resource.Vote, error) {
 			defer t.yield()
@@ -59,7 +59,7 @@ func (t *Tx) vote(ctx context.Context) (resource.Vote, error) {
 		if err := t.queueFits(opPrepare); err != nil {
 			return no, err
 		}
-		if t.soiled == clean {
+		if t.soiled == clean && t.queueIsLight() {
 			return t.prepareQueue(ctx)()
 		}
 		if err := t.flush(ctx); err != nil {

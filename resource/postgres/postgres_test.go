@@ -78,6 +78,7 @@ func TestPostgres(t *testing.T) {
 		{"QueuedAndGone", queuedAndGone},
 		{"QueuedEnd", queuedEnd},
 		{"QueuedLocks", queuedLocks},
+		{"QueuedWaits", queuedWaits},
 		{"RefusedQuery", refusedQuery},
 		{"RollbackInterrupts", rollbackInterrupts},
 		{"RollbackEndsAFirstStatement", rollbackEndsAFirstStatement},

@@ -32,8 +32,8 @@ const maxQueued = 1024
 // Queue leaves a statement to be sent with whatever comes next, in one round trip: with the statements
 // that are queued behind it, before the next statement that is not queued; or, where none comes, with
 // PREPARE TRANSACTION. A branch whose statements are all queued takes one round trip to be prepared and
-// one to be committed. It is for statements whose results the application need not see before it commits;
-// rows are dropped.
+// one to be committed; PREPARE takes one of its own behind a queue of more than 32 KiB. It is for
+// statements whose results the application need not see before it commits; rows are dropped.
 //
 // Statements run in the order in which they were queued. One that fails fails the branch: the error
 // names it, and is that of the next statement that is not queued or, like that of a statement which
@@ -201,6 +201,9 @@ func (t *Tx) learn(r *queueResults) {
 		known[q.sql] = true
 	}
 }
+
+// unlearn forgets them after an error: pgx drops what it has prepared of a batch that failed, and of more.
+func (t *Tx) unlearn() { delete(t.conn.Conn().PgConn().CustomData(), knownKey) }
 
 // queueIsKnown reports whether the queue can be sent without waiting.
 func (t *Tx) queueIsKnown(lockLimit time.Duration) bool {

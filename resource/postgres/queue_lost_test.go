@@ -114,3 +114,41 @@ func queuedLocks(t *testing.T, cluster *pgcluster.Cluster) {
 		f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
 	}
 }
+
+// StartPrepare does not wait: not for statements that pgx has to prepare again, and not for the server to
+// read what it writes. Prepare does.
+func queuedWaits(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{MaxConns: 1})
+	starts := func(name string, want bool, text any) {
+		t.Helper()
+		tx, _ := f.queued(f.r)
+		tx.Queue("SELECT length($1::text)", text)
+		answer := tx.StartPrepare(f.ctx)
+		if (answer != nil) != want {
+			t.Errorf("%s: PREPARE is started: %v; want %v", name, answer != nil, want)
+		}
+		if answer == nil {
+			answer = func() (resource.Vote, error) { return tx.Prepare(f.ctx) }
+		}
+		if vote, err := answer(); vote.Vote != commit.Yes || err != nil || len(vote.Evidence) == 0 {
+			t.Fatalf("%s: prepare: %+v, %v", name, vote, err)
+		}
+		f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
+	}
+	long, now := strings.Repeat("x", 40_000), "now"
+	starts("new statements", false, "")
+	starts("known ones", true, "")
+	starts("a pointer", true, &now)
+	starts("a long text", false, long)
+	starts("a long text behind a pointer", false, &long)
+	starts("a short one after it", true, "")
+	tx, _ := f.begin(f.r)
+	tx.Queue(takeSQL, 1, 1000)
+	if vote, err := tx.Prepare(f.ctx); vote.Vote != commit.No {
+		t.Fatalf("prepare: %v, %v", vote.Vote, err)
+	}
+	f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
+	starts("after an error", false, "")
+	starts("once more", true, "")
+	f.items(100)
+}

@@ -370,6 +370,9 @@ func (t *Tx) after(ctx context.Context, op string, err error, tags ...pgconn.Com
 		return t.cause
 	}
 	mapped := mapError(op, err)
+	if err != nil {
+		t.unlearn()
+	}
 	ours, undone := true, false
 	for _, tag := range tags {
 		begins, rolls := t.note(tag)
