@@ -104,8 +104,8 @@ func TestCloseLeavesAHungCallBehind(t *testing.T) {
 	if err := h.m.Close(over); err == nil || !strings.Contains(err.Error(), " in b") {
 		t.Errorf("close: %v; want an error that names the call", err)
 	}
-	if err := <-told; !errors.Is(err, assent.ErrInDoubt) {
-		t.Errorf("run: %v; want in doubt", err)
+	if err := <-told; !errors.Is(err, assent.ErrInDoubt) && !errors.Is(err, assent.ErrAborted) {
+		t.Errorf("run: %v; want in doubt, or aborted where Close came before the other's vote", err)
 	}
 	close(let) // the branch is rolled back when the call has returned
 	s.prepare, patience = nil, 0
