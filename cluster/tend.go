@@ -86,7 +86,7 @@ func (n *Node) keepUp(ctx context.Context) error {
 func epochOf(r membership.Registers) paxos.Epoch {
 	members := func(all []membership.Member) (m []paxos.Member) {
 		for _, x := range all {
-			m = append(m, paxos.Member{Node: x.Node, Storage: x.Storage, Votes: x.Votes, Place: x.Place})
+			m = append(m, paxos.Member{Node: x.Node, Storage: x.Storage, Votes: x.Votes, Place: x.Place, Since: x.Since})
 		}
 		return m
 	}

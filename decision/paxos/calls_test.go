@@ -58,7 +58,7 @@ func TestCallsOfAnotherLife(t *testing.T) {
 // TestNoRoomForDecision: where a decision finds no room in its own member's storage, nothing says later
 // that ballot 0 was used, so it is not used again.
 func TestNoRoomForDecision(t *testing.T) {
-	g := newGroup(t, 1, Config{MaxOpen: 1, RetainCount: 1})
+	g := newGroup(t, 1, Config{MaxOpen: 1, RetainCount: 1, MaxWaiting: 1})
 	l := g.log("a")
 	finish := func(id string) {
 		l.outbox.crowd.Add(1)
@@ -75,11 +75,12 @@ func TestNoRoomForDecision(t *testing.T) {
 	}
 	finish("first")
 	finish("second")
+	finish("third") // there is a little room for what others have under way
 	if l.faulted.Load() {
-		t.Error("there was room for two")
+		t.Error("there was room for three")
 	}
-	finish("third")
+	finish("fourth")
 	if !l.faulted.Load() {
-		t.Error("there was no room for a third, and ballot 0 may be used again")
+		t.Error("there was no room for a fourth, and ballot 0 may be used again")
 	}
 }

@@ -225,15 +225,13 @@ func (s *store) enterEpoch(r *roster) {
 func (s *store) payload() []byte { return s.log.payloadOf(256, s.roster.number()) }
 
 // turn goes over to another epoch: those who are members no more are owed nothing, and those who are new, or
-// have another storage, everything. Where epochs were missed anybody may have left and come back. The caller
-// holds s.mu.
+// have another storage, or have left and come back, everything. The caller holds s.mu.
 func (s *store) turn(r *roster) {
 	was := s.roster
-	missed := r.number() != was.number()+1
 	gone, fresh := uint64(0), uint64(0)
 	for place := range r.places {
 		before, now := was.places[place], r.places[place]
-		if before == nil && now == nil || !missed && before != nil && now != nil && s.same(before, now) {
+		if before == nil && now == nil || before != nil && now != nil && s.same(before, now) {
 			continue
 		}
 		if s.feeds[place] = (feed{}); before != nil {
@@ -259,9 +257,7 @@ func (s *store) turn(r *roster) {
 // time before, was being the last epoch that it has entered: whatever counts of that the others have, some of it
 // was dropped by them long ago, and the rest was never decided. The caller holds s.mu, or nobody else knows s.
 func (s *store) anew(was, r *roster) bool {
-	_, before := find(r.epoch.Members, r.self)
-	joins := r.system.Next != nil && !before
-	if !r.member() || !joins && (was.number() == 0 || was.member()) {
+	if !r.member() || was.number() == 0 || was.member() && was.since() == r.since() {
 		return false
 	}
 	for id, in := range s.table {
@@ -283,7 +279,7 @@ func (s *store) same(a, b *peer) bool {
 		}
 		return s.members[p.node]
 	}
-	return a.node == b.node && (a.storage == b.storage || storage(a) == storage(b))
+	return a.node == b.node && a.since == b.since && (a.storage == b.storage || storage(a) == storage(b))
 }
 
 // judge finds out what is known of this storage in the epoch. The caller holds s.mu, or nobody else knows s.

@@ -45,9 +45,9 @@ func (g *group) members(was Epoch, names ...protocol.NodeID) (all []Member) {
 		if l == nil {
 			return nil
 		}
-		m := Member{Node: name, Storage: l.Storage(), Votes: 1}
+		m := Member{Node: name, Storage: l.Storage(), Votes: 1, Since: was.Number + 1}
 		if known, ok := find(was.named(), name); ok {
-			m.Place = known.Place
+			m.Place, m.Since = known.Place, known.Since
 		} else {
 			for taken[m.Place] {
 				m.Place++

@@ -21,7 +21,7 @@ var (
 	sampleBallot = paxos.Ballot{Epoch: 9, Round: 1 << 40, Node: "abcdefghijklmnopqrst"}
 	sampleValue  = Value{Stamp: 1_700_000_000_000_000_000, Status: decision.Unfinished, Entry: []byte{0xa1, 1, 2}}
 	sampleNote   = Note{Stamp: 77, Node: "b", Note: []byte{0xa0}}
-	sampleEpoch  = Epoch{Number: 9, Members: []Member{{"a", "s", 1, 0}, {"b", "", 2, 1}}, Next: []Member{{"b", "t", 2, 1}, {"c", "u", 0, 63}}}
+	sampleEpoch  = Epoch{Number: 9, Members: []Member{{"a", "s", 1, 0, 0}, {"b", "", 2, 1, 0}}, Next: []Member{{"b", "t", 2, 1, 0}, {"c", "u", 0, 63, 0}}}
 	sampleHeld   = held{id: "tx-1", chosen: true, value: sampleValue, notes: []Note{sampleNote}, forgotten: 3}
 )
 

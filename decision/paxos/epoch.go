@@ -23,6 +23,9 @@ type Member struct {
 	// Place is 0 to MaxMembers-1. It is the node's own among the members of both sets, and stays its own
 	// as long as it is a member. Its stamps end in it.
 	Place int
+	// Since is the number of the epoch with which the storage came, 0 for the founders'. One that has left and
+	// comes back, with the same directory even, comes anew: what it holds from the time before is void.
+	Since uint64
 }
 
 // Epoch is a numbered set of members. Epochs are agreed on elsewhere: two with one number are the same.
@@ -110,6 +113,8 @@ func (e Epoch) follows(m Member) error {
 		return nil
 	case was.Place != m.Place:
 		return fmt.Errorf("%s has place %d and then place %d: leave it its place", m.Node, was.Place, m.Place)
+	case was.Since != m.Since:
+		return fmt.Errorf("%s is a member since epoch %d and since epoch %d: change to members without it first", m.Node, was.Since, m.Since)
 	case was.Storage != "" && m.Storage != "" && was.Storage != m.Storage:
 		return fmt.Errorf("%s has storage %s and then %s: change to members without it first", m.Node, was.Storage, m.Storage)
 	}
@@ -184,8 +189,8 @@ func appendEpoch(b []byte, kind byte, e Epoch) []byte {
 	for _, set := range [][]Member{e.Members, e.Next} {
 		b = appendArray(b, len(set))
 		for _, m := range set {
-			b = appendText(appendText(appendArray(b, 4), m.Node), m.Storage)
-			b = appendUint(appendUint(b, uint64(m.Votes)), uint64(m.Place))
+			b = appendText(appendText(appendArray(b, 5), m.Node), m.Storage)
+			b = appendUint(appendUint(appendUint(b, uint64(m.Votes)), uint64(m.Place)), m.Since)
 		}
 	}
 	return b
@@ -204,10 +209,11 @@ func (r *reader) epoch() (e Epoch) {
 
 func (r *reader) members() (all []Member) {
 	for range r.list(MaxMembers) {
-		r.array(4)
+		r.array(5)
 		m := Member{Node: r.node(), Storage: r.text(maxName)}
 		m.Votes = int(r.most(quorum.MaxVotes))
 		m.Place = int(r.most(MaxMembers - 1))
+		m.Since = r.uint()
 		all = append(all, m)
 	}
 	return all

@@ -11,8 +11,8 @@ import (
 func TestEpochsThatCannotBe(t *testing.T) {
 	with := func(change func(*Epoch)) Epoch {
 		e := Epoch{Number: 2,
-			Members: []Member{{"a", "s1", 1, 0}, {"b", "s2", 1, 1}, {"c", "", 1, 2}},
-			Next:    []Member{{"b", "s2", 1, 1}, {"c", "s3", 1, 2}, {"d", "s4", 1, 3}, {"e", "s5", 0, 4}}}
+			Members: []Member{{"a", "s1", 1, 0, 0}, {"b", "s2", 1, 1, 0}, {"c", "", 1, 2, 0}},
+			Next:    []Member{{"b", "s2", 1, 1, 0}, {"c", "s3", 1, 2, 0}, {"d", "s4", 1, 3, 0}, {"e", "s5", 0, 4, 0}}}
 		change(&e)
 		return e
 	}
@@ -27,7 +27,7 @@ func TestEpochsThatCannotBe(t *testing.T) {
 		"-1 votes":                   func(e *Epoch) { e.Members[0].Votes = -1 },
 		"a and b have the same":      func(e *Epoch) { e.Members[1].Place = 0 },
 		"a and d have the same":      func(e *Epoch) { e.Next[2].Place = 0 },
-		"a is a member twice":        func(e *Epoch) { e.Members[1] = Member{"a", "s1", 1, 7} },
+		"a is a member twice":        func(e *Epoch) { e.Members[1] = Member{"a", "s1", 1, 7, 0} },
 		"stands twice among":         func(e *Epoch) { e.Next[3] = e.Next[2] },
 		"has place 1 and then":       func(e *Epoch) { e.Next[0].Place = 9 },
 		"change to members without":  func(e *Epoch) { e.Next[0].Storage = "s9" },
@@ -42,8 +42,8 @@ func TestEpochsThatCannotBe(t *testing.T) {
 
 // TestNamed: who is in both sets is named once, with the storage that is known.
 func TestNamed(t *testing.T) {
-	e := Epoch{Number: 2, Members: []Member{{"c", "", 1, 2}, {"a", "s1", 1, 0}}, Next: []Member{{"d", "s4", 1, 3}, {"c", "s3", 2, 2}}}
-	if got, want := e.named(), []Member{{"a", "s1", 1, 0}, {"c", "s3", 2, 2}, {"d", "s4", 1, 3}}; !slices.Equal(got, want) {
+	e := Epoch{Number: 2, Members: []Member{{"c", "", 1, 2, 0}, {"a", "s1", 1, 0, 0}}, Next: []Member{{"d", "s4", 1, 3, 0}, {"c", "s3", 2, 2, 0}}}
+	if got, want := e.named(), []Member{{"a", "s1", 1, 0, 0}, {"c", "s3", 2, 2, 0}, {"d", "s4", 1, 3, 0}}; !slices.Equal(got, want) {
 		t.Errorf("got %v; want %v", got, want)
 	}
 }

@@ -219,6 +219,28 @@ func TestMissedChange(t *testing.T) {
 	g.until("nothing is owed", func() bool { return owed() == 0 })
 }
 
+// TestMissedReturn: a member that hears of both at once, that it has left and that it is back, begins anew all the
+// same.
+func TestMissedReturn(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 4, Config{Options: brisk})
+	g.ready()
+	g.decide("a", entry("tx", commit.Commit, "a"))
+	holds := func() bool { h, _ := g.log("d").serving().look("tx"); return h.chosen }
+	g.until("d holds it", holds)
+	g.wires.isolate("d")
+	e := g.moveWithout("a", g.cfg.Epoch, []protocol.NodeID{"a", "b", "c"}, "d")
+	e = g.moveWithout("a", e, []protocol.NodeID{"a", "b", "c", "d"}, "d")
+	if err := g.log("d").Enter(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if holds() {
+		t.Error("d goes on with what it held before it left")
+	}
+	g.wires.isolate()
+	g.until("d is told again", holds)
+}
+
 // TestMovesThatCannotBe: epochs that do not follow one another are refused with the reason.
 func TestMovesThatCannotBe(t *testing.T) {
 	g := newGroup(t, 1, Config{})

@@ -214,9 +214,9 @@ func (s *store) acknowledged(p *peer, number uint64) {
 // told takes what a peer has told under that number, and asks for what is missing here.
 func (s *store) told(p *peer, number uint64, list []summary) {
 	s.batch.Then(func() {
-		missing := s.compare(p, list)
-		if s.failure() != nil {
-			return
+		missing, kept := s.compare(p, list)
+		if s.failure() != nil || !kept {
+			return // it is told again
 		}
 		if len(missing) == 0 {
 			if s.rest(); s.failure() == nil {
@@ -233,9 +233,23 @@ func (s *store) told(p *peer, number uint64, list []summary) {
 	})
 }
 
-// acknowledge says so when all that was delivered before is stable.
+// keep takes note whether there was room for what was taught.
+func (s *store) keep(p *peer, number uint64, states []held) {
+	s.batch.Then(func() {
+		for _, h := range states {
+			if _, ok := s.look(h.id); !ok && h.teaches() {
+				s.unkept[p.place] = number
+			}
+		}
+	})
+}
+
+// acknowledge says so when all that was delivered before is stable, if there was room for it.
 func (s *store) acknowledge(p *peer, number uint64) {
 	s.batch.Then(func() {
+		if s.unkept[p.place] == number {
+			return // it is told again
+		}
 		if s.rest(); s.failure() == nil {
 			s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.payload(), 2), byte(kindFeedAck)), number))
 		}
@@ -243,9 +257,10 @@ func (s *store) acknowledge(p *peer, number uint64) {
 }
 
 // compare returns the transactions of which the peer knows more than is known here. What follows from
-// the summary alone is learned at once. The caller is the working goroutine.
-func (s *store) compare(p *peer, list []summary) (missing []commit.TransactionID) {
+// the summary alone is learned at once; kept says that there was room for it. The caller is the working goroutine.
+func (s *store) compare(p *peer, list []summary) (missing []commit.TransactionID, kept bool) {
 	var out protocol.Effects
+	kept = true
 	for _, there := range list {
 		s.mu.Lock()
 		in, ok := s.table[commit.TransactionID(there.id)]
@@ -260,13 +275,13 @@ func (s *store) compare(p *peer, list []summary) (missing []commit.TransactionID
 		if !ok {
 			in, ok = s.Machine(string(there.id)).(*instance)
 		}
-		if ok {
+		if kept = kept && ok; ok {
 			out.Reset()
 			in.Step(protocol.Receive{From: p.node, Message: learn}, &out)
 			s.enter(in, out.Writes)
 		}
 	}
-	return missing
+	return missing, kept
 }
 
 // lesson returns what in, which may be nil, has to learn from the summary, and whether it lacks what
@@ -323,9 +338,12 @@ func appendStates(b []byte, number uint64, last bool, states []held) []byte {
 	return b
 }
 
+// teaches reports whether there is something to learn from h.
+func (h held) teaches() bool { return h.chosen || h.forgotten > 0 }
+
 // learn takes what a peer, or several, know of a transaction.
 func (s *store) learn(h held, from protocol.NodeID) {
-	if h.chosen || h.forgotten > 0 {
+	if h.teaches() {
 		s.deliver(h.id, from, Learn{Chosen: h.chosen, Value: h.value, Notes: h.notes, Forgotten: h.forgotten})
 	}
 }

@@ -109,7 +109,8 @@ func (l *Log) propose(id commit.TransactionID, value Value, entry decision.Entry
 			return nil, known, nil
 		}
 	}
-	err := l.mayPropose(s)
+	// What is held here already, or was accepted somewhere, needs no room that it does not have.
+	err := l.mayPropose(s, !traced && value.Stamp == 0)
 	if err != nil {
 		l.mu.Unlock()
 		return nil, held{}, err
@@ -133,8 +134,9 @@ func (l *Log) propose(id commit.TransactionID, value Value, entry decision.Entry
 	return p, held{}, nil
 }
 
-// mayPropose returns why no further proposal may begin, or nil. The caller holds l.mu.
-func (l *Log) mayPropose(s *store) error {
+// mayPropose returns why no further proposal may begin, or nil. Adds says that it is one of a transaction that
+// is new. The caller holds l.mu.
+func (l *Log) mayPropose(s *store, adds bool) error {
 	const op = "decide"
 	if l.closed {
 		return fmt.Errorf("%s: %w", op, decision.ErrClosed)
@@ -147,7 +149,7 @@ func (l *Log) mayPropose(s *store) error {
 			Detail: fmt.Sprintf("%d transactions wait for their decision", len(l.proposals)),
 			Hint:   "see whether enough members are up; wait and repeat the call"}
 	}
-	if s == nil {
+	if s == nil || !adds {
 		return nil
 	}
 	s.mu.Lock()

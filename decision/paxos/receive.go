@@ -195,6 +195,7 @@ func (s *store) taught(p *peer, number uint64, last bool, states []held) {
 	for _, h := range states {
 		s.learn(h, from)
 	}
+	s.keep(p, number, states)
 	if last {
 		s.acknowledge(p, number)
 	}

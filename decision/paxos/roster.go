@@ -44,6 +44,7 @@ type peer struct {
 	index   int // in peers
 	place   int
 	bit     uint64 // 1 << place
+	since   uint64 // the epoch with which it came
 }
 
 // lastIncarnation returns the name of the peer's Log, "" where it is not known.
@@ -78,7 +79,7 @@ func newRoster(self protocol.NodeID, e Epoch, was *roster) *roster {
 		if m.Node == self {
 			continue
 		}
-		p := &peer{node: m.Node, storage: m.Storage, votes: m.Votes, place: m.Place, bit: 1 << m.Place, index: len(r.peers)}
+		p := &peer{node: m.Node, storage: m.Storage, votes: m.Votes, place: m.Place, bit: 1 << m.Place, since: m.Since, index: len(r.peers)}
 		if was != nil {
 			if known := was.peers.of(m.Node); known != nil {
 				p.contact = known.contact
@@ -99,6 +100,14 @@ func newRoster(self protocol.NodeID, e Epoch, was *roster) *roster {
 }
 
 func (r *roster) number() uint64 { return r.epoch.Number }
+
+// since returns the epoch with which this node came, where it is a member.
+func (r *roster) since() uint64 {
+	if !r.member() {
+		return 0
+	}
+	return r.own[0].Since
+}
 
 // member reports whether this node is in either set, and may propose.
 func (r *roster) member() bool { return len(r.own) > 0 }

@@ -261,3 +261,69 @@ func TestNoRoom(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNoRoomForWhatIsTaught: a member acknowledges only what it has taken, and takes the rest when there is room.
+func TestNoRoomForWhatIsTaught(t *testing.T) {
+	t.Parallel()
+	small := Config{MaxOpen: 8, RetainCount: 8, MaxWaiting: 8, Options: brisk}
+	g := newGroup(t, 3, Config{Options: brisk})
+	g.ready()
+	g.stop("c")
+	const n = 60
+	for i := range n {
+		g.decide("a", entry(fmt.Sprint("tx-", i), commit.Commit, "a"))
+	}
+	whole := g.cfg
+	small.Owner, small.Epoch, small.Dir, small.Logger = whole.Owner, whole.Epoch, whole.Dir, whole.Logger
+	g.cfg = small
+	l := g.start("c")
+	held := func(l *Log) int {
+		s := l.serving()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.table)
+	}
+	g.until("c is full", func() bool { return held(l) >= 8+8+2+8 })
+	owing := func() (owed int) {
+		s := g.log("a").serving()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, in := range s.table {
+			if in.owed&g.log("a").roster.Load().peers.of("c").bit != 0 {
+				owed++
+			}
+		}
+		return owed
+	}
+	if owed := owing(); owed < n-held(l) {
+		t.Errorf("c holds %d of %d, and a takes it that it lacks only %d", held(l), n, owed)
+	}
+	g.cfg = whole
+	g.stop("c")
+	g.start("c")
+	g.until("c holds all", func() bool { return owing() == 0 })
+}
+
+// TestFullGroupChanges: where a member that is away has made the others full, they go on without it once the
+// members have changed.
+func TestFullGroupChanges(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 3, Config{MaxOpen: 20, RetainCount: 10, MaxWaiting: 4, Options: brisk})
+	g.ready()
+	g.stop("c")
+	var err error
+	n := 0
+	for ; n < 100 && err == nil; n++ {
+		if _, err = g.log("a").Decide(t.Context(), entry(fmt.Sprint("tx-", n), commit.Commit, "a")); err == nil {
+			err = g.log("a").Annotate(t.Context(), commit.TransactionID(fmt.Sprint("tx-", n)), decision.Note{Kind: decision.Finished})
+		}
+	}
+	if n == 100 || resource.CodeOf(err) != resource.Capacity {
+		t.Fatalf("transaction %d: %v", n, err)
+	}
+	g.move("b", g.cfg.Epoch, "a", "b")
+	g.until("there is room again", func() bool {
+		_, err = g.log("a").Decide(t.Context(), entry("after", commit.Commit, "a"))
+		return err == nil
+	})
+}

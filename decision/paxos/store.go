@@ -91,6 +91,7 @@ type store struct {
 	// The working goroutine's own.
 	journal  *journal.Journal
 	segments []uint64               // that exist, oldest first
+	unkept   [MaxMembers]uint64     // by place: the feed of which there was no room for something
 	based    map[uint64][]*instance // for each segment, the instances that may have their base there
 	group    []byte
 	count    int
@@ -140,7 +141,7 @@ func (s *store) Machine(name string) protocol.Machine {
 	if in, ok := s.table[id]; ok {
 		return in
 	}
-	if s.full() != nil {
+	if s.overfull() {
 		return nil // its proposer asks again; it is told why by its own storage
 	}
 	in := &instance{Copy: Copy{ID: id}, store: s}
@@ -148,7 +149,15 @@ func (s *store) Machine(name string) protocol.Machine {
 	return in
 }
 
-// full returns why no further transaction can be held, or nil. The caller holds s.mu.
+// overfull reports whether not even what others propose can be held. Those propose no more when they are full
+// themselves, and they hold much the same; so there is room for what they have under way. While the members
+// change there is always room: that is the way out where one of them is away for good. The caller holds s.mu.
+func (s *store) overfull() bool {
+	most := s.log.cfg.MaxOpen + s.log.cfg.RetainCount
+	return len(s.table) >= most+most/8+s.log.cfg.MaxWaiting && s.roster.system.Next == nil
+}
+
+// full returns why no further transaction may be proposed here, or nil. The caller holds s.mu.
 func (s *store) full() error {
 	if len(s.table) < s.log.cfg.MaxOpen+s.log.cfg.RetainCount {
 		return nil

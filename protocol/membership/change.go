@@ -227,7 +227,7 @@ func (s *State) regroup(number uint64) (why string) {
 	case !slices.ContainsFunc(next, func(m Member) bool { return m.Votes > 0 }):
 		return "no votes would be left"
 	default:
-		s.Registers = Registers{Number: number, Members: r.Members, Next: next}
+		s.Registers = Registers{Number: number, Members: r.Members, Next: r.enter(number, next)}
 	}
 	return ""
 }

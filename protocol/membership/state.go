@@ -42,6 +42,9 @@ type Member struct {
 	// Place is a number that no other member has, nor any other node that the registers need: 0 to
 	// MaxPlaces - 1. A node keeps it while it is one of these.
 	Place int `cbor:",omitempty" json:",omitempty"`
+	// Since is, in Registers alone, the epoch with which the member's storage came to them, 0 for the
+	// founders'.
+	Since uint64 `cbor:",omitempty" json:",omitempty"`
 	// Founder says that the node is one of the founders, and has not joined since with another storage.
 	Founder bool `cbor:",omitempty" json:",omitempty"`
 	// Address is where other nodes reach it, API where clients do.
@@ -130,6 +133,20 @@ type Registers struct {
 	// Members and Next are sorted by node. Where a storage is empty it was not known when the epoch began.
 	Members []Member
 	Next    []Member `cbor:",omitempty" json:",omitempty"`
+}
+
+// enter returns the members as those who are to follow in the epoch of that number: each since when the registers
+// have counted on its storage without a break.
+func (r Registers) enter(number uint64, next []Member) []Member {
+	for i := range next {
+		next[i].Since = number
+		for _, was := range r.Members {
+			if was.Node == next[i].Node && next[i].succeeds(was) {
+				next[i].Since = was.Since
+			}
+		}
+	}
+	return next
 }
 
 // needs reports whether the node is one whose part in the registers is not over.
