@@ -48,7 +48,7 @@ func (n *Node) meet(from protocol.NodeID, storage string, out *protocol.Effects)
 // metBy counts those who have met this storage and no other. A node of whom another was met joins, as its own
 // successor.
 func (n *Node) metBy(from protocol.NodeID, storage string, out *protocol.Effects) {
-	if !n.Life.Blank {
+	if !n.Life.Blank || n.Told == 0 { // it has not begun
 		return
 	}
 	if storage != n.Self.Storage {
