@@ -38,11 +38,15 @@ func (n *Node) follow(s membership.State) {
 	}
 }
 
-// connect has the mesh call the members. A node that is none, as far as it knows, calls those whom it may ask,
-// too.
+// connect has the mesh call the members. A node that takes no part calls those whom it may ask, too: what it knows of
+// the members may be long out of date.
 func (n *Node) connect(needed map[protocol.NodeID]membership.Member, s membership.State) {
 	peers := map[protocol.NodeID]string{}
-	if _, ok := s.Member(n.cfg.Self); !ok {
+	n.mu.Lock()
+	_, member := s.Member(n.cfg.Self)
+	asks := !member || !n.standing.Primary
+	n.mu.Unlock()
+	if asks {
 		maps.Copy(peers, n.cfg.asked())
 	}
 	for node, m := range needed {
@@ -57,13 +61,17 @@ func (n *Node) connect(needed map[protocol.NodeID]membership.Member, s membershi
 	}
 }
 
-// knows reports whether a node is one whose messages count: a member, one that was, or anybody while this node
-// knows no members. The mesh vouches for the node's name.
+// knows reports whether a node is one whose messages count: a member, one that was, one whom this node may ask while it
+// takes no part, or anybody while it knows no members. The mesh vouches for the node's name.
 func (n *Node) knows(node protocol.NodeID) bool {
 	n.mu.Lock()
 	_, ok := n.others[node]
+	out := !n.standing.Primary
 	n.mu.Unlock()
 	if ok {
+		return true
+	}
+	if _, ok := n.cfg.asked()[node]; ok && out {
 		return true
 	}
 	s := n.State()
@@ -79,6 +87,13 @@ func mayKnock(from protocol.NodeID, m protocol.Message) bool {
 		return true
 	}
 	return false
+}
+
+// alone reports whether this node founded its cluster alone, and nobody has joined: it must hear whoever takes it for
+// a member of another (membership.LifeRecord.Lost).
+func (n *Node) alone() bool {
+	s := n.State()
+	return s.Alone()
 }
 
 // compare says once where the configuration names other members than there are.
@@ -113,6 +128,9 @@ func (n *Node) stands(s membership.Status) {
 	was := n.standing
 	n.standing = s.Standing
 	n.mu.Unlock()
+	if s.Primary != was.Primary {
+		n.follow(n.State()) // whom it calls depends on it
+	}
 	switch log := n.cfg.Logger; {
 	case s.View > 0 && !s.Member && (was.Member || was.View == 0):
 		log.Warn("this node is not a member of the cluster: "+n.whatToDo(), "view", s.View)

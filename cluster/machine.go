@@ -75,6 +75,13 @@ func (m *machine) status() membership.Status {
 	return m.node.Status()
 }
 
+// lost reports whether the node has stopped for good (membership.LifeRecord.Lost).
+func (m *machine) lost() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.node.Life.Lost
+}
+
 // retired reports whether the node has been told that the others can do without it.
 func (m *machine) retired() bool {
 	m.mu.Lock()
@@ -122,7 +129,10 @@ func (n *Node) begin() (*life, error) {
 		return nil, errors.Join(fmt.Errorf("%w: %s is gone, but %s is there", errLostInPart, n.decisionsDir(), r.cfg.dir), r.close())
 	}
 	var first protocol.Event = protocol.Recover{Records: all}
-	_, known := all[membership.LifeKey]
+	was, known := all[membership.LifeKey].(membership.LifeRecord)
+	if was.Lost {
+		return nil, errors.Join(fmt.Errorf("%s: %s", r.cfg.dir, membership.WhyLost), r.close())
+	}
 	if !known {
 		first = protocol.Start{}
 	}
@@ -135,7 +145,9 @@ func (n *Node) begin() (*life, error) {
 		Scope: n.cfg.Name, Node: n.cfg.Self, Machine: l.machine, Hands: l, Clock: engine.SystemClock{},
 	})
 	n.life.Store(l)
-	n.follow(l.machine.state())
+	if !known {
+		n.follow(l.machine.state())
+	} // or else with what is on record: those who are known stay so, and connected
 	l.loop.Deliver(first)
 	if known {
 		n.compare(l.machine.state())

@@ -224,7 +224,7 @@ func (n *Node) receive(from protocol.NodeID, payload []byte) {
 	case announced:
 		n.heard(from, payload[1:])
 	case machined:
-		if message, err := n.codec.Decode(payload[1:]); err == nil && (known || mayKnock(from, message)) {
+		if message, err := n.codec.Decode(payload[1:]); err == nil && (known || mayKnock(from, message) || n.alone()) {
 			n.life.Load().loop.Deliver(protocol.Receive{From: from, Message: message})
 		}
 	}

@@ -52,6 +52,13 @@ func (n *Node) tend() {
 
 // keepUp does what is due.
 func (n *Node) keepUp(ctx context.Context) error {
+	if n.life.Load().machine.lost() {
+		var err error
+		if own := n.register(); own != nil {
+			err = own.Close() // it decides nothing any more
+		}
+		return errors.Join(errors.New(membership.WhyLost), err)
+	}
 	if n.cfg.Log == nil && n.register() == nil {
 		if err := n.openLog(); err != nil {
 			return err

@@ -77,6 +77,8 @@ func (n *Node) standing() Standing {
 		if s.Why = fmt.Sprintf("not a member of view %d", s.View); n.Denied != "" {
 			s.Why += ", and not let in: " + n.Denied
 		}
+	case n.Life.Lost:
+		s.Why = WhyLost
 	case n.Life.Blank:
 		s.Why = n.unmet()
 	case reach.Verdict() != quorum.Reached:
@@ -145,7 +147,8 @@ func (n *Node) tick(out *protocol.Effects) {
 
 // lead tries to lead where nobody does, the election says so and enough votes are there; it stops where
 // they are not, for then somebody else may have them. Where nobody leads for long although somebody is
-// elected, who may be hearing nobody, the others try, one after the other.
+// elected, who may be hearing nobody, the others try, one after the other. While the registers move nobody leads
+// who has no part in them: the leader moves them.
 func (n *Node) lead(out *protocol.Effects) {
 	if l := n.Elector.Leader; l != "" && !n.answers(l) {
 		n.elect(protocol.Input{Value: election.Suspect{Node: l}}, out)
@@ -156,10 +159,12 @@ func (n *Node) lead(out *protocol.Effects) {
 	} else {
 		n.Leaderless++
 	}
+	r := n.State.Registers
+	may := n.voter() && enough && (r.Next == nil || r.needs(n.Self.Node))
 	switch {
-	case n.Log.Wanted && (!n.voter() || !enough || leader != "" && leader != n.Self.Node):
+	case n.Log.Wanted && (!may || leader != "" && leader != n.Self.Node):
 		n.log(protocol.Input{Value: paxos.Follow[Change]{}}, out)
-	case !n.Log.Wanted && n.voter() && enough && leader == "" && (n.Elector.Leader == n.Self.Node || n.Leaderless >= n.turn()):
+	case !n.Log.Wanted && may && leader == "" && (n.Elector.Leader == n.Self.Node || n.Leaderless >= n.turn()):
 		n.log(protocol.Input{Value: paxos.Lead[Change]{}}, out)
 	}
 }
@@ -171,7 +176,8 @@ func (n *Node) turn() int {
 }
 
 // care is what a leader does for the members: it notes the storages of founders, gives those votes who
-// have caught up, and excludes who has been suspected for long enough, one at a time.
+// have caught up, and excludes who has been suspected for long enough, one at a time. Votes wait while the registers
+// move: who has one may be elected, and must be able to move them.
 func (n *Node) care() {
 	n.regroup()
 	var storages []paxos.Storage
@@ -182,7 +188,7 @@ func (n *Node) care() {
 			storages = append(storages, paxos.Storage{Node: m.Node, ID: h.Storage})
 		case m.Storage == "" && h.Suspected == 0 && !known:
 			return // it will tell soon
-		case m.Votes == 0 && m.Wanted > 0 && known && h.Suspected == 0 && h.Storage == m.Storage && h.Chosen+n.Log.Options.Keep+4 >= n.Log.Chosen:
+		case n.State.Registers.Next == nil && m.Votes == 0 && m.Wanted > 0 && known && h.Suspected == 0 && h.Storage == m.Storage && h.Chosen+n.Log.Options.Keep+4 >= n.Log.Chosen:
 			n.wish(Change{Kind: Weigh, Node: m.Node, Votes: m.Wanted})
 			return
 		case n.Options.Exclude > 0 && h.Suspected >= n.Options.Exclude:
@@ -260,6 +266,8 @@ func (n *Node) enqueue(a PendingAsk) {
 func (n *Node) ask(a Ask, out *protocol.Effects) {
 	why := ""
 	switch {
+	case n.Life.Lost:
+		why = WhyLost
 	case len(n.Asks) >= MaxAsks:
 		why = "too many changes wait"
 	case a.Change.Kind == Identify || a.Change.Kind == Regroup:

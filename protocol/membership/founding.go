@@ -83,3 +83,34 @@ func (n *Node) welcome() quorum.Tally {
 		return quorum.Silent
 	})
 }
+
+// WhyLost is the reason of a node that has stopped, as LifeRecord.Lost says.
+const WhyLost = "it has founded a cluster alone, with nothing on disk, and there is one already of which it is a member: " +
+	"empty its directory, and start it with the addresses of members to ask to let it join"
+
+// Alone reports whether the state is that of a founder of one whom nobody has ever joined.
+func (s *State) Alone() bool {
+	return len(s.Views) > 0 && s.Views[0].Number == 1 && !slices.ContainsFunc(s.Views, func(v View) bool { return len(v.Members) != 1 })
+}
+
+// contradicts reports whether a message shows a founder of one that it is a member of a cluster of more: nobody else
+// says anything to it but that it wants to join, and what it asks for that. The node stops then: what it decides
+// alone the others may have decided otherwise.
+func (n *Node) contradicts(ev protocol.Receive, out *protocol.Effects) bool {
+	if !n.Life.Founder || !n.State.Alone() || n.State.View.Has(ev.From) {
+		return false
+	}
+	switch m := ev.Message.(type) {
+	case paxos.Fetch[Change]:
+		return false
+	case Request:
+		if m.Change.By == ev.From {
+			return false
+		}
+	}
+	n.Life.Lost = true
+	out.Put(LifeKey, n.Life)
+	n.log(protocol.Input{Value: paxos.Follow[Change]{}}, out)
+	n.say(out)
+	return true
+}

@@ -563,6 +563,76 @@ func TestRegistersFollow(t *testing.T) {
 	}
 }
 
+// While the registers move nobody becomes a voter, or leads, who has no part in the move: only one that has can end
+// it.
+func TestWhoCannotMoveTheRegistersDoesNotLead(t *testing.T) {
+	n := newNet(t, Options{}, "a", "b", "c")
+	n.stay = true
+	n.run(40)
+	n.add(Joiner(Member{Node: "d", Storage: "sd", Wanted: 1}, []protocol.NodeID{"b"}, Options{}))
+	n.run(60)
+	if r := n.nodes["a"].State.Registers; r.Number != 2 || names(r.Next) != "a0 b1 c2 d3" {
+		t.Fatalf("%+v", r)
+	}
+	n.add(Joiner(Member{Node: "e", Storage: "se", Wanted: 1}, []protocol.NodeID{"b"}, Options{}))
+	n.run(100)
+	if m, ok := n.nodes["a"].State.Member("e"); !ok || m.Votes != 0 {
+		t.Errorf("e has a vote while the registers move: %+v", m)
+	}
+	// A person gives it the vote, and whoever leads is gone.
+	n.give("a", protocol.Input{Value: Ask{Ref: 1, Change: Change{Kind: Weigh, Node: "e", Votes: 1}}})
+	n.run(20)
+	if a := n.answered("a", 1); a.Result != Applied {
+		t.Fatalf("%+v", a)
+	}
+	was := n.standing("a").Leader
+	n.cut[was] = true
+	n.run(600)
+	leader := n.standing("a").Leader
+	if leader == "" || leader == was || !n.nodes["a"].State.Registers.needs(leader) {
+		t.Fatalf("%s led, and %q does", was, leader)
+	}
+	n.stay = false
+	for _, id := range n.order {
+		n.give(id, protocol.Input{Value: Moved{Number: 2}})
+	}
+	n.run(60)
+	if r := n.nodes["a"].State.Registers; r.Next != nil || !r.needs("e") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A founder of one that hears the members of a cluster that was there before stops, and remembers. Who asks to be let
+// in, and a member that came so, do not stop it.
+func TestLoneFounderThatWasAMember(t *testing.T) {
+	n := newNet(t, Options{}, "a")
+	n.run(40)
+	n.add(Joiner(Member{Node: "b", Storage: "sb", Wanted: 1}, []protocol.NodeID{"a"}, Options{}))
+	n.run(80)
+	if !n.standing("a").Primary || !n.standing("b").Primary || voters(n.nodes["b"].State.View) != "3: a b" {
+		t.Fatalf("%+v, %+v", n.standing("a"), n.standing("b"))
+	}
+	s, err := Found("shop", Member{Node: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.order = n.order[1:]
+	n.add(Founder(Member{Node: "a", Storage: "new", Wanted: 1}, s, Options{}))
+	n.run(40)
+	if got := n.standing("a"); got.Primary || got.Why != WhyLost || n.nodes["a"].Log.Wanted {
+		t.Errorf("%+v", got)
+	}
+	n.give("a", protocol.Input{Value: Ask{Ref: 1, Change: Change{Kind: Set, Key: "k", Value: "v"}}})
+	if got := n.answered("a", 1); got.Result != Refused || got.Why != WhyLost {
+		t.Errorf("%+v", got)
+	}
+	again := Joiner(Member{Node: "a", Storage: "new", Wanted: 1}, []protocol.NodeID{"b"}, Options{})
+	step(again, protocol.Recover{Records: protocol.Records{LifeKey: n.nodes["a"].Life}})
+	if !again.Life.Lost || again.voter() {
+		t.Errorf("%+v", again.Life)
+	}
+}
+
 // names writes members with their places: "a0 b1".
 func names(all []Member) string {
 	var words []string

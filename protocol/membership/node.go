@@ -31,6 +31,9 @@ type LifeRecord struct {
 	// others have said that they have met no other.
 	Founder bool `cbor:",omitempty" json:",omitempty"`
 	Blank   bool `cbor:",omitempty" json:",omitempty"`
+	// Lost says that the node founded a cluster alone, and that there was one already of which it is a member: the
+	// storage is the successor of one that was lost. The node has stopped for good.
+	Lost bool `cbor:",omitempty" json:",omitempty"`
 }
 
 // MetKey is the key of the record of the founders whose storages the node has met.
@@ -298,6 +301,9 @@ func (n *Node) begin(ev protocol.Event, out *protocol.Effects) {
 }
 
 func (n *Node) expire(ev protocol.Expire, out *protocol.Effects) {
+	if n.Life.Lost {
+		return
+	}
 	switch ev.Timer {
 	case detector.Timer:
 		n.detect(ev, out)
@@ -310,6 +316,9 @@ func (n *Node) expire(ev protocol.Expire, out *protocol.Effects) {
 }
 
 func (n *Node) receive(ev protocol.Receive, out *protocol.Effects) {
+	if n.Life.Lost || n.contradicts(ev, out) {
+		return
+	}
 	n.detect(ev, out) // whatever it is, it is a sign of life
 	switch m := ev.Message.(type) {
 	case detector.Heartbeat, detector.Probe:
@@ -364,7 +373,7 @@ func (n *Node) elect(ev protocol.Event, out *protocol.Effects) {
 // voter reports whether the node has a vote, under the storage that it has.
 func (n *Node) voter() bool {
 	i := slices.IndexFunc(n.State.View.Members, func(v Voter) bool { return v.Node == n.Self.Node })
-	return i >= 0 && n.State.View.Members[i].Votes > 0 && n.fits(n.State.View.Members[i].Storage) && !n.Life.Blank
+	return i >= 0 && n.State.View.Members[i].Votes > 0 && n.fits(n.State.View.Members[i].Storage) && !n.Life.Blank && !n.Life.Lost
 }
 
 // fits reports whether a storage id may be the node's own.
