@@ -3,6 +3,7 @@ package paxos_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"assent/protocol"
@@ -139,6 +140,20 @@ func TestLeaderCatchesUpFirst(t *testing.T) {
 	want(t, "and asks again for promises", messages(out), "b 1a 1.a", "c 1a 1.a")
 	step(r, from("b", paxos.LogPhase1b[value]{Ballot: b(1, "a"), Chosen: 2}))
 	want(t, "then it leads", messages(step(r, submit(command("z")))), "b 2a 3 1z", "c 2a 3 1z")
+}
+
+// A replica that nobody promises anything, though they answer, may have missed that there are other
+// members, of whom one leads; it hears of them by asking what stands.
+func TestWhoTriesToLeadAsks(t *testing.T) {
+	r := newReplica("a", 4)
+	step(r, protocol.Start{})
+	step(r, protocol.Input{Value: paxos.Lead[value]{}})
+	for _, peer := range []string{"b", "c"} {
+		out := step(r, protocol.Expire{Timer: paxos.LogTimer})
+		if sent := messages(out); r.State != paxos.Preparing || !slices.Contains(sent, peer+" fetch 1") {
+			t.Errorf("%v sends %q", r.State, sent)
+		}
+	}
 }
 
 // That a slot is chosen says what stands in it only to those who have accepted it in the leader's ballot.

@@ -289,6 +289,9 @@ func (r *Replica[V, S]) expire(out *protocol.Effects) {
 		r.begin(out)
 	case Preparing:
 		r.prepare(out)
+		if r.Options.withDefaults().Poll > 0 {
+			r.ask(out) // the members may have changed: who leads may be one of whom it has not heard
+		}
 	case Leading:
 		r.beat(out)
 	}
