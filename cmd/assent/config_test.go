@@ -73,7 +73,7 @@ func TestExampleConfig(t *testing.T) {
 	if c.Cluster == nil || len(c.Cluster.Nodes) != 3 || c.Cluster.TLS == nil || c.backend() != backendPaxos {
 		t.Errorf("the cluster section gives %+v", c.Cluster)
 	}
-	if len(c.Resources) != 2 || len(c.Tokens) != 2 || c.TLS == nil || c.Resources["orders"].LockTimeout != 10*time.Second {
+	if len(c.Resources) != 2 || len(c.Tokens) != 2 || c.TLS == nil || c.Resources["orders"].LockTimeout != 5*time.Second {
 		t.Errorf("the optional part gives %+v", c)
 	}
 }
