@@ -115,7 +115,7 @@ func (p *people) votes(at string, names ...string) {
 			return false
 		}
 		for i, m := range c.GetMembers() {
-			if m.GetNode() != names[i] || m.GetVotes() != 1 || m.GetLog() != "votes" {
+			if m.GetNode() != names[i] || m.GetVotes() != 1 || !strings.HasPrefix(m.GetLog(), "votes") {
 				return false
 			}
 		}
