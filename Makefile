@@ -24,7 +24,7 @@ test: ## the one gate: what tests need, lint, seeds of the stack and of a cluste
 	@scripts/setup
 	@$(MAKE) lint
 	go test -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./sim/stack ./sim/cluster ./check/... # all seeds, states and sites; the race detector sees some of them
-	go test -race -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./...
+	go test -race -p 3 -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./...
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 build: ## build bin/assent, a static binary
