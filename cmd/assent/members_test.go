@@ -152,7 +152,7 @@ func (p *people) cluster(at string, args ...string) {
 
 // TestMembersComeAndGo: three nodes found a cluster, a fourth joins and votes, a founder leaves and another dies, and
 // the one that is left of them and the newcomer decide. The dead one comes back with the configuration of the
-// founding, and finds its place; then one that is dead is excluded.
+// founding, and finds its place; then one that is dead is excluded, and comes back without its directory.
 func TestMembersComeAndGo(t *testing.T) {
 	t.Parallel()
 	p := newPeople(t, "a", "b", "c", "d")
@@ -204,6 +204,14 @@ func TestMembersComeAndGo(t *testing.T) {
 	p.cluster("c", "exclude", "b")
 	p.votes("c", "c", "d")
 	p.commits("c", "7")
+
+	// What was excluded comes back with nothing on its disk.
+	if err := os.RemoveAll(filepath.Join(p.dir, "b", "data")); err != nil {
+		t.Fatal(err)
+	}
+	p.launch("b", append(stores("b"), "--nodes", founders)...)()
+	p.votes("d", "b", "c", "d")
+	p.commits("b", "8")
 }
 
 // gone waits until the node says that it may be stopped.

@@ -18,6 +18,7 @@ import (
 	"assent/cluster"
 	"assent/decision"
 	"assent/decision/disk"
+	"assent/decision/paxos"
 	remotelog "assent/decision/remote"
 	"assent/resource"
 	"assent/resource/kv"
@@ -277,11 +278,28 @@ func (s *site) manage(ctx context.Context, logger *slog.Logger) error {
 	case s.cfg.shared():
 		s.cfg.share(&c)
 	}
-	if s.manager, err = assent.Open(ctx, c); err != nil {
+	if s.manager, err = openWhenMember(ctx, c); err != nil {
 		return err
 	}
 	s.server.Manage(s.manager)
 	return nil
+}
+
+// openWhenMember opens the manager. A node that has lost its directory, or was excluded while it was away, is no member
+// of its log until the others let it in, which the cluster asks for meanwhile: it tries again until then.
+func openWhenMember(ctx context.Context, c assent.Config) (*assent.Manager, error) {
+	const pause = 100 * time.Millisecond
+	for {
+		m, err := assent.Open(ctx, c)
+		if !errors.Is(err, paxos.ErrNotMember) || ctx.Err() != nil {
+			return m, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // tokens finds the secrets of the tokens.
