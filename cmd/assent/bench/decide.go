@@ -23,6 +23,7 @@ func decideCommand() *cobra.Command {
 		Long: `Callers have transactions decided, in each place in turn:
 
   floor     a bare file: what waits is appended and forced together; it finds nothing again
+  majority  a bare file and two others behind connections: the floor of three members
   disk      the decision log in a directory of this machine
   paxos     the decision log on three members of a cluster, each with a directory of its own
   postgres  the decision log in a PostgreSQL server, which is started for it

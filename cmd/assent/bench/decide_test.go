@@ -17,7 +17,7 @@ import (
 
 func TestDecide(t *testing.T) {
 	dir := t.TempDir()
-	out, err := run(t.Context(), append([]string{"decide", "--json", "--dir", dir, "--only", "disk,postgres"}, tiny()...)...)
+	out, err := run(t.Context(), append([]string{"decide", "--json", "--dir", dir, "--only", "majority,disk,postgres"}, tiny()...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,9 +25,9 @@ func TestDecide(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"floor", "disk", "postgres"}
+	want := []string{"floor", "majority", "disk", "postgres"}
 	if len(r.Missing) > 0 && os.Getenv("ASSENT_REQUIRE_POSTGRES") != "1" {
-		want = want[:2]
+		want = want[:3]
 	}
 	var places []string
 	for _, x := range r.Lines {

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"assent/decision"
@@ -41,6 +39,7 @@ var errMissing = errors.New("left out")
 func deciderKinds() []deciderKind {
 	kinds := []deciderKind{
 		{"floor", "floor: bare file", openBareLog},
+		{"majority", "floor: bare majority", openBareMajority},
 		{"disk", "disk", openDisk},
 		{"paxos", "paxos: 3 members", openPaxos},
 		{"postgres", "postgres", openPostgres},
@@ -103,62 +102,6 @@ func openPostgres(ctx context.Context, _ string) (decider, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	return &logDecider{Log: l, closers: []func() error{c.Close, l.Close}}, nil
-}
-
-// bareLog is the floor: what callers bring while a write is under way is appended by the next write
-// and forced with it. It finds nothing again and tells nobody what stands.
-type bareLog struct {
-	f     *os.File
-	calls *decision.Grouper[*appending]
-}
-
-type appending struct {
-	data []byte
-	err  error
-}
-
-func openBareLog(_ context.Context, dir string) (decider, error) {
-	f, err := os.Create(filepath.Join(dir, "file"))
-	if err != nil {
-		return nil, err
-	}
-	b := &bareLog{f: f}
-	b.calls = decision.NewGrouper(decision.GrouperConfig[*appending]{
-		Serve: b.append, Workers: 1, MostCalls: 4096, MostBytes: 4 << 20, MostWaiting: 1 << 16,
-		Size: func(a *appending) int { return len(a.data) },
-	})
-	return b, nil
-}
-
-func (b *bareLog) append(group []*appending) {
-	var all []byte
-	for _, a := range group {
-		all = append(all, a.data...)
-	}
-	_, err := b.f.Write(all)
-	if err == nil {
-		err = syscall.Fdatasync(int(b.f.Fd()))
-	}
-	for _, a := range group {
-		a.err = err
-	}
-}
-
-func (b *bareLog) decide(ctx context.Context, e decision.Entry) error {
-	data, err := e.Encode()
-	if err != nil {
-		return err
-	}
-	a := &appending{data: data}
-	if err := b.calls.Do(ctx, a); err != nil {
-		return err
-	}
-	return a.err
-}
-
-func (b *bareLog) close() error {
-	b.calls.Close()
-	return b.f.Close()
 }
 
 // deciding is a way whose transactions are mere decisions, on two branches each.

@@ -5,7 +5,8 @@
 // by side: by hand with two-phase commit and no log, which is the floor; with Assent; and with two
 // plain commits, which is what one gives up. `assent bench log` compares the decision log with a
 // file to which as much is appended and forced. `assent bench scale` compares a transaction over many
-// participants with one over few. `assent bench decide` compares the places where a decision can live.
+// participants with one over few. `assent bench decide` compares the places where a decision can live
+// with a bare file, and with three of them, two behind connections.
 //
 // The package promises that the ways take turns in short slices of one run, so that a machine that
 // is busy with something else now and then does not favour one of them; that ratios are medians of
