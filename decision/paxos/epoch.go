@@ -88,7 +88,7 @@ func (e Epoch) Validate() error {
 		}
 		places[m.Place] = m
 	}
-	for _, s := range e.machine().Joint() {
+	for _, s := range e.Acceptors().Joint() {
 		if err := s.Validate(); err != nil {
 			return fmt.Errorf("%w: epoch %d: %w", ErrEpoch, e.Number, err)
 		}
@@ -161,8 +161,8 @@ func (e Epoch) named() []Member {
 	return byPlace(all)
 }
 
-// machine returns the epoch as the machines know it: those who vote, and how many suffice.
-func (e Epoch) machine() paxos.Epoch {
+// Acceptors returns the epoch as the machines know it: those who vote, and how many suffice.
+func (e Epoch) Acceptors() paxos.Epoch {
 	x := paxos.Epoch{Number: e.Number, System: majority(e.Members)}
 	if len(e.Next) > 0 {
 		next := majority(e.Next)

@@ -23,7 +23,7 @@ type proposal struct {
 	id      commit.TransactionID
 	own     Value
 	entry   decision.Entry // what own holds, where it was proposed here
-	machine proposer
+	machine Proposer
 	loop    *engine.Loop
 	// granted has the bits of the peers that have answered, and local says that this member has.
 	granted atomic.Uint64
@@ -38,11 +38,11 @@ type proposal struct {
 	once      sync.Once
 }
 
-// proposer is the machine of a proposal. Its messages are dated by the payloads that they are in.
-type proposer struct{ paxos.EpochProposer[Value] }
+// Proposer is the machine of a proposal. Its messages are dated by the payloads that they are in.
+type Proposer struct{ paxos.EpochProposer[Value] }
 
 // Step takes the events of a Proposer, and a paxos.Epoch as input: that the one before is over.
-func (p *proposer) Step(ev protocol.Event, out *protocol.Effects) {
+func (p *Proposer) Step(ev protocol.Event, out *protocol.Effects) {
 	if in, ok := ev.(protocol.Input); ok {
 		if e, ok := in.Value.(paxos.Epoch); ok {
 			p.Turn(e, out)

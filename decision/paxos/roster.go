@@ -69,7 +69,7 @@ func (all peers) of(node protocol.NodeID) *peer {
 
 // newRoster returns e as self sees it. What is known of those who are in was, which may be nil, is kept.
 func newRoster(self protocol.NodeID, e Epoch, was *roster) *roster {
-	r := &roster{epoch: e, system: e.machine(), self: self}
+	r := &roster{epoch: e, system: e.Acceptors(), self: self}
 	for _, set := range [][]Member{e.Members, e.Next} {
 		if m, ok := find(set, self); ok {
 			r.own = append(r.own, m)

@@ -16,9 +16,9 @@ func TestFlaws(t *testing.T) {
 		flaw
 		first uint64 // a seed from which on it is found soon, to save time
 	}{
-		"what the registers do not know is taken for aborted": {unknownIsAbort, 131},
+		"what the registers do not know is taken for aborted": {unknownIsAbort, 478},
 		"an acceptor comes back without what it promised":     {forgetsRecord, 14},
-		"one vote less than must be is read":                  {smallQuorum, 1564},
+		"one vote less than must be is read":                  {smallQuorum, 2926},
 		"what stands in the register is ignored":              {ignoresAnswer, 14},
 		"commit is told when it is proposed":                  {tellsEarly, 1},
 		"every life of a node has the same name":              {reusesName, 11},

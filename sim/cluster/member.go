@@ -34,8 +34,10 @@ const memberScope = "members"
 const (
 	// newsTime is the pause between two announcements of a life, scanTime that between two scans of the
 	// branches that are prepared, and logScanTime that between two scans of the registers.
-	newsTime    = time.Second
-	scanTime    = 500 * time.Millisecond
+	newsTime = time.Second
+	scanTime = 500 * time.Millisecond
+	// tendTime is how often the registers are seen to follow the members.
+	tendTime    = 250 * time.Millisecond
 	logScanTime = 2 * time.Second
 	// grace is for how long a branch may be prepared before it is settled although its coordinator seems
 	// to live, benefit for how long a life that nobody has announced is taken to last, and deference for how
@@ -56,7 +58,7 @@ func memberOptions() membership.Options {
 }
 
 func newMember(n *node) *member {
-	self := membership.Member{Node: n.id, Storage: string(n.id) + "/1", Wanted: n.w.c.Members[n.index].Votes, Address: string(n.id) + ":1"}
+	self := membership.Member{Node: n.id, Storage: n.storage(), Wanted: n.w.c.Members[n.index].Votes, Address: string(n.id) + ":1"}
 	m := &member{n: n, machine: membership.Founder(self, n.w.founders, memberOptions()), asks: map[uint64]ask{}, state: n.w.founders}
 	m.actor = n.actor(memberScope, m.machine, m)
 	return m
@@ -97,6 +99,7 @@ func (m *member) Emit(value protocol.Value) {
 	case membership.Changed:
 		m.state = v.State
 		m.n.w.changed(m.n.id, v.State)
+		m.n.after(0, m.n.tend)
 	case membership.Status:
 		m.status = v
 		now := map[protocol.NodeID]bool{}
@@ -145,6 +148,12 @@ func (m *member) busy() string {
 	}
 	return ""
 }
+
+// tend has the registers follow what the cluster has agreed on: cluster.Node.tend.
+func (n *node) tend() { n.registers.follow(n.member.machine.State.Registers) }
+
+// storage names the node's disk.
+func (n *node) storage() string { return string(n.id) + "/1" }
 
 // peer is what a node knows of another.
 type peer struct {

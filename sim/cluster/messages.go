@@ -5,6 +5,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/protocol/membership"
+	"assent/protocol/paxos"
 )
 
 // What clients and nodes say to each other.
@@ -72,6 +73,26 @@ type (
 	}
 	// News names the sender's present life.
 	News struct{ Prefix string }
+	// Dated is what is said of registers, with the number of the sender's epoch: a payload of decision/paxos.
+	// Another field is set, or none: then the sender asks for the receiver's epoch.
+	Dated struct {
+		Epoch    uint64
+		Phase1a  *paxos.Phase1a[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Phase1b  *paxos.Phase1b[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Phase2a  *paxos.Phase2a[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Phase2b  *paxos.Phase2b[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Refused  *paxos.Refused[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Chosen   *paxos.Chosen[register.Value]  `cbor:",omitempty" json:",omitempty"`
+		Void     *register.Void                 `cbor:",omitempty" json:",omitempty"`
+		Learn    *register.Learn                `cbor:",omitempty" json:",omitempty"`
+		Annotate *register.Annotate             `cbor:",omitempty" json:",omitempty"`
+		Query    *Query                         `cbor:",omitempty" json:",omitempty"`
+		Page     *Page                          `cbor:",omitempty" json:",omitempty"`
+		// Entered is the epoch in which the sender is.
+		Entered *register.Epoch `cbor:",omitempty" json:",omitempty"`
+	}
+	// Entering has the copies of a node enter an epoch. It stays at the node.
+	Entering struct{ Epoch register.Epoch }
 	// Query asks what is held of a transaction, or of all where it names none.
 	Query struct {
 		Number uint64
@@ -106,6 +127,8 @@ type (
 		Account int
 		Amount  int64
 	}
+	// EpochRecord is the epoch that a node's copies have entered.
+	EpochRecord struct{ Epoch register.Epoch }
 	// Ended says what became of a branch.
 	Ended struct{ Outcome commit.Outcome }
 )
@@ -116,12 +139,74 @@ func types() []protocol.Type {
 		{Name: "cluster.Told", Zero: Told{}}, {Name: "cluster.Inquiry", Zero: Inquiry{}},
 		{Name: "cluster.Configure", Zero: Configure{}}, {Name: "cluster.Configured", Zero: Configured{}},
 		{Name: "cluster.Work", Zero: Work{}}, {Name: "cluster.Worked", Zero: Worked{}},
-		{Name: "cluster.News", Zero: News{}}, {Name: "cluster.Query", Zero: Query{}},
-		{Name: "cluster.Page", Zero: Page{}}, {Name: "cluster.Balance", Zero: Balance{}},
+		{Name: "cluster.News", Zero: News{}}, {Name: "cluster.Dated", Zero: Dated{}},
+		{Name: "cluster.Entering", Zero: Entering{}}, {Name: "cluster.EpochRecord", Zero: EpochRecord{}},
+		{Name: "paxos.Epoch", Zero: paxos.Epoch{}}, {Name: "cluster.Balance", Zero: Balance{}},
 		{Name: "cluster.PreparedBranch", Zero: PreparedBranch{}}, {Name: "cluster.Ended", Zero: Ended{}},
 		{Name: "register.Copy", Zero: register.Copy{}}, {Name: "register.Void", Zero: register.Void{}},
 		{Name: "register.Learn", Zero: register.Learn{}}, {Name: "register.Annotate", Zero: register.Annotate{}},
 		{Name: "register.ChosenRecord", Zero: register.ChosenRecord{}}, {Name: "register.NoteRecord", Zero: register.NoteRecord{}},
 		{Name: "register.ForgottenRecord", Zero: register.ForgottenRecord{}},
 	}
+}
+
+// date returns a message about registers as it is sent.
+func date(epoch uint64, message protocol.Message) Dated {
+	d := Dated{Epoch: epoch}
+	switch m := message.(type) {
+	case paxos.Phase1a[register.Value]:
+		d.Phase1a = &m
+	case paxos.Phase1b[register.Value]:
+		d.Phase1b = &m
+	case paxos.Phase2a[register.Value]:
+		d.Phase2a = &m
+	case paxos.Phase2b[register.Value]:
+		d.Phase2b = &m
+	case paxos.Refused[register.Value]:
+		d.Refused = &m
+	case paxos.Chosen[register.Value]:
+		d.Chosen = &m
+	case register.Void:
+		d.Void = &m
+	case register.Learn:
+		d.Learn = &m
+	case register.Annotate:
+		d.Annotate = &m
+	case Query:
+		d.Query = &m
+	case Page:
+		d.Page = &m
+	case register.Epoch:
+		d.Entered = &m
+	}
+	return d
+}
+
+// message returns what was sent, or nil.
+func (d Dated) message() protocol.Message {
+	switch {
+	case d.Phase1a != nil:
+		return *d.Phase1a
+	case d.Phase1b != nil:
+		return *d.Phase1b
+	case d.Phase2a != nil:
+		return *d.Phase2a
+	case d.Phase2b != nil:
+		return *d.Phase2b
+	case d.Refused != nil:
+		return *d.Refused
+	case d.Chosen != nil:
+		return *d.Chosen
+	case d.Void != nil:
+		return *d.Void
+	case d.Learn != nil:
+		return *d.Learn
+	case d.Annotate != nil:
+		return *d.Annotate
+	case d.Query != nil:
+		return *d.Query
+	case d.Page != nil:
+		return *d.Page
+	}
+	return nil
 }

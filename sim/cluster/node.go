@@ -8,11 +8,9 @@ import (
 	"strings"
 	"time"
 
-	register "assent/decision/paxos"
 	"assent/engine"
 	"assent/protocol"
 	"assent/protocol/commit"
-	"assent/protocol/paxos"
 	"assent/sim"
 	"assent/trace"
 )
@@ -88,6 +86,8 @@ func (n *node) start() {
 	n.member = newMember(n)
 	n.resume()
 	n.member.begin(part(records, memberPart), n.life == 1)
+	n.tend()
+	n.every(tendTime, n.tend)
 	n.every(newsTime, n.announce)
 	n.every(scanTime, n.scanBranches)
 	n.every(logScanTime, n.scanLog)
@@ -219,11 +219,8 @@ func (n *node) send(scope string, to protocol.NodeID, message protocol.Message) 
 func (n *node) receive(p sim.Packet) {
 	id := commit.TransactionID(p.Scope)
 	switch m := p.Message.(type) {
-	case paxos.Phase1a[register.Value], paxos.Phase2a[register.Value], register.Learn, register.Annotate:
-		n.registers.receive(id, p)
-	case paxos.Phase1b[register.Value], paxos.Phase2b[register.Value], paxos.Refused[register.Value],
-		paxos.Chosen[register.Value], register.Void:
-		n.registers.answered(p.From, id, p.Message)
+	case Dated:
+		n.registers.take(p, m)
 	case commit.Voted, commit.Acknowledge:
 		n.coordinate(id, p)
 	case commit.Prepare, commit.OnePhase, commit.Finish, commit.Inquire:
@@ -255,10 +252,6 @@ func (n *node) serve(id commit.TransactionID, p sim.Packet) {
 		}
 	case News:
 		n.heard(p.From, m)
-	case Query:
-		n.registers.asked(p.From, m)
-	case Page:
-		n.registers.told(p.From, m)
 	}
 }
 

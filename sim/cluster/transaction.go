@@ -200,12 +200,14 @@ func (t *coordination) propose(p commit.Propose) {
 		})
 		return
 	}
-	t.n.registers.decide(t.id, value, func(stands register.Value) {
+	if !t.n.registers.decide(t.id, value, func(stands register.Value) {
 		if t.n.w.c.flaw == ignoresAnswer {
 			stands = value
 		}
 		t.decided(stands)
-	})
+	}) {
+		t.actor.deliver(protocol.Input{Value: commit.ProposeFailed{}})
+	}
 }
 
 // decided tells the machine what stands.
@@ -306,7 +308,7 @@ func (n *node) look(h Held) {
 	case !h.Chosen:
 		return
 	case !own.Chosen || len(own.Notes) < len(h.Notes):
-		n.registers.receive(h.ID, sim.Packet{From: n.id, Message: register.Learn{Chosen: true, Value: h.Value, Notes: h.Notes}})
+		n.registers.add(delivery{id: h.ID, event: protocol.Receive{From: n.id, Message: register.Learn{Chosen: true, Value: h.Value, Notes: h.Notes}}})
 	}
 	if len(h.Notes) > 0 || n.coordinations[h.ID] != nil || n.alive(h.ID) && !n.own(h.ID) {
 		return
