@@ -26,11 +26,17 @@ var (
 	errReadOnly = errors.New("the server is read-only: a standby, or a session that is set so")
 	// errReplaced says that a connection leads to another log than the one that was opened.
 	errReplaced = errors.New("the database holds another decision log than when this one was opened")
+	// errStale says that a decision that stands might not be seen. It is ErrUnsafe.
+	errStale = fmt.Errorf("%w, or hide them for a while: default_transaction_use_follower_reads is on", ErrUnsafe)
 )
 
 func unsafeError(setting, hint string) error {
 	return &resource.Error{Code: resource.Unsupported, Op: "trust the database", Hint: hint, Err: fmt.Errorf("%w: %s is off", ErrUnsafe, setting)}
 }
+
+// restart reports whether the server has rolled back and asks for the same again: it could not put the
+// transaction into an order with others, or had to end a deadlock.
+func restart(code string) bool { return code == "40001" || code == "40P01" }
 
 func isCockroach(version string) bool { return strings.Contains(version, "CockroachDB") }
 
@@ -76,7 +82,7 @@ func judge(err error) verdict {
 		return verdict{retry: true, unknown: true, code: resource.Unavailable, hint: unreachable}
 	}
 	switch code := refused.Code; {
-	case code == "40001", code == "40P01", code == "55P03":
+	case restart(code), code == "55P03":
 		return verdict{retry: true, code: resource.Unavailable, hint: "repeat the call"}
 	case code == "40003", strings.HasPrefix(code, "08"), strings.HasPrefix(code, "57P"), code == "57014":
 		return verdict{retry: true, unknown: true, code: resource.Unavailable, hint: unreachable}

@@ -226,7 +226,7 @@ func retention(t *testing.T, c *pgcluster.Cluster) {
 	if err := c.Exec(t.Context(), "", "UPDATE "+l.tables.entries+" SET done_at = done_at - interval '1 day' WHERE id IN ('tx-18', 'tx-3', 'tx-17')"); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.tryOnce(t.Context(), l.retireOnce); err != nil {
+	if err := l.attempt(t.Context(), l.retireOnce); err != nil {
 		t.Fatal(err)
 	}
 	var left []string

@@ -36,14 +36,14 @@ func (l *Log) retireForEver() {
 		if l.life.Err() != nil {
 			return
 		}
-		if err := l.tryOnce(l.life, l.retireOnce); err != nil && l.life.Err() == nil {
+		if err := l.attempt(l.life, l.retireOnce); err != nil && l.life.Err() == nil {
 			l.cfg.Logger.Warn("old entries of the decision log are kept for now", "schema", l.cfg.Schema, "cause", err)
 		}
 	}
 }
 
 // retireOnce drops the Done entries that are too old, and then those that are too many.
-func (l *Log) retireOnce(ctx context.Context, conn *pgxpool.Conn) error {
+func (l *Log) retireOnce(ctx context.Context, conn *pgxpool.Conn, _ bool) error {
 	if err := l.drop(ctx, conn, l.sql.retireOld, l.cfg.Retention.Milliseconds()); err != nil {
 		return err
 	}

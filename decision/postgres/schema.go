@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/oklog/ulid/v2"
+
+	"assent/resource"
 )
 
 // format is the version of the tables that this package makes and knows.
@@ -55,29 +58,40 @@ func create(ctx context.Context, conn *pgx.Conn, t tables, cfg *Config) error {
 			return err
 		}
 	}
-	_, err = conn.Exec(ctx, "INSERT INTO "+t.log+" (one, format, owner) VALUES (1, $1, $2) ON CONFLICT (one) DO NOTHING",
-		format, owner.String())
-	return err
+	return createOne(ctx, conn, t.found(), format, owner.String())
 }
 
-// createOne runs a statement of the ddl. Where another process runs it at the same time, IF NOT EXISTS
-// does not spare it an error, but the second try finds what the other made.
-func createOne(ctx context.Context, conn *pgx.Conn, sql string) (err error) {
-	for range 5 {
-		if _, err = conn.Exec(ctx, sql); err == nil {
-			return nil
-		}
+// found is the statement that writes down the format and the owner of a new log.
+func (t tables) found() string {
+	return "INSERT INTO " + t.log + " (one, format, owner) VALUES (1, $1, $2) ON CONFLICT (one) DO NOTHING"
+}
+
+// createOne runs a statement that makes what is missing. Where another process runs it at the same time, IF
+// NOT EXISTS does not spare it an error, but the second try finds what the other made.
+func createOne(ctx context.Context, conn *pgx.Conn, sql string, args ...any) error {
+	return again(ctx, func() error {
+		_, err := conn.Exec(ctx, sql, args...)
+		return err
+	}, "23505", "42P06", "42P07", "42710", "XX000") // there now, or changed meanwhile
+}
+
+// again calls do up to six times, with pauses that double, while it fails with one of codes, or the
+// server wants the transaction restarted. What do does may be done twice.
+func again(ctx context.Context, do func() error, codes ...string) error {
+	pause := 5 * time.Millisecond
+	for tries := 5; ; tries-- {
+		err := do()
 		refused, ok := errors.AsType[*pgconn.PgError](err)
-		if !ok {
+		if !ok || tries == 0 || !slices.Contains(codes, refused.Code) && !restart(refused.Code) && refused.Code != "40003" {
 			return err
 		}
-		switch refused.Code {
-		case "23505", "42P06", "42P07", "42710", "40001", "XX000": // there now, or changed meanwhile
-		default:
+		select {
+		case <-time.After(pause):
+			pause *= 2
+		case <-ctx.Done():
 			return err
 		}
 	}
-	return err
 }
 
 // server is what a connection is asked when it is new.
@@ -86,17 +100,28 @@ type server struct {
 	owner     string
 }
 
-// inspect checks that the database keeps what it commits, may be written to and holds a log.
+// The statements of inspect. What a database does not know as a setting is null.
+const settingsSQL = `SELECT version(), coalesce(current_setting('fsync', true), 'on'),
+	coalesce(current_setting('synchronous_commit', true), 'on'), coalesce(current_setting('transaction_read_only', true), 'off'),
+	coalesce(current_setting('default_transaction_use_follower_reads', true), 'off')`
+
+func (t tables) owner() string { return "SELECT format, owner FROM " + t.log + " WHERE one = 1" }
+
+// inspect checks that the database keeps what it commits, may be written to, does not answer with
+// what was, and holds a log.
 func inspect(ctx context.Context, conn *pgx.Conn, t tables) (s server, err error) {
-	var version, fsync, sync, readOnly string
-	err = conn.QueryRow(ctx, `SELECT version(), coalesce(current_setting('fsync', true), 'on'),
-		coalesce(current_setting('synchronous_commit', true), 'on'), coalesce(current_setting('transaction_read_only', true), 'off')`).
-		Scan(&version, &fsync, &sync, &readOnly)
+	var version, fsync, sync, readOnly, followers string
+	err = again(ctx, func() error {
+		return conn.QueryRow(ctx, settingsSQL).Scan(&version, &fsync, &sync, &readOnly, &followers)
+	})
 	if err != nil {
 		return s, err
 	}
 	s.cockroach = isCockroach(version)
 	switch {
+	case followers == "on":
+		return s, &resource.Error{Code: resource.Unsupported, Op: "trust the database",
+			Hint: "turn it off for the user of the log: ALTER ROLE … SET default_transaction_use_follower_reads = off", Err: errStale}
 	case s.cockroach: // it has these settings for show
 	case fsync == "off":
 		return s, unsafeError("fsync", "turn fsync on in the server's configuration")
@@ -107,7 +132,7 @@ func inspect(ctx context.Context, conn *pgx.Conn, t tables) (s server, err error
 		return s, errReadOnly
 	}
 	var found int
-	err = conn.QueryRow(ctx, "SELECT format, owner FROM "+t.log+" WHERE one = 1").Scan(&found, &s.owner)
+	err = again(ctx, func() error { return conn.QueryRow(ctx, t.owner()).Scan(&found, &s.owner) })
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return s, ErrNoTables
