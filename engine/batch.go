@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"runtime"
 	"sync"
 
 	"assent/protocol"
@@ -54,6 +55,9 @@ type BatchConfig struct {
 	// Most is the greatest number of events that are stepped before they are forced together.
 	// Defaults to 4,096.
 	Most int
+	// Gather lets the goroutines that are ready to run go first, before what waits is taken: those who
+	// deliver at about the same time then share what is forced. Nobody sleeps for it.
+	Gather bool
 }
 
 // Batch runs many machines that share one disk: it steps all that have events, forces the writes of all
@@ -121,13 +125,34 @@ func (b *Batch) Wait() { b.work.Wait() }
 
 // serve serves events until none is left.
 func (b *Batch) serve() {
-	for b.take() {
+	for b.gather(); b.take(); b.gather() {
 		if !b.carryOut() {
 			b.Stop()
 		}
 		for i := range b.steps {
 			b.steps[i].reset()
 		}
+	}
+}
+
+// gatherMost is how often others go first, where each time some of them have delivered something.
+const gatherMost = 4
+
+// gather lets others go first, where that is asked for and something waits.
+func (b *Batch) gather() {
+	if !b.cfg.Gather {
+		return
+	}
+	known := 0
+	for range gatherMost {
+		b.mu.Lock()
+		waiting := len(b.queue)
+		b.mu.Unlock()
+		if waiting == known {
+			return
+		}
+		known = waiting
+		runtime.Gosched()
 	}
 }
 

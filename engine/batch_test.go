@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -152,9 +153,16 @@ func TestBatchStops(t *testing.T) {
 // TestBatchOrder: however many deliver, no event is lost, those of one deliverer keep their order, and
 // steps do not overlap (the race detector watches the machines' counters). Most bounds a round.
 func TestBatchOrder(t *testing.T) {
+	for _, gather := range []bool{false, true} {
+		t.Run(fmt.Sprint("gather ", gather), func(t *testing.T) { testBatchOrder(t, BatchConfig{Most: 7, Gather: gather}) })
+	}
+}
+
+func testBatchOrder(t *testing.T, cfg BatchConfig) {
 	const deliverers, each = 8, 500
 	l := &ledger{machines: map[string]protocol.Machine{"a": &script{}, "b": &script{}}}
-	b := NewBatch(BatchConfig{Node: "n", Hands: l, Most: 7})
+	cfg.Node, cfg.Hands = "n", l
+	b := NewBatch(cfg)
 	var last [deliverers]int
 	var wg sync.WaitGroup
 	for i := range deliverers {
@@ -173,6 +181,25 @@ func TestBatchOrder(t *testing.T) {
 	idle(b)
 	if got := l.machines["a"].(*script).steps + l.machines["b"].(*script).steps; got != deliverers*each {
 		t.Errorf("%d steps for %d events", got, deliverers*each)
+	}
+}
+
+// TestBatchGathers: with Gather, those who are ready to deliver share one force, although each of them
+// would find nobody working.
+func TestBatchGathers(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that it is known who is ready
+	const deliverers = 40
+	l := &ledger{machines: map[string]protocol.Machine{"a": &script{}}}
+	b := NewBatch(BatchConfig{Node: "n", Hands: l, Gather: true})
+	var wg sync.WaitGroup
+	for range deliverers {
+		wg.Go(func() { b.Deliver("a", do(func(out *protocol.Effects) { out.Put("1", "r") })) })
+	}
+	wg.Wait()
+	idle(b)
+	// One, but that others in this process may take the processor at any time.
+	if steps := l.machines["a"].(*script).steps; steps != deliverers || l.forces > deliverers/4 {
+		t.Errorf("%d steps were forced %d times", steps, l.forces)
 	}
 }
 

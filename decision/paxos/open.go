@@ -147,7 +147,7 @@ func (l *Log) openStore(storage string) (*store, error) {
 		based: map[uint64][]*instance{}, group: make([]byte, journal.GroupHeader, 64<<10),
 		out: map[protocol.NodeID][]byte{}, compactAt: 4,
 	}
-	s.batch = engine.NewBatch(engine.BatchConfig{Node: l.cfg.Self, Hands: s})
+	s.batch = engine.NewBatch(engine.BatchConfig{Node: l.cfg.Self, Hands: s, Gather: true})
 	cfg := l.journalConfig(storage, s.failed)
 	contents, err := journal.Read(l.fs, cfg.Dir, cfg.Format, 0)
 	if err != nil {
