@@ -11,17 +11,25 @@ import (
 )
 
 // TestViewsAreLinear: changes of members before two leaders, with loss, repetition and reordering without
-// limit, crashes, and state transfer.
+// limit, crashes, and state transfer. Where one of the leaders suspects everybody, both are asked for the same
+// changes, and what that one refuses the other may have tried, or may try yet.
 func TestViewsAreLinear(t *testing.T) {
 	always := check.Faults{Duplicates: check.Unlimited}
 	crash := check.Faults{Duplicates: check.Unlimited, Crashes: 1, Restarts: 1}
 	leave, heavier := membership.Change{Kind: membership.Leave, Node: "n1"}, membership.Change{Kind: membership.Weigh, Node: "n2", Votes: 3}
+	asked := func(a membership.Assembly, node protocol.NodeID) membership.Assembly {
+		a.Changes, a.Shared, a.Wary = []membership.Change{{Kind: membership.Leave, Node: node, Operator: "alice"}}, true, []int{2}
+		return a
+	}
 	for name, c := range map[string]struct {
 		membership.Assembly
 		check.Faults
 		voters int
 		long   bool
 	}{
+		"one leader refuses":                {asked(membership.Assembly{Members: 2, Leaders: 2, Rounds: 2}, "n2"), always, 1, false},
+		"one leader refuses, a crash":       {asked(membership.Assembly{Members: 2, Leaders: 2, Rounds: 2}, "n2"), crash, 1, false},
+		"one leader of three refuses":       {asked(membership.Assembly{Members: 3, Leaders: 2, Rounds: 2}, "n3"), always, 2, true},
 		"a member leaves":                   {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, always, 1, false},
 		"a member leaves, a crash":          {membership.Assembly{Members: 2, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 2}, crash, 1, false},
 		"one of three leaves":               {membership.Assembly{Members: 3, Leaders: 2, Changes: []membership.Change{leave}, Rounds: 1}, always, 2, false},
@@ -41,9 +49,11 @@ func TestViewsAreLinear(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := check.Run(context.Background(), check.System{Nodes: nodes, Codec: codec, Faults: c.Faults},
-				check.Claims{Always: []spec.Property{spec.LinearMembership()}, Sometimes: []spec.Property{spec.ViewReached(c.voters)}},
-				check.Limits{States: 30_000_000})
+			claims := check.Claims{Always: []spec.Property{spec.LinearMembership(), spec.RefusedForGood()}, Sometimes: []spec.Property{spec.ViewReached(c.voters)}}
+			if c.Wary != nil {
+				claims.Sometimes = append(claims.Sometimes, spec.Denial())
+			}
+			r, err := check.Run(context.Background(), check.System{Nodes: nodes, Codec: codec, Faults: c.Faults}, claims, check.Limits{States: 30_000_000})
 			if err != nil {
 				t.Fatal(err)
 			}

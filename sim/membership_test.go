@@ -26,7 +26,7 @@ func TestMembershipSeeds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			nodes, err := c.Nodes()
 			s := system(t, "membership", nodes, err, membership.ClusterTypes())
-			s.Always = []spec.Property{spec.LinearMembership()}
+			s.Always = []spec.Property{spec.LinearMembership(), spec.RefusedForGood()}
 			s.Sometimes = []spec.Property{spec.ViewReached(c.voters)}
 			s.Done = func(_ int, m protocol.Machine) bool { return m.(*membership.Citizen).Content() }
 			seeds(t, s, enough(12, 1000), slices.DeleteFunc(sim.Classes(), func(c sim.Class) bool { return c == sim.Whim })) // there are no inputs

@@ -10,6 +10,47 @@ import (
 // was told, in order.
 type Chronicler interface{ Chronicles() []membership.View }
 
+// Denier is a machine, or the stable record under membership.ChronicleKey, that shows which changes it was told
+// were refused, or has refused, and which it has as applied.
+type Denier interface {
+	// Denied returns those that were refused.
+	Denied() []membership.Session
+	// Applied returns those that are applied, with no Refused.
+	Applied() []membership.Session
+}
+
+// RefusedForGood says that a change which was refused, as anybody was told, is not applied anywhere.
+func RefusedForGood() Property {
+	return Property{Name: "refused for good", Holds: func(v View) bool {
+		var denied, applied []membership.Session
+		for i := range v.Nodes() {
+			m, _ := v.Machine(i).(Denier)
+			r, _ := v.Record(i, membership.ChronicleKey).(Denier)
+			for _, d := range []Denier{m, r} {
+				if d != nil {
+					denied, applied = append(denied, d.Denied()...), append(applied, d.Applied()...)
+				}
+			}
+		}
+		return !slices.ContainsFunc(denied, func(d membership.Session) bool {
+			d.Refused = ""
+			return slices.Contains(applied, d)
+		})
+	}}
+}
+
+// Denial says that some change was refused: that this is possible.
+func Denial() Property {
+	return Property{Name: "a change is refused", Holds: func(v View) bool {
+		for i := range v.Nodes() {
+			if d, ok := v.Machine(i).(Denier); ok && len(d.Denied()) > 0 {
+				return true
+			}
+		}
+		return false
+	}}
+}
+
 // LinearMembership says that all nodes see the same views in the same order: no two views have one number,
 // and what a node is told are views that follow one another.
 func LinearMembership() Property {

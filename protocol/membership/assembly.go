@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"assent/protocol"
+	"assent/protocol/detector"
 	"assent/protocol/paxos"
 )
 
@@ -15,6 +16,10 @@ type Assembly struct {
 	Members, Leaders int
 	// Changes are what those who lead may be asked for, at any time: at most 6.
 	Changes []Change
+	// Shared says that it is one node that asks all of them, for the same changes. Else each asks for its own.
+	Shared bool
+	// Wary are those members, by number, that suspect all others, and refuse what these would be needed for.
+	Wary []int
 	// Rounds bounds the ballots. Every is as in Options.
 	Rounds uint64
 	Every  paxos.Slot
@@ -29,6 +34,12 @@ type Delegate struct {
 
 // Chronicles returns the views of this incarnation.
 func (d *Delegate) Chronicles() []View { return d.Seen }
+
+// Denied returns the changes that the node has refused, and those that its state has as refused.
+func (d *Delegate) Denied() []Session { return slices.Concat(d.Kept.Refused, d.Node.State.denied()) }
+
+// Applied returns the last changes that the node's state has as applied, of those that have an operator.
+func (d *Delegate) Applied() []Session { return d.Node.State.applied() }
 
 // Step takes the events of the log, and changes as input.
 func (d *Delegate) Step(ev protocol.Event, out *protocol.Effects) {
@@ -45,7 +56,10 @@ func (d *Delegate) Step(ev protocol.Event, out *protocol.Effects) {
 	case protocol.Input:
 		if c, ok := e.Value.(Change); ok {
 			if n.Log.State == paxos.Leading {
-				n.propose(c, out)
+				if why := n.propose(c, false, out); why != "" {
+					d.Kept.deny(c, why)
+					out.Put(ChronicleKey, d.Kept)
+				}
 			}
 			break
 		}
@@ -87,12 +101,20 @@ func (a Assembly) Nodes() ([]protocol.Node, error) {
 		node := protocol.Node{ID: m.Node, New: []func() protocol.Machine{func() protocol.Machine {
 			d := &Delegate{Node: *Founder(m, state, o)}
 			d.Node.Log.Window, d.Node.Log.Storage = 1, m.Storage
+			for _, x := range founders {
+				if x.Node != m.Node && slices.Contains(a.Wary, i+1) {
+					d.Node.Detector.Peers = append(d.Node.Detector.Peers, detector.Peer{Node: x.Node, Suspected: true})
+				}
+			}
 			return d
 		}}}
 		if i < a.Leaders {
 			node.Inputs = append(node.Inputs, paxos.Lead[Change]{})
 			for k, c := range a.Changes {
 				c.By, c.Number = m.Node, uint64(k+1)
+				if a.Shared {
+					c.By = founders[0].Node
+				}
 				node.Inputs = append(node.Inputs, c)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"assent/protocol"
 	"assent/protocol/paxos"
@@ -44,9 +45,12 @@ const (
 	// Regroup begins the registers' next epoch: of the old and the present members, or, where they are in
 	// such a one, of the new members alone.
 	Regroup
+	// Void refuses the change of that By, Storage and Number, for Reason: it makes a view in which nobody
+	// changes, so that no copy of that change, made for the same view, is ever applied.
+	Void
 )
 
-var kindNames = [...]string{"barrier", "join", "weigh", "leave", "exclude", "identify", "readdress", "set", "unset", "register", "unregister", "regroup"}
+var kindNames = [...]string{"barrier", "join", "weigh", "leave", "exclude", "identify", "readdress", "set", "unset", "register", "unregister", "regroup", "void"}
 
 // String returns the kind's name.
 func (k Kind) String() string {
@@ -63,7 +67,7 @@ func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 func (k *Kind) UnmarshalText(text []byte) error { return named(kindNames[:], text, k) }
 
 // ofView reports whether a change of this kind makes a view.
-func (k Kind) ofView() bool { return k >= Join && k <= Identify }
+func (k Kind) ofView() bool { return k >= Join && k <= Identify || k == Void }
 
 // Change is what the log's entries hold.
 type Change struct {
@@ -121,6 +125,11 @@ func (s *State) apply(e paxos.Entry[Change]) (why string) {
 		}
 		s.reform(c)
 		s.install(View{Number: s.View.Number + 1})
+		if s.Epoch++; c.Kind == Void {
+			why = c.Reason
+		}
+		s.note(c, why)
+		return why
 	case settled:
 		return "another copy of it came first"
 	default:
@@ -133,11 +142,13 @@ func (s *State) apply(e paxos.Entry[Change]) (why string) {
 	return why
 }
 
-// note remembers what has become of a change: a copy of it that comes later must not become anything else.
-// Of nodes that are gone it is forgotten in the end.
+// note remembers what has become of a change: a copy of it that comes later must not become anything else, nor
+// one of a change that came after it. Of nodes that are gone it is forgotten in the end.
 func (s *State) note(c Change, refused string) {
-	sessions := slices.DeleteFunc(slices.Clone(s.Sessions), func(x Session) bool { return x.Node == c.By && x.Storage == c.Storage })
-	s.Sessions = append(sessions[max(0, len(sessions)+1-2*MaxMembers):], Session{Node: c.By, Storage: c.Storage, Number: c.Number, Refused: refused})
+	if _, overtaken := s.settled(c); !overtaken {
+		sessions := slices.DeleteFunc(slices.Clone(s.Sessions), func(x Session) bool { return x.Node == c.By && x.Storage == c.Storage })
+		s.Sessions = append(sessions[max(0, len(sessions)+1-2*MaxMembers):], Session{Node: c.By, Storage: c.Storage, Number: c.Number, Refused: refused})
+	}
 	if refused == "" && c.Operator != "" {
 		s.Trail = append(slices.Clone(s.Trail[max(0, len(s.Trail)+1-KeptTrail):]), Noted{Epoch: s.Epoch, Change: c})
 	}
@@ -263,27 +274,19 @@ func (s *State) entry(c Change) paxos.Entry[Change] {
 // Judge says why a change must not be tried in this state, or "". Answers says who of the members answers:
 // a change that leaves too few of them to agree on anything is refused, because it could not be undone.
 func (s *State) Judge(c Change, answers func(protocol.NodeID) bool) (why string) {
-	if len(c.Operator) > MaxName || len(c.Reason) > MaxValue {
-		return fmt.Sprintf("the name of who asks has at most %d bytes, the reason %d", MaxName, MaxValue)
-	}
-	if !c.Kind.ofView() {
-		return s.judgeValue(c)
+	if why := c.wrong(); why != "" || !c.Kind.ofView() {
+		return why
 	}
 	m, member := s.Member(c.Node)
 	switch {
-	case c.Node == "" && c.Kind != Identify:
-		return "it names no node"
+	case c.Kind == Void:
+		return ""
 	case !member && c.Kind != Join && c.Kind != Identify:
 		return fmt.Sprintf("%s is no member", c.Node)
 	case c.Kind == Join && member && m.Storage == c.Member.Storage:
 		return fmt.Sprintf("%s is a member already", c.Node)
 	case c.Kind == Join && s.full(c.Node):
 		return fmt.Sprintf("%d nodes are members, or were and are needed still: try again later", MaxPlaces)
-	case c.Kind == Join && c.Member.Storage == "":
-		return fmt.Sprintf("%s does not name its storage", c.Node)
-	case c.Kind == Join && (c.Member.Wanted < 0 || c.Member.Wanted > quorum.MaxVotes),
-		c.Kind == Weigh && (c.Votes < 0 || c.Votes > quorum.MaxVotes):
-		return fmt.Sprintf("a member has 0 to %d votes", quorum.MaxVotes)
 	case c.Kind == Weigh && m.Votes == c.Votes:
 		return fmt.Sprintf("%s has %d votes already", c.Node, c.Votes)
 	case c.Kind == Weigh && m.Votes == 0 && !answers(c.Node):
@@ -313,15 +316,24 @@ func (s *State) full(node protocol.NodeID) bool {
 	return !ok
 }
 
-// judgeValue says what is wrong with the change itself, which is wrong in every state: what depends on the
-// state is looked at where the change is applied, in the log's order, or a copy of it that was refused here could
-// still be chosen there.
-func (s *State) judgeValue(c Change) (why string) {
+// wrong says what is wrong with the change itself, which is so in every state and for every leader, or "". What
+// depends on the state is looked at where a change is applied, in the log's order, or made void there (Void): a copy
+// of it that was refused elsewhere could still be chosen.
+func (c Change) wrong() (why string) {
 	switch {
+	case len(c.Operator) > MaxName || len(c.Reason) > MaxValue:
+		return fmt.Sprintf("the name of who asks has at most %d bytes, the reason %d", MaxName, MaxValue)
 	case len(c.Key) > MaxName || len(c.Value) > MaxValue || len(c.Member.Address) > MaxName || len(c.Member.API) > MaxName:
 		return fmt.Sprintf("names and addresses have at most %d bytes, values %d", MaxName, MaxValue)
-	case c.Kind > Regroup:
+	case c.Kind > Void:
 		return "there is no such change"
+	case c.Node == "" && c.Kind >= Join && c.Kind <= Exclude:
+		return "it names no node"
+	case c.Kind == Join && c.Member.Storage == "":
+		return fmt.Sprintf("%s does not name its storage", c.Node)
+	case c.Kind == Join && (c.Member.Wanted < 0 || c.Member.Wanted > quorum.MaxVotes),
+		c.Kind == Weigh && (c.Votes < 0 || c.Votes > quorum.MaxVotes):
+		return fmt.Sprintf("a member has 0 to %d votes", quorum.MaxVotes)
 	case (c.Kind == Set || c.Kind == Unset || c.Kind == Unregister) && c.Key == "":
 		return "it names no key"
 	case c.Kind == Register && (c.Resource == nil || c.Resource.Name == ""):
@@ -330,4 +342,10 @@ func (s *State) judgeValue(c Change) (why string) {
 		return fmt.Sprintf("a resource's name and kind have at most %d bytes, its settings %d", MaxName, MaxValue)
 	}
 	return ""
+}
+
+// void returns the change that refuses c for good.
+func (c Change) void(why string) Change {
+	why = strings.ToValidUTF8(why[:min(len(why), MaxValue)], "")
+	return Change{By: c.By, Storage: c.Storage, Number: c.Number, Kind: Void, Node: c.Node, Reason: why}
 }

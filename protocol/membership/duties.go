@@ -270,7 +270,7 @@ func (n *Node) ask(a Ask, out *protocol.Effects) {
 		why = WhyLost
 	case len(n.Asks) >= MaxAsks:
 		why = "too many changes wait"
-	case a.Change.Kind == Identify || a.Change.Kind == Regroup:
+	case a.Change.Kind == Identify || a.Change.Kind == Regroup || a.Change.Kind == Void:
 		why = "the cluster does that by itself"
 	}
 	if why != "" {
@@ -303,20 +303,20 @@ func (n *Node) press(out *protocol.Effects) {
 	if len(n.Asks) == 0 {
 		return
 	}
-	c := n.Asks[0].Change
+	c, own := n.Asks[0].Change, n.Asks[0].Own
 	why, settled := n.State.settled(c)
 	n.Pressed = c.Number
 	switch leader := n.Log.Leader; {
 	case settled: // it came with a state transfer
 		n.settle(why, out)
 	case n.Log.State == paxos.Leading:
-		if why := n.propose(c, out); why != "" {
+		if why := n.propose(c, own, out); why != "" {
 			n.answer(Refused, why, out)
 		}
 	case leader != "" && leader != n.Self.Node:
-		out.Send(leader, Request{Change: c})
+		out.Send(leader, Request{Change: c, Own: own})
 	case len(n.Log.Seeds) > 0 && len(n.Log.Reigns) == 0:
-		out.Send(n.Log.Seeds[n.Ticks%len(n.Log.Seeds)], Request{Change: c})
+		out.Send(n.Log.Seeds[n.Ticks%len(n.Log.Seeds)], Request{Change: c, Own: own})
 	}
 }
 
@@ -346,19 +346,21 @@ func (n *Node) answer(result Result, why string, out *protocol.Effects) {
 // requested tries a change for another node, or passes it on.
 func (n *Node) requested(from protocol.NodeID, m Request, out *protocol.Effects) {
 	if n.Log.State == paxos.Leading {
-		if why := n.propose(m.Change, out); why != "" {
+		if why := n.propose(m.Change, m.Own, out); why != "" {
 			out.Send(m.Change.By, Refusal{Number: m.Change.Number, Why: why})
 		}
 		return
 	}
 	if leader := n.Log.Leader; !m.Forwarded && leader != "" && leader != n.Self.Node && leader != from {
-		out.Send(leader, Request{Change: m.Change, Forwarded: true})
+		out.Send(leader, Request{Change: m.Change, Own: m.Own, Forwarded: true})
 	}
 }
 
 // propose submits a change, or says why it is refused. One that is under way or applied is left alone, and
-// so is one that must wait: whoever asks will ask again.
-func (n *Node) propose(c Change, out *protocol.Effects) (why string) {
+// so is one that must wait: whoever asks will ask again. An earlier leader may have tried the change, and found it
+// good; what it has sent may be chosen yet. So a refusal that this leader would give stands only when it is chosen,
+// in the log. It is not waited for where a node asks by itself: it promises nothing to anybody.
+func (n *Node) propose(c Change, own bool, out *protocol.Effects) (why string) {
 	same := func(e paxos.Entry[Change]) bool {
 		return e.Kind != paxos.NoOp && e.Value.By == c.By && e.Value.Storage == c.Storage && e.Value.Number == c.Number
 	}
@@ -368,7 +370,10 @@ func (n *Node) propose(c Change, out *protocol.Effects) (why string) {
 		return ""
 	}
 	if why := n.State.Judge(c, n.answers); why != "" {
-		return why
+		if own || c.wrong() != "" {
+			return why
+		}
+		c = c.void(why)
 	}
 	n.log(protocol.Input{Value: paxos.Submit[Change]{Entry: n.State.entry(c)}}, out)
 	return ""

@@ -189,6 +189,42 @@ func TestRefusedForGood(t *testing.T) {
 	}
 }
 
+// A change of members that is refused makes a view, so that a copy that an earlier leader has made for the same
+// view is void; and one that comes after a later change of its node does not undo what is known of that.
+func TestMembersRefusedForGood(t *testing.T) {
+	s := founded(t, "a", "b", "c")
+	leave := Change{By: "a", Number: 1, Kind: Leave, Node: "c", Operator: "alice"}
+	early, late := s.entry(leave), s.entry(leave.void("too few"))
+	first := s
+	if why := first.apply(early); why != "" || voters(first.View) != "2: a b" {
+		t.Errorf("%q: %s", why, voters(first.View))
+	}
+	if why, ok := first.settled(leave); first.apply(late) == "" || !ok || why != "" {
+		t.Errorf("the refusal came too late: %q", why)
+	}
+	if why := s.apply(late); why != "too few" || voters(s.View) != "2: a b c" || s.Epoch != 2 {
+		t.Errorf("%q: %s at epoch %d", why, voters(s.View), s.Epoch)
+	}
+	if why := s.apply(early); why == "" || voters(s.View) != "2: a b c" || len(s.Trail) != 0 {
+		t.Errorf("%q: %s", why, voters(s.View))
+	}
+	if why, ok := s.settled(leave); !ok || why != "too few" {
+		t.Errorf("%v, %q", ok, why)
+	}
+	set := Change{By: "a", Number: 3, Kind: Set, Key: "k", Value: "1"}
+	overtaken := s.entry(Change{By: "a", Number: 2, Kind: Leave, Node: "c"})
+	s.apply(s.entry(set))
+	s.apply(overtaken)
+	s.apply(s.entry(Change{By: "b", Number: 1, Kind: Set, Key: "k", Value: "2"}))
+	s.apply(s.entry(set)) // a copy
+	if v, _ := s.Setting("k"); v != "2" || voters(s.View) != "3: a b" {
+		t.Errorf("k is %q; %s", v, voters(s.View))
+	}
+	if long := leave.void(strings.Repeat("é", MaxValue)); len(long.Reason) != MaxValue || long.wrong() != "" {
+		t.Errorf("%d bytes: %q", len(long.Reason), long.wrong())
+	}
+}
+
 // What people have asked for is kept with their names, and nothing else is.
 func TestTrail(t *testing.T) {
 	s := founded(t, "a", "b", "c")
@@ -276,6 +312,8 @@ type net struct {
 	order []protocol.NodeID
 	cut   map[protocol.NodeID]bool
 	stay  bool // the registers do not move
+	// lost says which messages are lost.
+	lost  func(from, to protocol.NodeID, m protocol.Message) bool
 	emits map[protocol.NodeID][]protocol.Value
 }
 
@@ -328,6 +366,9 @@ func (n *net) give(id protocol.NodeID, ev protocol.Event) {
 	for len(mail) > 0 {
 		l := mail[0]
 		mail = mail[1:]
+		if n.lost != nil && n.lost(l.from, l.send.To, l.send.Message) {
+			continue
+		}
 		if n.nodes[l.send.To] != nil && !n.cut[l.from] && !n.cut[l.send.To] {
 			take(l.send.To, protocol.Receive{From: l.from, Message: l.send.Message})
 		}
@@ -558,8 +599,11 @@ func TestRegistersFollow(t *testing.T) {
 		t.Errorf("e has not the place that is free: %+v", m)
 	}
 	n.give("a", protocol.Input{Value: Ask{Ref: 2, Change: Change{Kind: Regroup, Registers: 6}}})
-	if a := n.answered("a", 2); a.Result != Refused {
-		t.Errorf("%+v", a)
+	n.give("a", protocol.Input{Value: Ask{Ref: 3, Change: Change{Kind: Void, Node: "b"}}})
+	for ref := range uint64(2) {
+		if a := n.answered("a", ref+2); a.Result != Refused {
+			t.Errorf("%+v", a)
+		}
 	}
 }
 

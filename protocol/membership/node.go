@@ -44,9 +44,11 @@ type MetRecord struct{ Storages []paxos.Storage }
 
 // The messages, besides those of detector, election and paxos.Replica.
 type (
-	// Request hands a change to whoever leads. A node that does not passes it on, once.
+	// Request hands a change to whoever leads. A node that does not passes it on, once. Own says that the node
+	// asks by itself.
 	Request struct {
 		Change    Change
+		Own       bool `cbor:",omitempty" json:",omitempty"`
 		Forwarded bool `cbor:",omitempty" json:",omitempty"`
 	}
 	// Refusal says that a change will not be tried, and why. Leader → asker.
@@ -417,14 +419,15 @@ func (n *Node) log(ev protocol.Event, out *protocol.Effects) {
 // applied takes an entry that stands.
 func (n *Node) applied(e paxos.Entry[Change], out *protocol.Effects) {
 	view := n.State.View.Number
-	why := n.State.apply(e)
+	n.State.apply(e)
 	if n.State.View.Number != view {
 		n.installed(out)
 	}
 	if c := e.Value; e.Kind != paxos.NoOp && c.By == n.Self.Node && c.Storage == n.Self.Storage &&
-		len(n.Asks) > 0 && n.Asks[0].Change.Number == c.Number && (why == "" || !c.Kind.ofView()) {
-		refused, _ := n.State.settled(c)
-		n.settle(refused, out)
+		len(n.Asks) > 0 && n.Asks[0].Change.Number == c.Number {
+		if refused, settled := n.State.settled(c); settled {
+			n.settle(refused, out)
+		}
 	}
 }
 

@@ -30,15 +30,43 @@ var ErrSystem = errors.New("no such system")
 // seen while it is down. It outlasts the loss of the disk.
 const ChronicleKey = "chronicle"
 
-// Chronicle is what a node was told: the views of its incarnations.
+// Chronicle is what a node was told: the views of its incarnations, and which changes were refused.
 type Chronicle struct {
-	Views []View
+	Views   []View
+	Refused []Session `cbor:",omitempty" json:",omitempty"`
 	// Lives counts the disks that the node has had.
 	Lives int
 }
 
 // Chronicles returns the views.
 func (c Chronicle) Chronicles() []View { return c.Views }
+
+// Denied returns the changes that were refused.
+func (c Chronicle) Denied() []Session { return c.Refused }
+
+// Applied returns nothing: a Chronicle does not say.
+func (c Chronicle) Applied() []Session { return nil }
+
+// deny notes that a change was refused.
+func (c *Chronicle) deny(x Change, why string) {
+	s := Session{Node: x.By, Storage: x.Storage, Number: x.Number, Refused: why}
+	if !slices.Contains(c.Refused, s) {
+		c.Refused = append(slices.Clone(c.Refused), s)
+	}
+}
+
+// denied returns the last change of each node where it was refused.
+func (s *State) denied() []Session {
+	return slices.DeleteFunc(slices.Clone(s.Sessions), func(x Session) bool { return x.Refused == "" })
+}
+
+// applied returns the changes of the trail.
+func (s *State) applied() (all []Session) {
+	for _, n := range s.Trail {
+		all = append(all, Session{Node: n.Change.By, Storage: n.Change.Storage, Number: n.Change.Number})
+	}
+	return all
+}
 
 // workTimer is the pace of a Citizen's own work.
 const workTimer = "work"
@@ -64,6 +92,13 @@ type Citizen struct {
 
 // Chronicles returns the views of this incarnation.
 func (c *Citizen) Chronicles() []View { return c.Seen }
+
+// Denied returns the changes of which the owner was told that they were refused, and those that the state has
+// as refused.
+func (c *Citizen) Denied() []Session { return slices.Concat(c.Kept.Refused, c.Node.State.denied()) }
+
+// Applied returns the last changes that the state has as applied, of those that have an operator.
+func (c *Citizen) Applied() []Session { return c.Node.State.applied() }
 
 // Content reports whether all that the owner wanted is done, and the node is what it wants to be: a
 // member with a vote on the side that goes on, or retired.
@@ -92,7 +127,7 @@ func (c *Citizen) Step(ev protocol.Event, out *protocol.Effects) {
 			}
 		}
 	}
-	kept := len(c.Kept.Views)
+	kept, asked := len(c.Kept.Views)+len(c.Kept.Refused), c.Node.Asks
 	c.Node.Step(ev, out)
 	for i := 0; i < len(out.Emits); i++ {
 		switch v := out.Emits[i].(type) {
@@ -105,6 +140,11 @@ func (c *Citizen) Step(ev protocol.Event, out *protocol.Effects) {
 			if c.Waits = false; v.Result == Applied || v.Result == Refused {
 				c.Next++
 			}
+			for _, a := range asked {
+				if v.Result == Refused && !a.Own && a.Ref == v.Ref {
+					c.Kept.deny(a.Change, v.Why)
+				}
+			}
 		case Retired:
 			c.Released = true
 		case Changed: // the owner's registers are empty, and so have moved at once
@@ -113,7 +153,7 @@ func (c *Citizen) Step(ev protocol.Event, out *protocol.Effects) {
 			}
 		}
 	}
-	if len(c.Kept.Views) > kept {
+	if len(c.Kept.Views)+len(c.Kept.Refused) > kept {
 		out.Put(ChronicleKey, c.Kept)
 	}
 }
@@ -184,11 +224,11 @@ func (c Cluster) Nodes() ([]protocol.Node, error) {
 				x.Node = *Joiner(m, seeds, c.Options)
 			}
 			for k := range c.Keys {
-				x.Wishes = append(x.Wishes, Change{Kind: Set, Key: fmt.Sprintf("%s/%d", m.Node, k+1), Value: "set"})
+				x.Wishes = append(x.Wishes, Change{Kind: Set, Key: fmt.Sprintf("%s/%d", m.Node, k+1), Value: "set", Operator: "owner"})
 			}
 			for _, l := range c.Leaving {
 				if i == 1 {
-					x.Wishes = append(x.Wishes, Change{Kind: Leave, Node: protocol.NodeID(fmt.Sprintf("n%d", l))})
+					x.Wishes = append(x.Wishes, Change{Kind: Leave, Node: protocol.NodeID(fmt.Sprintf("n%d", l)), Operator: "owner"})
 				}
 			}
 			return x
