@@ -33,11 +33,13 @@ func (t *Tx) StartPrepare(ctx context.Context) (answer func() (resource.Vote, er
 	if !t.free() {
 		return nil
 	}
-	if len(t.queue) > 0 && t.soiled == clean && t.queueFits(opPrepare) == nil && t.queueIsLight() && t.queueIsKnown(t.lockLimit(ctx)) {
-		answer := t.prepareQueue(ctx)
-		return func() (resource.Vote, error) {
-			defer t.yield()
-			return answer()
+	if len(t.queue) > 0 && t.travels() && t.queueFits(opPrepare) == nil {
+		if b := t.bundle(true, t.lockLimit(ctx)); len(b.missing(t.plans())) == 0 {
+			answer := t.prepareQueue(ctx, b)
+			return func() (resource.Vote, error) {
+				defer t.yield()
+				return answer()
+			}
 		}
 	}
 	if len(t.queue) > 0 || t.xid == 0 || t.soiled != clean || t.fit(opPrepare) != nil {
@@ -59,8 +61,8 @@ func (t *Tx) vote(ctx context.Context) (resource.Vote, error) {
 		if err := t.queueFits(opPrepare); err != nil {
 			return no, err
 		}
-		if t.soiled == clean && t.queueIsLight() {
-			return t.prepareQueue(ctx)()
+		if t.travels() {
+			return t.prepareQueue(ctx, t.bundle(true, t.lockLimit(ctx)))()
 		}
 		if err := t.flush(ctx); err != nil {
 			return no, err
@@ -340,7 +342,7 @@ func (t *Tx) settled(ctx context.Context, op string, want commit.Outcome, err er
 
 func (t *Tx) byID(ctx context.Context, op string) (commit.Outcome, error) {
 	f := &finisher{r: t.r, op: op, gid: t.gid, lock: t.lock, e: t.evidence(), incarnation: t.sess.incarnation, sent: t.sent}
-	if t.tried && !t.locked && t.sess.backend != "" {
+	if t.tried && !t.locked && t.sent != nothingDoubtful && t.sess.backend != "" {
 		f.backend = t.sess.backend
 		if t.sent == sentNothing {
 			f.backend += notIdle

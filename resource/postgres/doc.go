@@ -33,12 +33,12 @@
 // its session, and ends it unless it is idle: it is in no transaction then, and a pooler in the path
 // may have given it to somebody else.
 //
-// Where statements are queued (Tx.Queue), PREPARE follows them in the same request. So the lock comes
-// first in it, right behind BEGIN, with a transaction number: a request that the server has begun to work
-// on is found by its lock. One that it has not read yet shows nowhere. The branch's own rollback knows
-// the session and ends it whether it is idle or not. A rollback by id from another process does not know
-// it: a branch that is prepared behind its back is found by the next scan of the manager, which proposes abort
-// for it. It cannot be committed, for its vote has reached nobody.
+// Where statements are queued (Tx.Queue), PREPARE follows them in the same request, and the branch takes no
+// lock: before the server reads the request nothing shows there, and afterwards it is prepared or over, as
+// soon as no statement waits any more. The branch's own rollback knows its session, ends it whether it is idle or
+// not, and looks once more for what was prepared. A rollback by id from another process does not know it: a branch
+// that is prepared behind its back is found by the next scan of the manager, which proposes abort for it. It
+// cannot be committed, for its vote has reached nobody.
 //
 // A branch that is neither prepared nor open, and of which no evidence is known, is taken for one
 // that was never prepared. That is wrong only if somebody committed it by hand between its PREPARE
@@ -51,7 +51,9 @@
 // has no transaction number has written nothing: it is committed at once, votes ReadOnly and takes
 // no slot of max_prepared_transactions. The first statement's parameters allow one statement, and
 // a first statement without parameters takes a round trip of its own. With all statements queued, all from
-// BEGIN to PREPARE is one round trip; where pgx has not seen a statement on that connection yet, two.
+// BEGIN to PREPARE is one round trip, with one Sync behind it; where the session has not prepared a statement yet,
+// two. Config.Configure may say that statements are not to be prepared (pgx's DefaultQueryExecMode); queued
+// ones are sent one after the other then, and PREPARE by itself.
 //
 // The first round trip may be sent twice: a connection of the pool that turns out to be dead is
 // replaced, once. What the server may have done in the first one is lost with it, since no COMMIT

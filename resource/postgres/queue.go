@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgproto3"
 
 	"assent/resource"
 )
@@ -55,7 +54,11 @@ func (t *Tx) Queue(sql string, arguments ...any) *Queued {
 		return q
 	}
 	defer t.yield()
-	if err := t.refuse(sql, arguments); err != nil {
+	err := t.rewrite(q)
+	if err == nil {
+		err = t.refuse(q.sql, q.arguments)
+	}
+	if err != nil {
 		t.doom(&resource.Error{Code: resource.Invalid, Op: opQueue, Err: err, Hint: "run it by Exec, or COPY by CopyFrom"})
 		return q
 	}
@@ -79,6 +82,20 @@ func (t *Tx) refuse(sql string, arguments []any) error {
 	return nil
 }
 
+// rewrite does what an argument that rewrites the statement asks for: pgx.NamedArgs, say.
+func (t *Tx) rewrite(q *Queued) error {
+	if len(q.arguments) == 0 || t.conn == nil {
+		return nil
+	}
+	rewriter, ok := q.arguments[0].(pgx.QueryRewriter)
+	if !ok {
+		return nil
+	}
+	var err error
+	q.sql, q.arguments, err = rewriter.RewriteQuery(context.Background(), t.conn.Conn(), q.sql, q.arguments[1:])
+	return err
+}
+
 // claimSQL takes the branch's lock and a transaction number; numberSQL takes the number alone.
 const (
 	claimSQL  = "SELECT pg_catalog.pg_advisory_xact_lock_shared($1::bigint), pg_catalog.pg_current_xact_id()::pg_catalog.text"
@@ -99,149 +116,194 @@ func (t *Tx) lockLimit(ctx context.Context) time.Duration {
 	return limit
 }
 
-// queueResults are the results of a queue that was sent.
-type queueResults struct {
-	pgx.BatchResults
-	begins bool // BEGIN is the first
-	claims bool // the transaction's number follows
-	limits bool // lock_timeout follows
-	queue  []*Queued
-	sent   bool // else pgx has refused a statement, or the server has, when it was prepared
+// bundle is a queue with what goes before and behind it, to be sent in one request.
+type bundle struct {
+	batch
+	begins   bool // BEGIN is the first
+	numbers  bool // the transaction's number follows
+	locks    bool // with the branch's lock
+	limits   bool // lock_timeout follows
+	prepares bool // PREPARE TRANSACTION is the last
+	queue    []*Queued
 }
 
-// sendQueue sends what is queued, behind BEGIN and the lock where the transaction has not begun. LockLimit
-// is the transaction's lock_timeout from now on, where it is not 0.
-func (t *Tx) sendQueue(ctx context.Context, lockLimit time.Duration) *queueResults {
-	r := &queueResults{begins: t.state == fresh, claims: t.xid == 0, limits: lockLimit > 0, queue: t.queue}
+// bundle makes the request that flushes the queue, or one that prepares the branch, too; then the lock is
+// not needed, see the package comment, and LockLimit is the transaction's lock_timeout where it is not 0.
+func (t *Tx) bundle(prepares bool, lockLimit time.Duration) *bundle {
+	b := &bundle{
+		begins: t.state == fresh, numbers: t.xid == 0, locks: t.state == fresh && !prepares, limits: lockLimit > 0,
+		prepares: prepares, queue: t.queue,
+	}
+	b.statements = make([]statement, 0, len(t.queue)+3)
+	if b.begins {
+		b.add(t.begin)
+	}
+	switch {
+	case b.locks:
+		b.add(claimSQL, t.lock)
+	case b.numbers:
+		b.add(numberSQL)
+	}
+	if b.limits {
+		b.add(limitSQL, milliseconds(lockLimit))
+	}
+	for _, q := range b.queue {
+		b.add(q.sql, q.arguments...)
+	}
+	if prepares {
+		b.last = prepareSQL(t.gid)
+	}
+	return b
+}
+
+// dispatch sends a bundle. Its error fails the branch.
+func (t *Tx) dispatch(ctx context.Context, b *bundle) error {
 	t.queue = nil
-	b := &pgx.Batch{}
-	if r.begins {
-		b.Queue(t.begin)
-		b.Queue(claimSQL, t.lock)
-	} else if r.claims {
-		b.Queue(numberSQL)
+	if err := t.learn(ctx, &b.batch); err != nil {
+		return t.undispatched(ctx, err)
 	}
-	if r.limits {
-		b.Queue(limitSQL, milliseconds(lockLimit))
-	}
-	for _, q := range r.queue {
-		b.Queue(q.sql, q.arguments...)
+	if err := t.build(&b.batch); err != nil {
+		t.doom(err) // the session is as it was
+		return err
 	}
 	t.r.trips.Add(1)
 	t.tried = true
-	r.BatchResults = t.conn.SendBatch(ctx, b)
-	r.sent = t.conn.Conn().PgConn().IsBusy()
-	return r
+	if b.prepares {
+		t.sent = sentPrepare
+	}
+	if err := t.submit(ctx, &b.batch); err != nil {
+		return t.undispatched(ctx, err)
+	}
+	return nil
 }
 
-// readQueue reads the results. Failed is the error of a check; err that of pgx, the server or the
+// undispatched takes the error of what was not sent, or not as a whole. The transaction may be as it was
+// before, and must not be prepared without the queue.
+func (t *Tx) undispatched(ctx context.Context, err error) error {
+	mapped := t.after(ctx, opQueue, err)
+	if _, ok := errors.AsType[*pgconn.PgError](err); !ok {
+		t.doom(mapped)
+	}
+	return mapped
+}
+
+// hear waits for the answers to a bundle. Failed is the error of a check; err that of the server or the
 // connection.
-func (t *Tx) readQueue(ctx context.Context, r *queueResults) (failed, err error) {
-	if !r.sent {
-		return nil, t.refused(ctx, r.BatchResults.Close())
+func (t *Tx) hear(ctx context.Context, b *bundle) (failed, err error) {
+	var tags []pgconn.CommandTag
+	failed, tags, err = t.hearStatements(b)
+	var tag pgconn.CommandTag
+	var refused error
+	if err == nil && b.prepares {
+		tag, refused = b.next(nil)
 	}
-	if r.begins {
-		if _, err = r.BatchResults.Exec(); err == nil {
-			t.begun, t.state = true, open
-		}
-	}
-	if r.claims && err == nil {
-		err = t.readMark(r.BatchResults, nil)
-	}
-	if r.limits && err == nil {
-		_, err = r.BatchResults.Exec()
-	}
-	tags := make([]pgconn.CommandTag, 0, len(r.queue))
-	for i := 0; i < len(r.queue) && err == nil; i++ {
-		q := r.queue[i]
-		var tag pgconn.CommandTag
-		if tag, err = r.BatchResults.Exec(); err != nil {
-			err = named(q.sql, err)
-			break
-		}
-		tags = append(tags, tag)
-		if q.check != nil && failed == nil {
-			if failed = q.check(tag); failed != nil {
-				failed = named(q.sql, failed)
-			}
-		}
-	}
-	if last := r.BatchResults.Close(); err == nil {
+	if last := b.close(err); err == nil && refused == nil {
 		err = last
 	}
-	if err == nil {
-		t.learn(r)
+	if !b.prepares || err != nil {
+		if err != nil && t.conn != nil && !t.conn.Conn().IsClosed() {
+			t.sent = sentNothing // the server has left PREPARE out
+		}
+		return failed, t.after(ctx, opQueue, err, tags...)
 	}
-	return failed, t.after(ctx, opQueue, err, tags...)
+	return failed, t.hearPrepare(ctx, tags, tag.String(), refused)
 }
 
-// knownKey is where a session keeps the statements that were queued in it: pgx has prepared them. Of one
-// that it has not it waits for the server before it sends anything.
-const knownKey = "assent queued"
-
-// mostKnown bounds the statements that are remembered; pgx keeps 512 prepared.
-const mostKnown = 256
-
-func (t *Tx) learn(r *queueResults) {
-	data := t.conn.Conn().PgConn().CustomData()
-	known, _ := data[knownKey].(map[string]bool)
-	if known == nil || len(known)+len(r.queue) > mostKnown {
-		known = map[string]bool{}
-		data[knownKey] = known
+// hearStatements waits for all answers but that to PREPARE TRANSACTION.
+func (t *Tx) hearStatements(b *bundle) (failed error, tags []pgconn.CommandTag, err error) {
+	if b.begins {
+		if _, err = b.next(nil); err != nil {
+			return nil, nil, err
+		}
+		t.begun, t.state = true, open
 	}
-	if r.begins {
-		known[t.begin] = true
-	} else if r.claims {
-		known[numberSQL] = true
+	if b.numbers {
+		var number error
+		if _, err = b.next(func(row [][]byte) { number = t.setXID([]string{string(row[1])}) }); err == nil {
+			err = number
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		t.locked = t.locked || b.locks
 	}
-	if r.limits {
-		known[limitSQL] = true
-	}
-	for _, q := range r.queue {
-		known[q.sql] = true
-	}
-}
-
-// unlearn forgets them after an error: pgx drops what it has prepared of a batch that failed, and of more.
-func (t *Tx) unlearn() { delete(t.conn.Conn().PgConn().CustomData(), knownKey) }
-
-// queueIsKnown reports whether the queue can be sent without waiting.
-func (t *Tx) queueIsKnown(lockLimit time.Duration) bool {
-	known, _ := t.conn.Conn().PgConn().CustomData()[knownKey].(map[string]bool)
-	switch {
-	case t.state == fresh && !known[t.begin], t.state != fresh && t.xid == 0 && !known[numberSQL], lockLimit > 0 && !known[limitSQL]:
-		return false
-	}
-	for _, q := range t.queue {
-		if !known[q.sql] {
-			return false
+	if b.limits {
+		if _, err = b.next(nil); err != nil {
+			return nil, nil, err
 		}
 	}
-	return true
+	tags = make([]pgconn.CommandTag, 0, len(b.queue))
+	for _, q := range b.queue {
+		tag, err := b.next(nil)
+		if err != nil {
+			return failed, tags, named(q.sql, err)
+		}
+		tags = append(tags, tag)
+		if failed == nil {
+			failed = q.checked(tag)
+		}
+	}
+	return failed, tags, nil
+}
+
+// checked calls what was set by Exec.
+func (q *Queued) checked(tag pgconn.CommandTag) error {
+	if q.check == nil {
+		return nil
+	}
+	if err := q.check(tag); err != nil {
+		return named(q.sql, err)
+	}
+	return nil
+}
+
+// hearPrepare takes the answer to the PREPARE TRANSACTION behind statements with those tags: its tag, or why
+// it was refused. It says nothing of a branch whose transaction a statement has ended: its number does, see
+// unspoil.
+func (t *Tx) hearPrepare(ctx context.Context, tags []pgconn.CommandTag, tag string, refused error) error {
+	lost := t.conn == nil || t.conn.Conn().IsClosed()
+	ours, undone := t.noteAll(tags)
+	switch spoils := !ours || undone; {
+	case lost:
+		t.lose()
+		return unavailable(opPrepare, refused)
+	case spoils:
+		t.sent = sentCommit
+		cause := &resource.Error{Code: resource.Invalid, Op: opQueue, Err: errEnded, Hint: hintEnded}
+		t.state, t.cause = spoiled, cause
+		if tag == prepareTag {
+			// What it prepared is another transaction, which bears the branch's name.
+			if _, err := t.send(ctx, finishSQL(opRollback, t.gid)); err != nil {
+				return mapError(opPrepare, err)
+			}
+		}
+		return cause
+	case refused != nil:
+		t.unlearn()
+		return t.failed(opPrepare, refused)
+	case tag != prepareTag:
+		return t.mistagged(opPrepare, tag)
+	}
+	t.state, t.sent = prepared, nothingDoubtful
+	return nil
 }
 
 func named(sql string, err error) error { return fmt.Errorf("queued statement %.80q: %w", sql, err) }
-
-// refused takes the error of a queue that was not sent as a whole. Where pgx refused an argument, it has
-// closed the session, which is not what the caller must hear.
-func (t *Tx) refused(ctx context.Context, err error) error {
-	mapped := t.after(ctx, opQueue, err)
-	statement, ok := errors.AsType[interface {
-		error
-		SQL() string
-	}](err)
-	if _, server := errors.AsType[*pgconn.PgError](err); !ok || server || lost(err) {
-		return mapped
-	}
-	return named(statement.SQL(), err)
-}
 
 // flush sends what is queued and waits for it.
 func (t *Tx) flush(ctx context.Context) error {
 	if len(t.queue) == 0 {
 		return nil
 	}
-	failed, err := t.readQueue(ctx, t.sendQueue(ctx, 0))
+	if !t.sess.bundles {
+		return t.flushEach(ctx)
+	}
+	b := t.bundle(false, 0)
+	err := t.dispatch(ctx, b)
+	if err != nil {
+		return err
+	}
+	failed, err := t.hear(ctx, b)
 	if err == nil && failed != nil {
 		t.doom(failed)
 		return failed
@@ -249,67 +311,48 @@ func (t *Tx) flush(ctx context.Context) error {
 	return err
 }
 
-// prepareQueue sends what is queued and PREPARE TRANSACTION behind it, without waiting. The server answers
-// PREPARE after a statement that failed with the tag ROLLBACK. The caller has the branch's turn until the
-// returned function, which waits for the vote, has returned.
-func (t *Tx) prepareQueue(ctx context.Context) (answer func() (resource.Vote, error)) {
-	results := t.sendQueue(ctx, t.lockLimit(ctx))
-	conn := t.conn.Conn().PgConn()
-	var unsent error
-	if results.sent {
-		t.sent = sentPrepare
-		conn.Frontend().SendQuery(&pgproto3.Query{String: prepareSQL(t.gid)})
-		unsent = conn.Frontend().Flush()
+// flushEach sends what is queued one statement after the other, where statements are not to be prepared.
+func (t *Tx) flushEach(ctx context.Context) error {
+	queue := t.queue
+	t.queue = nil
+	if err := t.start(ctx, opQueue); err != nil {
+		return err
 	}
-	return func() (resource.Vote, error) {
-		failed, err := t.readQueue(ctx, results)
-		if results.sent && t.state != gone {
-			err = errors.Join(err, t.hearPrepare(ctx, unsent))
+	for _, q := range queue {
+		t.r.trips.Add(1)
+		tag, err := t.conn.Exec(ctx, q.sql, q.arguments...)
+		if err != nil {
+			err = named(q.sql, err)
 		}
+		if err := t.after(ctx, opQueue, err, tag); err != nil {
+			return err
+		}
+		if err := q.checked(tag); err != nil {
+			t.doom(err)
+			return err
+		}
+	}
+	return nil
+}
+
+// travels reports whether PREPARE TRANSACTION can be sent with the queue.
+func (t *Tx) travels() bool { return t.sess.bundles && t.soiled == clean && t.queueIsLight() }
+
+// prepareQueue sends what is queued and PREPARE TRANSACTION behind it, without waiting where the session knows
+// the statements. The server leaves PREPARE out after a statement that failed. The caller has the branch's
+// turn until the returned function, which waits for the vote, has returned.
+func (t *Tx) prepareQueue(ctx context.Context, b *bundle) (answer func() (resource.Vote, error)) {
+	unsent := t.dispatch(ctx, b)
+	return func() (resource.Vote, error) {
+		if unsent != nil {
+			return t.promised(unsent)
+		}
+		failed, err := t.hear(ctx, b)
 		if err == nil {
 			err = failed // it is prepared, and will be rolled back
 		}
-		return t.promised(single(err))
+		return t.promised(err)
 	}
-}
-
-// hearPrepare waits for the answer to PREPARE TRANSACTION, which was sent in the simple protocol behind a
-// queue. Unsent is why it may not have been sent after all. The answer says nothing of a branch whose
-// transaction a queued statement has ended: its number does, see unspoil.
-func (t *Tx) hearPrepare(ctx context.Context, unsent error) error {
-	tag, refused, lost := "", error(nil), unsent
-	for answered := false; lost == nil && !answered; {
-		var message pgproto3.BackendMessage
-		message, lost = t.conn.Conn().PgConn().ReceiveMessage(ctx)
-		switch m := message.(type) {
-		case *pgproto3.CommandComplete:
-			tag = string(m.CommandTag)
-		case *pgproto3.ErrorResponse:
-			refused = pgconn.ErrorResponseToPgError(m)
-		case *pgproto3.ReadyForQuery:
-			answered = true
-		}
-	}
-	if t.state == spoiled {
-		t.sent = sentCommit
-	}
-	switch {
-	case lost != nil:
-		t.lose() // or whoever uses the session next would hear the answer
-		return unavailable(opPrepare, single(errors.Join(refused, lost)))
-	case t.state == spoiled && tag == prepareTag:
-		// What it prepared is another transaction, which bears the branch's name.
-		_, err := t.send(ctx, finishSQL(opRollback, t.gid))
-		return mapError(opPrepare, err)
-	case t.state == spoiled:
-		return nil
-	case refused != nil:
-		return t.failed(opPrepare, refused)
-	case tag != prepareTag:
-		return t.mistagged(opPrepare, tag)
-	}
-	t.state, t.sent = prepared, nothingDoubtful
-	return nil
 }
 
 // queueFits reports why the queue cannot be sent before op ends the branch, or nil. Nothing is asked of a

@@ -46,8 +46,8 @@ type finisher struct {
 	sent doubt
 	// incarnation is the one in which the evidence's number was seen, where it is doubtful.
 	incarnation string
-	// backend selects, in pg_stat_activity, the session of a branch that was lost before its lock was
-	// known to be held; else it is empty.
+	// backend selects, in pg_stat_activity, the session of a branch that was lost and may not hold its lock;
+	// else it is empty.
 	backend string
 
 	conn *pgx.Conn
@@ -205,6 +205,13 @@ func (f *finisher) withoutEvidence(ctx context.Context) (commit.Outcome, string,
 		return f.hazard("the branch is not prepared and there is no evidence", "evidence", f.bad)
 	}
 	holders, _, err := f.terminate(ctx)
+	if err == nil && holders == 0 && f.backend != "" {
+		// A session ends after what it prepared is listed, and that may be later than it was listed above.
+		var listed bool
+		if listed, err = f.listed(ctx); listed {
+			holders = 1
+		}
+	}
 	switch {
 	case err != nil:
 		return 0, "", err

@@ -330,6 +330,11 @@ type session struct {
 	backend string
 	// lockTimeout is the session's lock_timeout; 0 is none.
 	lockTimeout time.Duration
+	// bundles is whether statements may be prepared in the session: the default, which Config.Configure
+	// may change.
+	bundles bool
+	// tracer is the application's, or nil.
+	tracer pgx.BatchTracer
 }
 
 const sessionKey = "assent"
@@ -387,7 +392,10 @@ func identify(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return fmt.Errorf("the server's lock_timeout: %w", err)
 	}
+	cfg := conn.Config()
+	tracer, _ := cfg.Tracer.(pgx.BatchTracer)
 	conn.PgConn().CustomData()[sessionKey] = session{
+		bundles: cfg.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement, tracer: tracer,
 		system: row[0], standby: row[1] == "true", timeline: row[2], role: row[3], incarnation: row[5],
 		backend: backendCondition(row[7], row[6]), lockTimeout: time.Duration(wait) * time.Millisecond,
 	}

@@ -373,12 +373,7 @@ func (t *Tx) after(ctx context.Context, op string, err error, tags ...pgconn.Com
 	if err != nil {
 		t.unlearn()
 	}
-	ours, undone := true, false
-	for _, tag := range tags {
-		begins, rolls := t.note(tag)
-		ours = ours && !begins
-		undone = undone || rolls
-	}
+	ours, undone := t.noteAll(tags)
 	status := t.status()
 	switch {
 	case !t.begun:
@@ -388,8 +383,7 @@ func (t *Tx) after(ctx context.Context, op string, err error, tags ...pgconn.Com
 		}
 		return mapped
 	case status == 'I' || !ours || undone && (op == opQueue || status == 'T' && !t.holds(ctx)):
-		// Nobody returns to a savepoint in a queue, and PREPARE, which is under way behind it, would be
-		// heard in place of the lock.
+		// Nobody returns to a savepoint in a queue.
 		cause := &resource.Error{Code: resource.Invalid, Op: op, Err: errEnded, Hint: hintEnded}
 		t.state, t.cause = spoiled, cause
 		return cause
@@ -401,6 +395,18 @@ func (t *Tx) after(ctx context.Context, op string, err error, tags ...pgconn.Com
 		t.cause = mapped
 	}
 	return mapped
+}
+
+// noteAll notes all tags. Ours is whether none began or ended a transaction for certain, undone whether one
+// rolled something back.
+func (t *Tx) noteAll(tags []pgconn.CommandTag) (ours, undone bool) {
+	ours = true
+	for _, tag := range tags {
+		begins, rolls := t.note(tag)
+		ours = ours && !begins
+		undone = undone || rolls
+	}
+	return ours, undone
 }
 
 // note takes from a command tag what the branch must know. It reports whether the statement began

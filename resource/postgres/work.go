@@ -266,28 +266,36 @@ func (t *Tx) first(ctx context.Context, sql string, arguments []any) (pgx.BatchR
 	}
 }
 
-// replace gives the branch another connection. The pool's others are likely dead too.
+// replace gives the branch another connection instead of one that is closed. The pool's others are likely
+// dead too.
 func (t *Tx) replace(ctx context.Context) error {
+	t.conn.Release() // first, or branches that hold all of a pool would wait for one another
 	t.r.work.Reset()
 	conn, err := t.r.work.Acquire(ctx)
 	if err != nil {
+		t.conn, t.state = nil, gone
+		t.r.finished(t)
 		return err
 	}
-	t.conn.Release()
 	t.conn, t.sess = conn, sessionOf(conn.Conn())
 	return nil
 }
 
 // readMark reads the last result of a first request that held a statement.
 func (t *Tx) readMark(b pgx.BatchResults, err error) error {
-	if err != nil {
-		return err
+	if err == nil {
+		err = t.readNumber(b)
+		t.locked = err == nil
 	}
+	return err
+}
+
+// readNumber reads the result of a statement that asked for the transaction's number, besides anything else.
+func (t *Tx) readNumber(b pgx.BatchResults) error {
 	var xid *string
 	if err := b.QueryRow().Scan(nil, &xid); err != nil {
 		return err
 	}
-	t.locked = true
 	if xid == nil {
 		return nil
 	}
