@@ -144,7 +144,7 @@ func (n *Node) stands(s membership.Status) {
 // whatToDo says what becomes of a node that is no member.
 func (n *Node) whatToDo() string {
 	l := n.life.Load()
-	if s := l.machine.state(); s.HasLeft(n.cfg.Self, l.records.storage) {
+	if l.machine.left() {
 		return "it has left; stop it, or, to have it back, empty " + n.cfg.Dir + " and start it with the addresses of members to ask"
 	}
 	return "it asks to be let in"

@@ -89,6 +89,13 @@ func (m *machine) retired() bool {
 	return m.node.Retired
 }
 
+// left reports whether the node has left on request, as far as it knows.
+func (m *machine) left() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.node.Left()
+}
+
 // suspicion returns whether the node is suspected, and how suspicious its silence is as a share of
 // what makes it suspected.
 func (m *machine) suspicion(node protocol.NodeID) (suspected bool, level float64) {

@@ -287,6 +287,8 @@ func (s *State) Judge(c Change, answers func(protocol.NodeID) bool) (why string)
 		return fmt.Sprintf("%s is a member already", c.Node)
 	case c.Kind == Join && s.full(c.Node):
 		return fmt.Sprintf("%d nodes are members, or were and are needed still: try again later", MaxPlaces)
+	case c.Kind == Join && s.HasLeft(c.Node, c.Member.Storage):
+		return fmt.Sprintf("%s has left on request: to have it back, let it begin with an empty directory", c.Node)
 	case c.Kind == Weigh && m.Votes == c.Votes:
 		return fmt.Sprintf("%s has %d votes already", c.Node, c.Votes)
 	case c.Kind == Weigh && m.Votes == 0 && !answers(c.Node):

@@ -243,9 +243,15 @@ func (n *Node) enlist() {
 	}
 }
 
+// Left reports whether the node has left on request, as far as it knows: a founder perhaps before the others had noted
+// its storage.
+func (n *Node) Left() bool {
+	return n.State.HasLeft(n.Self.Node, n.Self.Storage) || n.Life.Founder && n.State.HasLeft(n.Self.Node, "")
+}
+
 // departed reports whether the node has left on request, or is about to.
 func (n *Node) departed() bool {
-	return n.Retired || n.State.HasLeft(n.Self.Node, n.Self.Storage) ||
+	return n.Retired || n.Left() ||
 		slices.ContainsFunc(n.Asks, func(a PendingAsk) bool { return a.Change.Kind == Leave && a.Change.Node == n.Self.Node })
 }
 

@@ -104,7 +104,7 @@ func (n *Node) contradicts(ev protocol.Receive, out *protocol.Effects) bool {
 	case paxos.Fetch[Change]:
 		return false
 	case Request:
-		if m.Change.By == ev.From {
+		if m.Change.By == ev.From || m.Change.Kind == Join { // which another that wants to join may have passed on
 			return false
 		}
 	}
@@ -113,4 +113,19 @@ func (n *Node) contradicts(ev protocol.Receive, out *protocol.Effects) bool {
 	n.log(protocol.Input{Value: paxos.Follow[Change]{}}, out)
 	n.say(out)
 	return true
+}
+
+// hush holds back whatever a founder of one would take for a contradiction, as long as this node, to which it has told
+// the state, is not let in.
+func (n *Node) hush(out *protocol.Effects) {
+	if n.member() || !n.State.Alone() {
+		return
+	}
+	out.Sends = slices.DeleteFunc(out.Sends, func(s protocol.Send) bool {
+		switch s.Message.(type) {
+		case paxos.Fetch[Change], Request:
+			return false
+		}
+		return true
+	})
 }

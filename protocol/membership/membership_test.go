@@ -100,7 +100,12 @@ func TestChangesMakeViews(t *testing.T) {
 	if d := cmp.Diff([]paxos.Storage{{Node: "a", ID: "sa"}}, s.Departed); d != "" {
 		t.Error(d)
 	}
-	alter(t, &s, Change{Kind: Join, Node: "a", Member: Member{Storage: "sa", Wanted: 1}})
+	again := Change{Kind: Join, Node: "a", Member: Member{Storage: "sa", Wanted: 1}}
+	if why := s.Judge(again, everybody); !strings.Contains(why, "has left on request") {
+		t.Errorf("with the storage with which it left: %q", why)
+	}
+	again.Member.Storage = "new"
+	alter(t, &s, again)
 	if len(s.Departed) > 0 {
 		t.Errorf("still departed: %v", s.Departed)
 	}
@@ -674,6 +679,46 @@ func TestLoneFounderThatWasAMember(t *testing.T) {
 	step(again, protocol.Recover{Records: protocol.Records{LifeKey: n.nodes["a"].Life}})
 	if !again.Life.Lost || again.voter() {
 		t.Errorf("%+v", again.Life)
+	}
+}
+
+// A founder of one bears who waits to be let in: a node that has been told the state says nothing to it as to a member,
+// and what another has passed on is no contradiction.
+func TestLoneFounderBearsThoseWhoWait(t *testing.T) {
+	n := newNet(t, Options{}, "a")
+	n.run(40)
+	waits := Joiner(Member{Node: "b", Storage: "sb", Wanted: 1}, []protocol.NodeID{"a"}, Options{})
+	step(waits, protocol.Start{})
+	waits.State, waits.Log.Leader = n.nodes["a"].State, "a"
+	waits.installed(&protocol.Effects{})
+	asked := 0
+	for range 40 {
+		for _, s := range step(waits, protocol.Expire{Timer: detector.Timer}).Sends {
+			r, ok := s.Message.(Request)
+			if !ok {
+				t.Fatalf("it says %T", s.Message)
+			}
+			asked++
+			step(n.nodes["a"], protocol.Receive{From: "c", Message: Request{Change: r.Change, Forwarded: true}})
+		}
+	}
+	if asked == 0 || n.nodes["a"].Life.Lost {
+		t.Errorf("asked %d times; %+v", asked, n.nodes["a"].Life)
+	}
+}
+
+// A founder may leave before the others have noted its storage. It stays away all the same, and its successor does not.
+func TestFounderLeavesAtOnce(t *testing.T) {
+	s, err := Found("shop", Member{Node: "a"}, Member{Node: "b"}, Member{Node: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	founder := Founder(Member{Node: "a", Storage: "sa", Wanted: 1}, s, Options{})
+	alter(t, &s, Change{Kind: Leave, Node: "a"})
+	successor := Joiner(Member{Node: "a", Storage: "new", Wanted: 1}, []protocol.NodeID{"b"}, Options{})
+	founder.State, successor.State = s, s
+	if !founder.Left() || successor.Left() {
+		t.Errorf("the founder has left: %v; its successor: %v", founder.Left(), successor.Left())
 	}
 }
 

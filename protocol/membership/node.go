@@ -282,6 +282,7 @@ func (n *Node) Step(ev protocol.Event, out *protocol.Effects) {
 		}
 	}
 	n.goOn(out)
+	n.hush(out)
 }
 
 // live begins an incarnation. Changes are numbered anew in each, above all earlier ones.
