@@ -27,14 +27,13 @@ type Tx struct {
 	branches map[string]*joined
 	order    []string
 	stop     func() // of the timeout
-	// work ends with the transaction, so that nobody waits for a branch that comes too late.
-	work context.Context
-	end  context.CancelFunc
 }
 
 // joined is a branch that is being begun, or was.
 type joined struct {
-	ready  chan struct{} // closed when what follows is set
+	ctx    context.Context    // that of Begin, which ends with the transaction: nobody waits for what comes too late
+	cancel context.CancelFunc // ends it
+	ready  chan struct{}      // closed when what follows is set
 	branch resource.Branch
 	err    error
 	gaveUp bool // because the context of whoever was to begin the branch has ended, or the transaction
@@ -51,11 +50,9 @@ func (m *Manager) Begin(ctx context.Context, options ...Option) (*Tx, error) {
 	}
 	o := m.options(options)
 	tx := &Tx{m: m, id: m.newID(), began: time.Now(), early: o.early, branches: map[string]*joined{}}
-	tx.work, tx.end = context.WithCancel(context.Background())
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
-		tx.end()
 		return nil, ErrClosed
 	}
 	m.open[tx.id] = tx
@@ -87,12 +84,12 @@ func (tx *Tx) Join(ctx context.Context, r resource.Resource) (resource.Branch, e
 		return nil, fmt.Errorf("join transaction %s: %T is not a resource of this manager; add it to Config.Resources", tx.id, r)
 	}
 	for {
-		j, first, err := tx.enlist(name)
+		j, first, err := tx.enlist(ctx, name)
 		if err != nil {
 			return nil, err
 		}
 		if first {
-			tx.beginBranch(ctx, r, name, j)
+			tx.beginBranch(r, name, j)
 			return j.branch, j.err
 		}
 		select {
@@ -108,7 +105,7 @@ func (tx *Tx) Join(ctx context.Context, r resource.Resource) (resource.Branch, e
 
 // enlist returns the place of name's branch, and whether the caller is the first there and must
 // begin it.
-func (tx *Tx) enlist(name string) (j *joined, first bool, err error) {
+func (tx *Tx) enlist(ctx context.Context, name string) (j *joined, first bool, err error) {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
 	if tx.ended {
@@ -118,6 +115,7 @@ func (tx *Tx) enlist(name string) (j *joined, first bool, err error) {
 		return j, false, nil
 	}
 	j = &joined{ready: make(chan struct{}), err: errBeginPanicked}
+	j.ctx, j.cancel = context.WithCancel(ctx)
 	tx.branches[name] = j
 	tx.order = append(tx.order, name)
 	return j, true, nil
@@ -127,22 +125,20 @@ func (tx *Tx) enlist(name string) (j *joined, first bool, err error) {
 var errBeginPanicked = errors.New("the resource panicked, or ended the goroutine, when it was to begin the branch")
 
 // beginBranch begins the branch of j, and lets those go who wait for it, come what may.
-func (tx *Tx) beginBranch(ctx context.Context, r resource.Resource, name string, j *joined) {
+func (tx *Tx) beginBranch(r resource.Resource, name string, j *joined) {
 	defer func() {
 		if j.err != nil {
 			j.err = fmt.Errorf("join %s: %w", name, j.err)
-			j.gaveUp = ctx.Err() != nil || tx.work.Err() != nil
+			j.gaveUp = j.ctx.Err() != nil
 			tx.mu.Lock()
 			delete(tx.branches, name)
 			tx.order = remove(tx.order, name)
 			tx.mu.Unlock()
 		}
+		j.cancel()
 		close(j.ready)
 	}()
-	work, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(tx.work, cancel)()
-	j.branch, j.err = r.Begin(work, tx.m.branchID(tx.id, name))
+	j.branch, j.err = r.Begin(j.ctx, tx.m.branchID(tx.id, name))
 }
 
 func remove(names []string, name string) []string {
@@ -234,8 +230,10 @@ func (tx *Tx) finish(why *AbortedError) ([]branch, error) {
 	}
 	tx.mu.Unlock()
 
-	tx.end()
 	var branches []branch
+	for _, j := range joins {
+		j.cancel()
+	}
 	for _, name := range order {
 		j := joins[name]
 		<-j.ready // Begin's context has ended
