@@ -139,6 +139,10 @@ func (s *store) measure(in *instance) {
 // tell sends each peer that has acknowledged the last it was told a summary of what has changed
 // since. What it tells is stable. The caller is the working goroutine.
 func (s *store) tell() {
+	if !s.clean() {
+		s.settle(s.tell) // something was learned since
+		return
+	}
 	if !s.mayVote() {
 		return
 	}
@@ -203,11 +207,7 @@ func (s *store) acknowledged(p *peer, number uint64) {
 	}
 	f.sent = nil
 	if len(f.queue) > 0 {
-		s.batch.Then(func() {
-			if s.rest(); s.failure() == nil {
-				s.tell()
-			}
-		})
+		s.batch.Then(func() { s.settle(s.tell) })
 	}
 }
 
@@ -219,9 +219,7 @@ func (s *store) told(p *peer, number uint64, list []summary) {
 			return // it is told again
 		}
 		if len(missing) == 0 {
-			if s.rest(); s.failure() == nil {
-				s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.payload(), 2), byte(kindFeedAck)), number))
-			}
+			s.settle(func() { s.acknowledge(p, number) })
 			return
 		}
 		b := appendUint(append(appendArray(s.payload(), 3), byte(kindFetch)), number)
@@ -244,16 +242,10 @@ func (s *store) keep(p *peer, number uint64, states []held) {
 	})
 }
 
-// acknowledge says so when all that was delivered before is stable, if there was room for it.
+// acknowledge says that all that was told under that number is stable here. The caller is the working
+// goroutine.
 func (s *store) acknowledge(p *peer, number uint64) {
-	s.batch.Then(func() {
-		if s.unkept[p.place] == number {
-			return // it is told again
-		}
-		if s.rest(); s.failure() == nil {
-			s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.payload(), 2), byte(kindFeedAck)), number))
-		}
-	})
+	s.log.cfg.Network.Send(p.node, appendUint(append(appendArray(s.payload(), 2), byte(kindFeedAck)), number))
 }
 
 // compare returns the transactions of which the peer knows more than is known here. What follows from

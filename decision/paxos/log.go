@@ -236,11 +236,14 @@ func (s *store) tend() {
 	s.batch.Then(func() {
 		defer s.tending.Store(0)
 		s.retire()
-		s.rest()
+		if !s.forced {
+			s.rest()
+		}
 		s.compact()
 		if s.failure() == nil {
-			s.tell()
+			s.settle(s.tell)
 		}
+		s.forced = false
 	})
 }
 

@@ -197,6 +197,10 @@ func (s *store) taught(p *peer, number uint64, last bool, states []held) {
 	}
 	s.keep(p, number, states)
 	if last {
-		s.acknowledge(p, number)
+		s.batch.Then(func() {
+			if s.unkept[p.place] != number { // else it is told again
+				s.settle(func() { s.acknowledge(p, number) })
+			}
+		})
 	}
 }

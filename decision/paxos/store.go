@@ -98,6 +98,10 @@ type store struct {
 	touched  []*instance
 	out      map[protocol.NodeID][]byte // payloads that are being put together
 	outSize  int                        // of the latest
+	// later waits for what is written to be stable, and ripe has waited for it: see settle. Forced says that
+	// something was forced since the last time that the working goroutine was asked to tend.
+	later, ripe []func()
+	forced      bool
 	// compactAt is the number of segments above which the oldest go.
 	compactAt int
 	// tending is since when the working goroutine has been asked to tend; 0 when it has done so.
@@ -190,6 +194,7 @@ func (s *store) Force(steps []engine.Step) error {
 	s.flushGroup()
 	if hard && s.failure() == nil {
 		s.log.stats.forces.Add(1)
+		s.forced = true
 		s.sync()
 	}
 	if len(s.segments) > s.compactAt {
@@ -220,7 +225,9 @@ func (s *store) sync() {
 	s.log.stats.syncs.Add(1)
 	if err := s.journal.Sync(); err != nil {
 		s.fail(err)
+		return
 	}
+	s.ripen()
 }
 
 // room makes a new group where the present one would grow too long.
@@ -336,6 +343,7 @@ func (s *store) putStanding() {
 // others have written this storage down, for one that was alone needed nobody until now.
 func (s *store) putEpoch(blank bool, e Epoch) {
 	if blank {
+		s.later, s.ripe = nil, nil // it was about what is held no more
 		s.put(appendBlank)
 	}
 	s.mu.Lock()
@@ -358,6 +366,47 @@ func (s *store) rest() {
 	}
 	if err := s.journal.Rest(s.log.now()); err != nil {
 		s.fail(err)
+		return
+	}
+	s.ripen()
+	s.reap()
+}
+
+// clean reports whether all that was written is stable. The caller is the working goroutine.
+func (s *store) clean() bool { return s.count == 0 && !s.journal.Dirty() }
+
+// settle calls f when all that is written by now is stable. Where promises are being forced all the time the
+// next of them takes it along; else it is forced now. After a failure f is not called. The caller is the
+// working goroutine, and f is called by it.
+func (s *store) settle(f func()) {
+	switch {
+	case s.failure() != nil:
+		return
+	case s.clean():
+		f()
+		return
+	}
+	s.later = append(s.later, f)
+	if !s.forced {
+		s.rest()
+	}
+}
+
+// ripen takes note that all that was written is stable.
+func (s *store) ripen() {
+	s.ripe = append(s.ripe, s.later...)
+	clear(s.later)
+	s.later = s.later[:0]
+}
+
+// reap calls those for whom what they waited for is stable.
+func (s *store) reap() {
+	for len(s.ripe) > 0 && s.failure() == nil {
+		ripe := s.ripe
+		s.ripe = nil
+		for _, f := range ripe {
+			f()
+		}
 	}
 }
 
@@ -396,6 +445,7 @@ func (s *store) Flush() {
 			s.out[node] = nil
 		}
 	}
+	s.reap()
 }
 
 var _ engine.BatchHands = (*store)(nil)
