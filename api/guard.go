@@ -107,11 +107,11 @@ type guard struct {
 	origin *http.CrossOriginProtection
 	errors *connect.ErrorWriter
 	next   http.Handler
-	// busy reports whether the server takes no new transactions: not yet, or no more.
-	busy func() bool
+	// busy says why the server takes no new transactions, not yet or no more, or is "".
+	busy func() string
 }
 
-func newGuard(opts Options, next http.Handler, busy func() bool) *guard {
+func newGuard(opts Options, next http.Handler, busy func() string) *guard {
 	g := &guard{opts: opts, next: next, busy: busy, origin: http.NewCrossOriginProtection(), errors: connect.NewErrorWriter()}
 	for _, t := range opts.Tokens {
 		g.hashes = append(g.hashes, sha256.Sum256([]byte(t.Secret)))
@@ -124,15 +124,16 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	if g.busy() {
+	busy := g.busy()
+	if busy != "" {
 		// A caller that is answered now goes elsewhere with its next call, and none is sent on a
 		// connection that is being closed.
 		h.Set("Connection", "close")
 	}
 	if r.URL.Path == "/healthz" {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
-		if g.busy() {
-			http.Error(w, "no new transactions", http.StatusServiceUnavailable)
+		if busy != "" {
+			http.Error(w, busy, http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ok\n")) // whoever asked has gone

@@ -128,7 +128,7 @@ func Diagnosis(d assent.Diagnosis) *assentv1.Diagnosis {
 	return diagnosis
 }
 
-// Status tells how the server is.
+// Status tells how the server is. Before it has a manager nothing is known of its resources.
 func (s *Server) Status(context.Context, *assentv1.StatusRequest) (*assentv1.StatusResponse, error) {
 	response := &assentv1.StatusResponse{
 		Version: s.opts.Version, Owner: s.opts.Owner,
@@ -138,7 +138,14 @@ func (s *Server) Status(context.Context, *assentv1.StatusRequest) (*assentv1.Sta
 	if s.opts.LogStats != nil {
 		response.Log = s.opts.LogStats()
 	}
-	scans := s.manager().Scans()
+	m := s.manager()
+	if m == nil {
+		for _, name := range slices.Sorted(maps.Keys(s.executors)) {
+			response.Resources = append(response.Resources, &assentv1.ResourceStatus{Name: name, Kind: s.executors[name].kind(), Error: told(s.starting().Error())})
+		}
+		return response, nil
+	}
+	scans := m.Scans()
 	for _, name := range slices.Sorted(maps.Keys(s.executors)) {
 		scan := scans[name]
 		foreign := make([]string, len(scan.Foreign))

@@ -146,8 +146,8 @@ var (
 
 // New returns a server of m's transactions. The resources are those of m's Config, by the same
 // names. It fails where it does not know how to work in one of them, and on bad options. Where m is
-// nil the server refuses everything but what is about the cluster until Manage gives it one: a node whose log waits for others
-// can so be asked what it waits for.
+// nil the server refuses everything but what is about itself and the cluster until Manage gives it one: a node whose log
+// waits for others, or that is not let into its cluster yet, can so be asked what it waits for.
 func New(m *assent.Manager, resources map[string]resource.Resource, opts Options) (*Server, error) {
 	opts.setDefaults()
 	if err := opts.validate(); err != nil {
@@ -181,7 +181,7 @@ func New(m *assent.Manager, resources map[string]resource.Resource, opts Options
 	if opts.Register != nil {
 		mux.Handle(remote.Path, opts.Register)
 	}
-	s.handler = newGuard(opts, mux, func() bool { return s.manager() == nil || s.sessions.draining() })
+	s.handler = newGuard(opts, mux, s.busy)
 	return s, nil
 }
 
@@ -192,10 +192,36 @@ func (s *Server) Manage(m *assent.Manager) { s.m.Store(m) }
 // earlier are refused before.
 func (s *Server) manager() *assent.Manager { return s.m.Load() }
 
+// joining says what the server's node waits for that is not let into its cluster yet, or is "".
+func (s *Server) joining() string {
+	if s.opts.Node == nil {
+		return ""
+	}
+	what, _ := s.opts.Node.Joining()
+	return what
+}
+
+// busy says why no new transactions are taken, or is "". Anybody may read it.
+func (s *Server) busy() string {
+	switch {
+	case s.manager() == nil && s.joining() != "":
+		return "joining: this node waits to be let into its cluster"
+	case s.manager() == nil:
+		return "starting: the server waits for its decision log"
+	case s.sessions.draining():
+		return "leaving: no new transactions"
+	}
+	return ""
+}
+
 // starting says that the server has no manager yet, and what it waits for.
 func (s *Server) starting() error {
 	text := "the server is starting and waits for its decision log"
 	if s.opts.Node != nil {
+		if what := s.joining(); what != "" {
+			return refuse(connect.CodeUnavailable, fmt.Sprintf("node %s is joining its cluster: it %s", s.opts.Node.Self(), what),
+				"ask a member of the cluster; assent cluster status tells, here and there, how the cluster stands").anywhereElse()
+		}
 		count, _ := s.opts.Node.Decides()
 		text = fmt.Sprintf("node %s is starting and waits for its decision log: %s", s.opts.Node.Self(), count)
 	}
@@ -203,7 +229,7 @@ func (s *Server) starting() error {
 }
 
 // ServeHTTP serves the contract, and /healthz, which answers whoever asks:
-// 200, or 503 while no new transactions are taken.
+// 200, or 503 while no new transactions are taken, and why.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(w, r)
 }
@@ -234,12 +260,16 @@ func (s *Server) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// early are the calls that are answered before there is a manager. A cluster whose decision log waits for a
-// node that will not come back must be told so.
-var early = map[string]bool{
-	assentv1.OperatorServiceClusterProcedure:       true,
-	assentv1.OperatorServiceChangeClusterProcedure: true,
-	assentv1.OperatorServiceClusterStateProcedure:  true,
+// early reports whether a call is answered before there is a manager: those that tell how the server is, and, where
+// its node is a member, those that change the cluster, which may wait for a node that will not come back.
+func (s *Server) early(procedure string) bool {
+	switch procedure {
+	case assentv1.OperatorServiceStatusProcedure, assentv1.OperatorServiceClusterProcedure:
+		return true
+	case assentv1.OperatorServiceChangeClusterProcedure, assentv1.OperatorServiceClusterStateProcedure:
+		return s.joining() == ""
+	}
+	return false
 }
 
 // logging tells the log of every call, and turns errors into those of the contract.
@@ -249,7 +279,7 @@ func (s *Server) logging() connect.UnaryInterceptorFunc {
 			began := time.Now()
 			var response connect.AnyResponse
 			err := error(nil)
-			if s.manager() == nil && !early[req.Spec().Procedure] {
+			if s.manager() == nil && !s.early(req.Spec().Procedure) {
 				err = s.starting()
 			} else {
 				response, err = next(ctx, req)

@@ -117,6 +117,24 @@ func (n *Node) Ready(ctx context.Context) error {
 	}
 }
 
+// Joining reports whether this node is not Ready: it is to become a member, or to learn who the members are. It says
+// what it waits for: "waits to be let in by a or b: no member of the cluster has answered yet".
+func (n *Node) Joining() (what string, joining bool) {
+	select {
+	case <-n.opened:
+		return "", false
+	default:
+	}
+	what = "waits to be let in"
+	if whom := n.cfg.seeds(); len(whom) > 0 {
+		what += " by " + list(whom, "or")
+	}
+	if why := n.life.Load().machine.status().Why; why != "" {
+		what += ": " + why
+	}
+	return what, true
+}
+
 // mostPause bounds the pauses of proposers that have reached too few: what could not be decided while the
 // nodes were cut off from each other is decided soon after.
 const mostPause = time.Second

@@ -20,7 +20,7 @@ type Status struct {
 	Cluster string          `json:"cluster"`
 	Self    protocol.NodeID `json:"self"`
 	// Leader is whom this node follows; empty where it knows of none. Role is what this node does
-	// itself: "leading", "following", "electing" or "waiting".
+	// itself: "leading", "following", "electing" or "waiting", or "joining" where it is not let in yet.
 	Leader protocol.NodeID `json:"leader,omitempty"`
 	Role   string          `json:"role"`
 	// View says which members there are, by which view and in which epoch of the state, and who leads what
@@ -75,7 +75,10 @@ func (n *Node) Status() Status {
 		Cluster: n.cfg.Name, Self: n.cfg.Self, Leader: leader, Role: role.String(),
 		Epoch: state.Epoch, Primary: m.Primary, Why: m.Why, Retired: l.machine.retired(),
 	}
-	s.View = viewInWords(state, m)
+	if s.View = viewInWords(state, m); state.View.Number == 0 {
+		what, _ := n.Joining()
+		s.Role, s.View = "joining", "not known yet: this node "+what
+	}
 	n.describeRegisters(&s, state)
 	links := map[protocol.NodeID]transport.PeerStatus{}
 	for _, l := range n.mesh.Status() {
@@ -109,8 +112,6 @@ func (n *Node) Status() Status {
 // viewInWords says who the members are and who leads them.
 func viewInWords(s membership.State, m membership.Status) string {
 	switch {
-	case s.View.Number == 0:
-		return "not known yet: " + m.Why
 	case m.Leader == "":
 		return fmt.Sprintf("%s; view %d, epoch %d, %s", wordsOfView(s.View), s.View.Number, s.Epoch, m.Why)
 	case !m.Member:
@@ -272,13 +273,16 @@ func (n *Node) describe(m *MemberStatus, link transport.PeerStatus, now time.Tim
 }
 
 // words joins the names of nodes: "a, b and c".
-func words(nodes []protocol.NodeID) string {
+func words(nodes []protocol.NodeID) string { return list(nodes, "and") }
+
+// list joins the names of nodes, the last one with that word.
+func list(nodes []protocol.NodeID, last string) string {
 	var b strings.Builder
 	for i, n := range nodes {
 		switch {
 		case i == 0:
 		case i == len(nodes)-1:
-			b.WriteString(" and ")
+			b.WriteString(" " + last + " ")
 		default:
 			b.WriteString(", ")
 		}

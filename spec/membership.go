@@ -22,21 +22,38 @@ type Denier interface {
 // RefusedForGood says that a change which was refused, as anybody was told, is not applied anywhere.
 func RefusedForGood() Property {
 	return Property{Name: "refused for good", Holds: func(v View) bool {
-		var denied, applied []membership.Session
-		for i := range v.Nodes() {
-			m, _ := v.Machine(i).(Denier)
-			r, _ := v.Record(i, membership.ChronicleKey).(Denier)
-			for _, d := range []Denier{m, r} {
-				if d != nil {
-					denied, applied = append(denied, d.Denied()...), append(applied, d.Applied()...)
+		var denied []membership.Session
+		for _, d := range deniers(v) {
+			denied = append(denied, d.Denied()...)
+		}
+		if len(denied) == 0 {
+			return true
+		}
+		for _, d := range deniers(v) {
+			for _, done := range d.Applied() {
+				if slices.ContainsFunc(denied, func(x membership.Session) bool {
+					x.Refused = ""
+					return x == done
+				}) {
+					return false
 				}
 			}
 		}
-		return !slices.ContainsFunc(denied, func(d membership.Session) bool {
-			d.Refused = ""
-			return slices.Contains(applied, d)
-		})
+		return true
 	}}
+}
+
+// deniers returns the nodes' machines and records that are Deniers.
+func deniers(v View) (all []Denier) {
+	for i := range v.Nodes() {
+		if d, ok := v.Machine(i).(Denier); ok {
+			all = append(all, d)
+		}
+		if d, ok := v.Record(i, membership.ChronicleKey).(Denier); ok {
+			all = append(all, d)
+		}
+	}
+	return all
 }
 
 // Denial says that some change was refused: that this is possible.

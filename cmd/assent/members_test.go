@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -12,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
+	"assent/api"
 	assentv1 "assent/api/assent/v1"
 	"assent/internal/ports"
 )
@@ -218,4 +223,79 @@ func TestMembersComeAndGo(t *testing.T) {
 func (p *people) gone(name string) {
 	p.t.Helper()
 	p.sees(name, "it may be stopped", func(c *assentv1.ClusterResponse) bool { return c.GetRetired() })
+}
+
+// TestJoiningNodeAnswers: a node whose cluster is not there yet says so to whoever asks, and serves when it is let in.
+func TestJoiningNodeAnswers(t *testing.T) {
+	t.Parallel()
+	p := newPeople(t, "a", "d")
+	ready := p.launch("d", "--resource", "kv-d=kv:kv", "--resource", "other-d=kv:other", "--join", p.pairs("a"), "--address", p.peers["d"])
+	p.waits(t, "d", "a")
+	a := p.launch("a", "--resource", "kv-a=kv:kv", "--nodes", p.pairs("a"))
+	a()
+	ready()
+	if status, text := p.health("d"); status != http.StatusOK || text != "ok\n" {
+		t.Errorf("a member's health is %d, %q", status, text)
+	}
+	p.votes("d", "a", "d")
+	p.commits("d", "1")
+}
+
+// health returns what the node says of its health, as soon as it says anything.
+func (p *people) health(name string) (status int, text string) {
+	var lastErr error
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		r, err := http.Get("http://" + p.apis[name] + "/healthz")
+		if lastErr = err; err != nil {
+			continue
+		}
+		data, err := io.ReadAll(r.Body)
+		_ = r.Body.Close()
+		if lastErr = err; err == nil {
+			return r.StatusCode, string(data)
+		}
+	}
+	p.t.Errorf("node %s does not answer: %v", name, lastErr)
+	return 0, ""
+}
+
+// waits looks at everything that a node answers while it waits for another one.
+func (p *people) waits(t *testing.T, name, other string) {
+	if status, text := p.health(name); status != http.StatusServiceUnavailable || !strings.HasPrefix(text, "joining: ") {
+		t.Errorf("its health is %d, %q", status, text)
+	}
+	what := "waits to be let in by " + other + ": no member of the cluster has answered yet"
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := p.operator(name).Cluster(ctx, &assentv1.ClusterRequest{})
+	if err != nil || c.GetRole() != "joining" || !strings.Contains(c.GetView(), what) || c.GetDecides() {
+		t.Errorf("the cluster is %v, %v", c, err)
+	}
+	s, err := p.operator(name).Status(ctx, &assentv1.StatusRequest{})
+	if err != nil || len(s.GetResources()) != 2 || !strings.Contains(s.GetResources()[0].GetError(), what) {
+		t.Errorf("the status is %v, %v", s, err)
+	}
+	// Nothing else is answered, but with the reason, and that another node may be asked.
+	refused := func(did string, err error) {
+		t.Helper()
+		e, ok := errors.AsType[*connect.Error](err)
+		if !ok || e.Code() != connect.CodeUnavailable || !strings.Contains(e.Message(), "node "+name+" is joining its cluster: it "+what) || e.Meta().Get(api.HeaderElsewhere) == "" {
+			t.Errorf("%s: %v", did, err)
+		}
+	}
+	client := assentv1.NewTransactionServiceClient(&http.Client{}, "http://"+p.apis[name])
+	_, err = client.Run(ctx, &assentv1.RunRequest{Operations: []*assentv1.Operation{put("kv-"+name, "1")}})
+	refused("run", err)
+	_, err = p.operator(name).Get(ctx, &assentv1.GetRequest{Id: "x"})
+	refused("get", err)
+	_, err = p.operator(name).ClusterState(ctx, &assentv1.ClusterStateRequest{})
+	refused("the state", err)
+	_, err = p.operator(name).ChangeCluster(ctx, &assentv1.ChangeClusterRequest{})
+	refused("a change", err)
+
+	var out, errs strings.Builder
+	program := &program{out: &out, err: &errs, getenv: os.Getenv}
+	if exit := program.run([]string{"cluster", "status", "--server", "http://" + p.apis[name]}); exit != exitError || !strings.Contains(out.String(), what) {
+		t.Errorf("assent cluster status: exit code %d: %s%s", exit, &out, &errs)
+	}
 }

@@ -14,11 +14,14 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"assent/api"
 	"assent/decision/disk"
 	"assent/decision/paxos"
 )
@@ -108,17 +111,27 @@ func (p *program) serve(ctx context.Context, cfg *config, logger *slog.Logger) e
 		return inUse(err)
 	}
 	defer s.close(logger, patience)
-	if err := p.furnish(ctx, s, logger); err != nil {
+	if err := p.openResources(ctx, s, logger); err != nil {
 		return inUse(err)
 	}
 	listener, scheme, err := p.listen(cfg)
 	if err != nil {
 		return err
 	}
-	server := s.httpServer(logger)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	defer listener.Close() // where it comes to nothing before it is served
+	at := &front{}
+	server := at.httpServer(logger)
 	defer server.Close()
+	served := make(chan error, 1)
+	serve := sync.OnceFunc(func() { go func() { served <- server.Serve(listener) }() })
+	if err := p.letIn(ctx, s, at, serve, logger); err != nil {
+		return err
+	}
+	if err := p.furnish(ctx, s, logger); err != nil {
+		return inUse(err)
+	}
+	at.Store(s.server)
+	serve()
 	if err := s.await(ctx, logger); err != nil {
 		return err
 	}
@@ -162,20 +175,33 @@ func (p *program) openAny(cfg *config, logger *slog.Logger) (*site, error) {
 	return p.joinCluster(cfg, logger)
 }
 
-// letIn waits until a node that joins is a member, and says so when that takes long.
-func (s *site) letIn(ctx context.Context, logger *slog.Logger) error {
+// letIn waits until a node that joins is a member, and says so when that takes long. Meanwhile a server of its own
+// answers what can be answered: how the cluster stands, as far as the node knows, and for everything else why not.
+func (p *program) letIn(ctx context.Context, s *site, at *front, serve func(), logger *slog.Logger) error {
+	if s.node == nil {
+		return nil
+	}
+	if _, joining := s.node.Joining(); !joining {
+		return nil
+	}
+	if err := p.openServer(s, logger); err != nil {
+		return err
+	}
+	at.Store(s.server)
+	serve()
 	for {
 		patient, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := s.node.Ready(patient)
 		cancel()
 		switch {
 		case err == nil:
-			s.log = s.node.Log()
+			s.log, s.server = s.node.Log(), nil
 			return nil
 		case ctx.Err() != nil:
 			return fail("assent cluster status at one of the members tells how the cluster stands; docs/cluster.md", "stopped before this node was let into the cluster")
 		}
-		logger.Info("waiting to be let into the cluster", "reason", s.node.Status().View)
+		what, _ := s.node.Joining()
+		logger.Info("not a member of the cluster yet", "node", s.node.Self(), "state", what)
 	}
 }
 
@@ -218,14 +244,21 @@ func (s *site) drain(patience time.Duration, logger *slog.Logger) {
 // farewell is for how long a node that leaves goes on to answer at the least.
 const farewell = 500 * time.Millisecond
 
+// front passes requests on to the server that there is at the time: a node that joins has another one when it is let
+// in. It is served when it has one.
+type front struct{ atomic.Pointer[api.Server] }
+
+// ServeHTTP passes a request on.
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) { f.Load().ServeHTTP(w, r) }
+
 // httpServer returns the server's way to the network.
-func (s *site) httpServer(logger *slog.Logger) *http.Server {
+func (f *front) httpServer(logger *slog.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true) // gRPC, without TLS
 	return &http.Server{
-		Handler: s.server, Protocols: protocols,
+		Handler: f, Protocols: protocols,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}

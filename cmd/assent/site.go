@@ -98,8 +98,10 @@ func (p *program) openSite(ctx context.Context, cfg *config, logger *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	if err = p.furnish(ctx, s, logger); err == nil {
-		err = s.manage(ctx, logger)
+	if err = p.openResources(ctx, s, logger); err == nil {
+		if err = p.furnish(ctx, s, logger); err == nil {
+			err = s.manage(ctx, logger)
+		}
 	}
 	if err != nil {
 		s.close(logger, time.Second)
@@ -124,16 +126,9 @@ func (c *config) storePath(name string, r *resourceConfig) string {
 	return r.Path
 }
 
-// furnish opens what a site with a log needs besides: its resources and its server, which has no manager
-// yet.
+// furnish opens what a site with a log and resources needs besides: its server, which has no manager yet.
 func (p *program) furnish(ctx context.Context, s *site, logger *slog.Logger) error {
-	if err := p.openResources(ctx, s, logger); err != nil {
-		return err
-	}
 	if s.node != nil {
-		if err := s.letIn(ctx, logger); err != nil {
-			return err
-		}
 		if err := s.openSites(ctx, logger); err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ type Delegate struct {
 func (d *Delegate) Chronicles() []View { return d.Seen }
 
 // Denied returns the changes that the node has refused, and those that its state has as refused.
-func (d *Delegate) Denied() []Session { return slices.Concat(d.Kept.Refused, d.Node.State.denied()) }
+func (d *Delegate) Denied() []Session { return d.Node.State.denied(slices.Clip(d.Kept.Refused)) }
 
 // Applied returns the last changes that the node's state has as applied, of those that have an operator.
 func (d *Delegate) Applied() []Session { return d.Node.State.applied() }

@@ -55,9 +55,14 @@ func (c *Chronicle) deny(x Change, why string) {
 	}
 }
 
-// denied returns the last change of each node where it was refused.
-func (s *State) denied() []Session {
-	return slices.DeleteFunc(slices.Clone(s.Sessions), func(x Session) bool { return x.Refused == "" })
+// denied adds to all the last change of each node where it was refused.
+func (s *State) denied(all []Session) []Session {
+	for _, x := range s.Sessions {
+		if x.Refused != "" {
+			all = append(all, x)
+		}
+	}
+	return all
 }
 
 // applied returns the changes of the trail.
@@ -95,7 +100,7 @@ func (c *Citizen) Chronicles() []View { return c.Seen }
 
 // Denied returns the changes of which the owner was told that they were refused, and those that the state has
 // as refused.
-func (c *Citizen) Denied() []Session { return slices.Concat(c.Kept.Refused, c.Node.State.denied()) }
+func (c *Citizen) Denied() []Session { return c.Node.State.denied(slices.Clip(c.Kept.Refused)) }
 
 // Applied returns the last changes that the state has as applied, of those that have an operator.
 func (c *Citizen) Applied() []Session { return c.Node.State.applied() }
