@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"sync"
 
+	"assent/engine"
 	"assent/resource"
 )
 
 // Grouper has calls that are made at the same time carried out together, so that one round trip or
-// one forced write serves many. A call that finds a free worker waits for no other. All methods are
-// safe for concurrent use.
+// one forced write serves many. A call that finds a free worker waits for nothing but that those who are
+// ready to run, and may be about to call, go first. All methods are safe for concurrent use.
 type Grouper[C any] struct {
 	cfg     GrouperConfig[C]
 	mu      sync.Mutex
@@ -96,6 +97,7 @@ func (g *Grouper[C]) rouse() {
 
 func (g *Grouper[C]) work() {
 	for {
+		engine.Gather(g.waiting)
 		group, closed := g.take()
 		if len(group) == 0 {
 			if closed {
@@ -116,6 +118,12 @@ func (g *Grouper[C]) work() {
 			close(w.done)
 		}
 	}
+}
+
+func (g *Grouper[C]) waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.queue)
 }
 
 // take takes the next group off the queue.

@@ -74,6 +74,29 @@ func TestCallsAreGrouped(t *testing.T) {
 	}
 }
 
+// Callers who are ready to call share a group, although each of them would find a free worker.
+func TestReadyCallersAreGrouped(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that it is known who is ready
+	const callers = 40
+	served, groups := 0, 0
+	g := NewGrouper(GrouperConfig[int]{Serve: func(group []int) { served += len(group); groups++ }, Workers: 1,
+		MostCalls: callers, MostBytes: callers, Size: func(int) int { return 1 }, MostWaiting: callers})
+	var wg sync.WaitGroup
+	for n := range callers {
+		wg.Go(func() {
+			if err := g.Do(t.Context(), n); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	g.Close()
+	// One, but that others in this process may take the processor at any time.
+	if served != callers || groups > callers/4 {
+		t.Errorf("%d calls were served in %d groups", served, groups)
+	}
+}
+
 func TestTooManyWait(t *testing.T) {
 	s, g := newGroups(2)
 	go func() { _ = g.Do(t.Context(), 1) }()

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"runtime"
 	"sync"
 
 	"assent/protocol"
@@ -55,8 +54,8 @@ type BatchConfig struct {
 	// Most is the greatest number of events that are stepped before they are forced together.
 	// Defaults to 4,096.
 	Most int
-	// Gather lets the goroutines that are ready to run go first, before what waits is taken: those who
-	// deliver at about the same time then share what is forced. Nobody sleeps for it.
+	// Gather has the function Gather called before what waits is taken, so that those who deliver at about
+	// the same time share what is forced.
 	Gather bool
 }
 
@@ -135,25 +134,17 @@ func (b *Batch) serve() {
 	}
 }
 
-// gatherMost is how often others go first, where each time some of them have delivered something.
-const gatherMost = 4
-
 // gather lets others go first, where that is asked for and something waits.
 func (b *Batch) gather() {
-	if !b.cfg.Gather {
-		return
+	if b.cfg.Gather {
+		Gather(b.waiting)
 	}
-	known := 0
-	for range gatherMost {
-		b.mu.Lock()
-		waiting := len(b.queue)
-		b.mu.Unlock()
-		if waiting == known {
-			return
-		}
-		known = waiting
-		runtime.Gosched()
-	}
+}
+
+func (b *Batch) waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.queue)
 }
 
 // take moves what waits to b.steps. It reports false, and gives up the work, where nothing does.
