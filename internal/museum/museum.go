@@ -2,9 +2,10 @@
 // might write it. Both tools must find every one, the checker and the simulator; docs/museum.md tells how
 // soon they do.
 //
-// It promises that what is searched is the source as it stands with that line changed, built by the go
-// command with an overlay, and that a line which is not there any more is an error. It says nothing about
-// bugs that nobody has thought of.
+// It promises that what is searched is the source as it stands with that line changed, and that a line which
+// is not there any more is an error. The go command builds one finder for all bugs, with an overlay: a method
+// that has bugs stands in it as it is, and once more for each of them. The package says nothing about bugs that
+// nobody has thought of.
 package museum
 
 import (
@@ -16,10 +17,13 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // Exhibit is a bug: one line of a machine changed.
@@ -39,28 +43,59 @@ type Exhibit struct {
 // ErrStale says that an exhibit is about a line that is not there, or not once.
 var ErrStale = errors.New("exhibit is out of date")
 
-// Apply returns the source of File with the line changed. It returns an ErrStale, which says what to do,
-// where that cannot be.
-func (e Exhibit) Apply(source []byte) ([]byte, error) {
+// shownEnv has the number of the exhibit that a finder shows; the first is 1. At 0 the machines are as they are.
+const shownEnv = "ASSENT_EXHIBIT"
+
+// shown is put beside the machines of a package.
+const shown = `package %s
+
+import (
+	"os"
+	"strconv"
+)
+
+var shownExhibit, _ = strconv.Atoi(os.Getenv("` + shownEnv + `"))
+`
+
+// body says where in a file the body of a method is, between its braces.
+type body struct{ from, to int }
+
+// apply returns the source of the file with the exhibits that are about it: the body of each method that they change
+// stands there once for each of them, and once as it is. It returns an ErrStale, which says what to do, where a line
+// is not there.
+func apply(exhibits []Exhibit, file string, source []byte) (changed []byte, err error) {
 	files := token.NewFileSet()
-	file, err := parser.ParseFile(files, e.File, source, 0)
+	syntax, err := parser.ParseFile(files, file, source, 0)
 	if err != nil {
 		return nil, err
 	}
-	for _, decl := range file.Decls {
-		f, ok := decl.(*ast.FuncDecl)
-		if !ok || method(f) != e.Func {
+	bodies := map[string]body{}
+	for _, decl := range syntax.Decls {
+		if f, ok := decl.(*ast.FuncDecl); ok && f.Body != nil {
+			bodies[method(f)] = body{files.Position(f.Body.Lbrace).Offset + 1, files.Position(f.Body.Rbrace).Offset}
+		}
+	}
+	cases := map[body]string{}
+	for i, e := range exhibits {
+		if e.File != file {
 			continue
 		}
-		from, to := files.Position(f.Pos()).Offset, files.Position(f.End()).Offset
-		old, changed := []byte("\t"+e.Old+"\n"), []byte("\t"+e.New+"\n")
-		if n := bytes.Count(source[from:to], old); n != 1 {
+		at, ok := bodies[e.Func]
+		if !ok {
+			return nil, e.stale("it is not there")
+		}
+		line := "\t" + e.Old + "\n"
+		if n := strings.Count(string(source[at.from:at.to]), line); n != 1 {
 			return nil, e.stale(fmt.Sprintf("it has the line %q %d times", e.Old, n))
 		}
-		body := bytes.Replace(source[from:to], old, changed, 1)
-		return append(append(bytes.Clone(source[:from]), body...), source[to:]...), nil
+		cases[at] += fmt.Sprintf("case %d:%s", i+1, strings.Replace(string(source[at.from:at.to]), line, "\t"+e.New+"\n", 1))
 	}
-	return nil, e.stale("it is not there")
+	changed = bytes.Clone(source)
+	for _, at := range slices.SortedFunc(maps.Keys(cases), func(a, b body) int { return b.from - a.from }) { // the last first
+		choice := fmt.Sprintf("\n\tswitch shownExhibit {\n%sdefault:%s\t}\n", cases[at], source[at.from:at.to])
+		changed = slices.Replace(changed, at.from, at.to, []byte(choice)...)
+	}
+	return changed, nil
 }
 
 func (e Exhibit) stale(why string) error {
@@ -90,40 +125,46 @@ func method(f *ast.FuncDecl) string {
 	return name.Name + "." + f.Name.Name
 }
 
-// Hunt builds the finder from the sources under root, with the exhibit's line changed, and lets it look.
-// It writes to the folder dir, and needs the go command.
-func Hunt(ctx context.Context, root, dir string, e Exhibit) (f Found, err error) {
-	path := filepath.Join(root, e.File)
-	source, err := os.ReadFile(path)
+// Build builds a finder from the sources under root, with the exhibits in it. It writes to the folder dir, and needs
+// the go command.
+func Build(ctx context.Context, root, dir string, exhibits []Exhibit) (finder string, err error) {
+	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	replace := func(path string, source []byte) error {
+		instead := filepath.Join(dir, fmt.Sprint(len(overlay.Replace), ".go"))
+		overlay.Replace[path] = instead
+		return os.WriteFile(instead, source, 0o600)
+	}
+	for _, e := range exhibits {
+		path := filepath.Join(root, e.File)
+		if overlay.Replace[path] != "" {
+			continue
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		changed, err := apply(exhibits, e.File, source)
+		if err != nil {
+			return "", err
+		}
+		err = replace(path, changed)
+		if beside := filepath.Join(filepath.Dir(path), "exhibit.go"); err == nil && overlay.Replace[beside] == "" {
+			err = replace(beside, fmt.Appendf(nil, shown, filepath.Base(filepath.Dir(path))))
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	file, err := json.Marshal(overlay)
 	if err != nil {
-		return f, err
+		return "", err
 	}
-	changed, err := e.Apply(source)
-	if err != nil {
-		return f, err
+	path := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		return "", err
 	}
-	mutant, overlay := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json")
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutant}})
-	if err != nil {
-		return f, err
-	}
-	if err := errors.Join(os.WriteFile(mutant, changed, 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil {
-		return f, err
-	}
-	finder, err := build(ctx, root, dir, "-overlay", overlay)
-	if err != nil {
-		return f, fmt.Errorf("exhibit %q: %w", e.Name, err)
-	}
-	if f, err = run(ctx, finder, e.System, mostSeeds); err != nil {
-		return f, fmt.Errorf("exhibit %q: %w", e.Name, err)
-	}
-	return f, nil
-}
-
-// build builds the finder, with these flags, in the folder dir.
-func build(ctx context.Context, root, dir string, flags ...string) (finder string, err error) {
 	finder = filepath.Join(dir, "finder")
-	command := exec.CommandContext(ctx, "go", append(append([]string{"build", "-ldflags=-s -w", "-o", finder}, flags...), "./internal/museum/finder")...)
+	command := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-overlay", path, "-o", finder, "./internal/museum/finder")
 	command.Dir = root
 	if out, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the finder: %w\n%s", err, out)
@@ -131,9 +172,11 @@ func build(ctx context.Context, root, dir string, flags ...string) (finder strin
 	return finder, nil
 }
 
-// run lets a finder look at a system.
-func run(ctx context.Context, finder, system string, seeds int) (f Found, err error) {
+// Run lets a finder look at a system in which the exhibit of that number is shown. The first is 1; at 0 the machines
+// are as they are.
+func Run(ctx context.Context, finder string, exhibit int, system string, seeds int) (f Found, err error) {
 	command := exec.CommandContext(ctx, finder, system, strconv.Itoa(seeds))
+	command.Env = append(os.Environ(), shownEnv+"="+strconv.Itoa(exhibit))
 	var complaint bytes.Buffer
 	command.Stderr = &complaint
 	out, err := command.Output()

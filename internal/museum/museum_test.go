@@ -27,12 +27,16 @@ func root(t *testing.T) string {
 // blind to it, or that the line does not matter any more.
 func TestBothFindEveryBug(t *testing.T) {
 	all := Exhibits()
+	finder, err := Build(t.Context(), root(t), t.TempDir(), all)
+	if err != nil {
+		t.Fatal(err)
+	}
 	found := make([]Found, len(all))
 	t.Run("hunt", func(t *testing.T) {
 		for i, e := range all {
 			t.Run(e.Name, func(t *testing.T) {
 				t.Parallel()
-				f, err := Hunt(t.Context(), root(t), t.TempDir(), e)
+				f, err := Run(t.Context(), finder, i+1, e.System, mostSeeds)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -78,7 +82,7 @@ func TestMachinesAreSound(t *testing.T) {
 	if os.Getenv("ASSENT_SOAK") != "" {
 		seeds = mostSeeds
 	}
-	finder, err := build(t.Context(), root(t), t.TempDir())
+	finder, err := Build(t.Context(), root(t), t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +94,7 @@ func TestMachinesAreSound(t *testing.T) {
 				if s.Slow {
 					seeds /= 10
 				}
-				f, err := run(t.Context(), finder, s.Name, seeds)
+				f, err := Run(t.Context(), finder, 0, s.Name, seeds)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -137,20 +141,22 @@ func free() {
 	one()
 }
 `
+	const again = "\n\tone()\n\tif b.two() {\n\t\tone()\n\t\tthree()\n\t}\n"
 	for name, c := range map[string]struct {
 		in, old, new string
-		want         string // what is changed to what, or nothing for an ErrStale
+		want         string // what stands in place of the body, or nothing for an ErrStale
 	}{
-		"a method":           {in: "A.Step", old: "one()", new: "two()", want: "A) Step() {\n\ttwo()\n}"},
-		"of a pointer":       {in: "B.Step", old: "three()", new: "", want: "one()\n\t\t\n"},
-		"a function":         {in: "free", old: "one()", new: "two()", want: "free() {\n\ttwo()\n}"},
+		"a method":           {in: "A.Step", old: "one()", new: "two()", want: "A) Step() {\n\tswitch shownExhibit {\ncase 2:\n\ttwo()\ndefault:\n\tone()\n\t}\n}"},
+		"of a pointer":       {in: "B.Step", old: "three()", new: "", want: "case 2:\n\tone()\n\tif b.two() {\n\t\tone()\n\t\t\n\t}\ndefault:" + again + "\t}\n}"},
+		"a function":         {in: "free", old: "one()", new: "two()", want: "free() {\n\tswitch shownExhibit {\ncase 2:\n\ttwo()\ndefault:"},
 		"a line there twice": {in: "B.Step", old: "one()"},
 		"a line not there":   {in: "A.Step", old: "three()"},
 		"a part of a line":   {in: "B.Step", old: "b.two()"},
 		"no such method":     {in: "C.Step", old: "one()"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := Exhibit{Name: name, File: "p.go", Func: c.in, Old: c.old, New: c.new}.Apply([]byte(source))
+			exhibits := []Exhibit{{File: "q.go"}, {Name: name, File: "p.go", Func: c.in, Old: c.old, New: c.new}}
+			got, err := apply(exhibits, "p.go", []byte(source))
 			switch {
 			case c.want == "" && (!errors.Is(err, ErrStale) || !strings.Contains(err.Error(), "internal/museum/exhibits.go")):
 				t.Errorf("got %v; want an ErrStale that says where", err)
@@ -158,5 +164,20 @@ func free() {
 				t.Errorf("got %v and\n%s", err, got)
 			}
 		})
+	}
+}
+
+// TestApplyAll: several exhibits in one file, two of them in one method.
+func TestApplyAll(t *testing.T) {
+	const source = "package p\n\nfunc a() {\n\tone()\n}\n\nfunc b() {\n\tone()\n\ttwo()\n}\n"
+	const want = "package p\n\nfunc a() {\n\tswitch shownExhibit {\ncase 2:\n\tfour()\ndefault:\n\tone()\n\t}\n}\n\n" +
+		"func b() {\n\tswitch shownExhibit {\ncase 1:\n\tthree()\n\ttwo()\ncase 3:\n\tone()\n\t\ndefault:\n\tone()\n\ttwo()\n\t}\n}\n"
+	got, err := apply([]Exhibit{
+		{File: "p.go", Func: "b", Old: "one()", New: "three()"},
+		{File: "p.go", Func: "a", Old: "one()", New: "four()"},
+		{File: "p.go", Func: "b", Old: "two()"},
+	}, "p.go", []byte(source))
+	if d := cmp.Diff(want, string(got)); d != "" || err != nil {
+		t.Errorf("%v\n%s", err, d)
 	}
 }

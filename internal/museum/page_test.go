@@ -15,9 +15,9 @@ func page(exhibits []Exhibit, found []Found) string {
 
 Are the checker and the simulator any good? Each bug below is the production machine with one line
 changed: what somebody might write on a bad day, or has written, in one product or another. Both tools
-must find every one. ` + "`go test ./internal/museum`" + ` changes the line, builds a finder from the source with the
-change as an overlay, and lets both tools look; a bug that survives fails the build. In the machines as they
-are both find nothing, and that is tested with them: in as many states, at most a million, and in 1,000
+must find every one. ` + "`go test ./internal/museum`" + ` builds one finder from the source, with every change in
+it as an overlay, switches on one change at a time, and lets both tools look; a bug that survives fails the
+build. In the machines as they are both find nothing, and that is tested with them: in as many states, at most a million, and in 1,000
 seeds, or with ` + "`make soak`" + ` in the 20,000 after which the simulator would give up a bug.
 
 The checker looks at a small system (` + "`internal/museum/systems.go`" + `), two or three participants, acceptors or replicas under a

@@ -1,5 +1,5 @@
 // Command finder looks for what is wrong in one system, whose name it is given, and prints what it has
-// found as JSON. The museum builds it with a bug in the machines.
+// found as JSON. The museum builds it with bugs in the machines, one of which the environment chooses.
 package main
 
 import (
