@@ -68,8 +68,24 @@ func newSite(t testing.TB) *site {
 		}
 		s.setup.DSN[name] = dsn
 	}
-	t.Cleanup(s.close)
+	t.Cleanup(func() {
+		s.close()
+		if !t.Failed() {
+			s.drop()
+		}
+	})
 	return s
+}
+
+// drop deletes the databases: there are two for each site, and they may be in memory.
+func (s *site) drop() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for name, c := range s.clusters {
+		if err := c.Exec(ctx, "", "DROP DATABASE "+pgx.Identifier{s.db}.Sanitize()+" WITH (FORCE)"); err != nil {
+			s.Logf("a database stays in %s: %v", name, err) // somebody else has left a branch prepared in it, say
+		}
+	}
 }
 
 // beside returns a coordinator with a log and a kv store of its own over the databases of s. What

@@ -9,6 +9,7 @@ package pgcluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +81,7 @@ func New(ctx context.Context, opts Options) (*Cluster, error) {
 		return nil, err
 	}
 	// The directory's path must be short: a unix socket's has at most some 100 bytes.
-	if c.dir, err = os.MkdirTemp("/tmp", "assent-pg-"); err != nil {
+	if c.dir, err = os.MkdirTemp(place(), "assent-pg-"); err != nil {
 		return nil, fmt.Errorf("make a directory for a PostgreSQL cluster: %w", err)
 	}
 	if err := c.watch(); err != nil {
@@ -97,6 +98,13 @@ func New(ctx context.Context, opts Options) (*Cluster, error) {
 
 // socketPort is the port of a server without TCP: it names the socket file and nothing else.
 const socketPort = 5432
+
+// placeEnv names the folder in which clusters are made; /tmp where it is empty. In memory, on a tmpfs, they are made
+// sooner, which is what most tests want: a server that is killed loses nothing of what it has written there, either.
+const placeEnv = "ASSENT_POSTGRES_DIR"
+
+// place is the folder in which clusters are made.
+func place() string { return cmp.Or(os.Getenv(placeEnv), "/tmp") }
 
 func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }
 
