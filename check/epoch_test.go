@@ -1,7 +1,6 @@
 package check_test
 
 import (
-	"context"
 	"testing"
 
 	"assent/check"
@@ -42,14 +41,7 @@ func TestAcceptorsChangeSafely(t *testing.T) {
 			if c.Proposers > 1 {
 				claims.Sometimes = append(claims.Sometimes, spec.Learns("v2"))
 			}
-			r, err := check.Run(context.Background(), check.System{Nodes: nodes, Codec: codec, Faults: c.Faults}, claims, check.Limits{States: 20_000_000})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("%d states, %d transitions, depth %d, %d local states, %d messages, %v", r.States, r.Transitions, r.Depth, r.Locals, r.Messages, r.Elapsed)
-			if !r.Complete {
-				t.Errorf("the run is not complete: %d states", r.States)
-			}
+			r := complete(t, check.System{Nodes: nodes, Codec: codec, Faults: c.Faults}, claims)
 			for _, b := range r.Broken {
 				t.Error(b)
 			}

@@ -1,7 +1,6 @@
 package check_test
 
 import (
-	"context"
 	"testing"
 
 	"assent/check"
@@ -21,15 +20,7 @@ func replicatedLog(t *testing.T, l paxos.ReplicatedLog, f check.Faults, claims c
 		t.Fatal(err)
 	}
 	sys := check.System{Nodes: nodes, Codec: codec, Faults: f}
-	r, err := check.Run(context.Background(), sys, claims, check.Limits{States: 30_000_000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d states, %d transitions, depth %d, %d local states, %d messages, %v", r.States, r.Transitions, r.Depth, r.Locals, r.Messages, r.Elapsed)
-	if !r.Complete {
-		t.Fatalf("the run is not complete: %d states", r.States)
-	}
-	return r
+	return complete(t, sys, claims)
 }
 
 // TestLogIsSafe: a log of two slots, two leaders, with loss, repetition and reordering without limit; nodes

@@ -1,7 +1,6 @@
 package check_test
 
 import (
-	"context"
 	"testing"
 
 	"assent/check"
@@ -53,14 +52,7 @@ func TestViewsAreLinear(t *testing.T) {
 			if c.Wary != nil {
 				claims.Sometimes = append(claims.Sometimes, spec.Denial())
 			}
-			r, err := check.Run(context.Background(), check.System{Nodes: nodes, Codec: codec, Faults: c.Faults}, claims, check.Limits{States: 30_000_000})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("%d states, %d transitions, depth %d, %d local states, %d messages, %v", r.States, r.Transitions, r.Depth, r.Locals, r.Messages, r.Elapsed)
-			if !r.Complete {
-				t.Errorf("the run is not complete: %d states", r.States)
-			}
+			r := complete(t, check.System{Nodes: nodes, Codec: codec, Faults: c.Faults}, claims)
 			for _, b := range r.Broken {
 				t.Error(b)
 			}

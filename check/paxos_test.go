@@ -1,7 +1,6 @@
 package check_test
 
 import (
-	"context"
 	"testing"
 
 	"assent/check"
@@ -25,15 +24,7 @@ func consensus(t *testing.T, c paxos.Consensus, f check.Faults, claims check.Cla
 		acceptors = append(acceptors, c.Proposers+i)
 	}
 	sys := check.System{Nodes: nodes, Codec: codec, Faults: f, Symmetric: [][]int{acceptors}}
-	r, err := check.Run(context.Background(), sys, claims, check.Limits{States: 5_000_000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !r.Complete {
-		t.Fatalf("the run is not complete: %d states", r.States)
-	}
-	t.Logf("%d states, %d transitions, depth %d, %d local states, %d messages, %v", r.States, r.Transitions, r.Depth, r.Locals, r.Messages, r.Elapsed)
-	return r
+	return complete(t, sys, claims)
 }
 
 // TestPaxosIsSafe: three acceptors, two proposers, three ballots (0.p1, 1.p1, 1.p2), with loss,

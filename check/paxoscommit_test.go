@@ -1,7 +1,6 @@
 package check_test
 
 import (
-	"context"
 	"os"
 	"testing"
 
@@ -21,14 +20,7 @@ func paxosCommit(t *testing.T, c commit.PaxosCommit, f check.Faults, m check.Mod
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := check.Run(context.Background(), check.System{Nodes: nodes, Codec: codec, Faults: f, Model: m}, claims, check.Limits{States: 40_000_000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !r.Complete {
-		t.Fatalf("the run is not complete: %d states", r.States)
-	}
-	t.Logf("%d states, %d transitions, depth %d, %d local states, %d messages, %v", r.States, r.Transitions, r.Depth, r.Locals, r.Messages, r.Elapsed)
+	r := search(t, check.System{Nodes: nodes, Codec: codec, Faults: f, Model: m}, claims, 40_000_000)
 	for _, b := range r.Broken {
 		t.Error(b)
 	}
@@ -86,9 +78,6 @@ func TestPaxosCommitDoesNotBlock(t *testing.T) {
 		"F = 0":                                   {commit.PaxosCommit{Participants: 2, Steadfast: true, Options: commit.Options{Rounds: 1}}, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.Participants > 2 {
-				million(t)
-			}
 			r := paxosCommit(t, c.PaxosCommit, check.Faults{Crashes: c.crashes}, check.Synchronous, check.Claims{
 				Always:    []spec.Property{spec.AC1(), spec.AC2(), spec.AC3()},
 				Sometimes: []spec.Property{spec.AllCommit()}, Decided: spec.AC5().Decided})
@@ -103,18 +92,18 @@ func TestPaxosCommitDoesNotBlock(t *testing.T) {
 func TestPaxosCommitQuietRunCommits(t *testing.T) {
 	for name, c := range map[string]struct {
 		commit.PaxosCommit
-		leave func(*testing.T)
+		long bool
 	}{
-		"apart":              {commit.PaxosCommit{Participants: 2, F: 1}, nil},
-		"co-located":         {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true}, nil},
-		"F = 0":              {commit.PaxosCommit{Participants: 3}, nil},
-		"faster, apart":      {commit.PaxosCommit{Participants: 2, F: 1, Fast: true}, soak},
-		"faster, co-located": {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Fast: true}, million},
-		"faster, F = 0":      {commit.PaxosCommit{Participants: 3, Fast: true}, soak},
+		"apart":              {commit.PaxosCommit{Participants: 2, F: 1}, false},
+		"co-located":         {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true}, false},
+		"F = 0":              {commit.PaxosCommit{Participants: 3}, false},
+		"faster, apart":      {commit.PaxosCommit{Participants: 2, F: 1, Fast: true}, true},
+		"faster, co-located": {commit.PaxosCommit{Participants: 2, F: 1, CoLocated: true, Fast: true}, false},
+		"faster, F = 0":      {commit.PaxosCommit{Participants: 3, Fast: true}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.leave != nil {
-				c.leave(t)
+			if c.long {
+				soak(t)
 			}
 			c.Steadfast, c.Options.Rounds = true, 1
 			r := paxosCommit(t, c.PaxosCommit, check.Faults{}, check.Synchronous, check.Claims{

@@ -162,8 +162,6 @@ func TestTwoPhaseCommitRefines(t *testing.T) {
 			model.Faults = check.Faults{Crashes: 1, Restarts: 1, Duplicates: check.Unlimited}
 			if soaking() {
 				model.Faults.Crashes, model.Faults.Restarts = 2, 2
-			} else if name == "cooperative" {
-				million(t)
 			}
 			sys, err := model.system()
 			if err != nil {

@@ -55,14 +55,6 @@ func soak(t *testing.T) {
 	}
 }
 
-// million leaves a test of up to a million states to runs without the race detector.
-func million(t *testing.T) {
-	t.Helper()
-	if underRace && !soaking() {
-		t.Skip("up to a million states: run without the race detector")
-	}
-}
-
 // nothingBroken fails the test on every claim that does not hold.
 func nothingBroken(t *testing.T, r check.Report) {
 	t.Helper()
