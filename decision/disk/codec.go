@@ -33,7 +33,7 @@ type stored struct {
 	decided uint64          // the sequence number of the record that decided it
 	done    uint64          // that of the record which made it Done; 0 if it is not
 	doneAt  int64           // when, in Unix milliseconds by the log's clock
-	raw     []byte          // the entry's CBOR
+	raw     []byte          // the entry's CBOR; nil where it is not at hand
 	known   *decision.Entry // what raw says, where that is at hand; it is not changed
 }
 
@@ -73,19 +73,17 @@ func decodeStored(key, value []byte) (*stored, error) {
 	return s, nil
 }
 
-// entry decodes s and checks that it is what its key and its status say.
-func (s *stored) entry() (decision.Entry, error) {
-	if s.known != nil {
-		return *s.known, nil
-	}
+// decode sets what s.raw says, and checks that it is what its key and its status say.
+func (s *stored) decode() error {
 	e, err := decision.DecodeEntry(s.raw)
 	if err != nil {
-		return decision.Entry{}, err
+		return err
 	}
 	if e.ID != s.id || e.Status() != s.status {
-		return decision.Entry{}, fmt.Errorf("entry of %q, %v, is kept as %q, %v", e.ID, e.Status(), s.id, s.status)
+		return fmt.Errorf("entry of %q, %v, is kept as %q, %v", e.ID, e.Status(), s.id, s.status)
 	}
-	return e, nil
+	s.known = &e
+	return nil
 }
 
 // bindValue sets the first four bytes of value to the checksum of the key and the rest of value.

@@ -1,5 +1,5 @@
 // Package disk keeps the decision log in a directory of this machine: a log of segments that many
-// callers force together, and an index on Pebble of what was decided.
+// callers force together, and an index on Pebble of what was decided, written behind it.
 //
 // The package promises that nobody is told a decision before it is stable; that whatever was told
 // is found again after any crash of the process or the machine; that damage to what was told is
@@ -31,12 +31,13 @@ type Config struct {
 	// are not Done are kept for ever. Defaults to 24 hours.
 	Retention time.Duration
 
-	// RetainCount is the greatest number of Done entries that are kept; a few hundred more may be
-	// found. Where there are more, the oldest go before their time. Defaults to 100,000.
+	// RetainCount is the greatest number of Done entries that are kept; those of the last second or two
+	// may be found beside them. Where there are more, the oldest go before their time. Each takes some
+	// 40 bytes of memory. Defaults to 100,000.
 	RetainCount int
 
-	// SegmentBytes is the size of the log's files, in bytes. Two or three of them exist at a time,
-	// and about as much again in memory. At least 64 KiB. Defaults to 8 MiB.
+	// SegmentBytes is the size of the log's files, in bytes. Two or three of them exist at a time.
+	// At least 64 KiB. Defaults to 8 MiB.
 	SegmentBytes int64
 
 	// MaxWaiting is the greatest number of calls that wait for a sync at a time; more are refused

@@ -130,8 +130,7 @@ func TestReplacedIsNotClosed(t *testing.T) {
 	s.fail(syscall.EIO)
 	_, err := l.Decide(t.Context(), entry(1))
 	stops(t, "decide", err, syscall.EIO, resource.Unavailable)
-	r := &request{forced: true, done: make(chan struct{})}
-	r.kind, r.id = decideRecord, entry(1).ID
+	r := newRequest(true, change{record: record{kind: decideRecord, id: entry(1).ID}})
 	stops(t, "decide, begun before", l.ask(t.Context(), "decide", s, r), syscall.EIO, resource.Unavailable)
 	if err := l.Reopen(t.Context()); err != nil {
 		t.Fatal(err)
@@ -377,7 +376,7 @@ func TestCallersShareSyncs(t *testing.T) {
 	}))
 	l := mustOpen(t, "log", Config{FS: SlowSync(counted, 2*time.Millisecond)})
 	const callers, decisions = 64, 64 * 20
-	decideMany(t, l, callers, decisions)
+	decideMany(t, l, callers, decisions, nil)
 	s := l.Stats()
 	t.Logf("%d decisions shared %d syncs: %.1f each", s.Decisions, s.Syncs, float64(s.Decisions)/float64(s.Syncs))
 	if s.Decisions != decisions {

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"assent/decision"
@@ -60,18 +59,15 @@ type index struct {
 	// closed engine.
 	gate   sync.RWMutex
 	closed bool
-	// broken is set when nothing more may be applied, stuck when the engine will not end, and
+	// broken is set when nothing more may be written, stuck when the engine will not end, and
 	// opening until it is open.
 	broken, stuck, opening atomic.Bool
 
-	// The rest belongs to whoever applies records; one goroutine.
+	// The rest belongs to whoever writes generations; one goroutine.
 	applied uint64 // the sequence number of the last record applied
 	done    int    // how many Done entries there are
 	oldest  uint64 // no Done entry has a smaller done number
-	// unfinished holds some of the unfinished entries, as they are stored, and unfinishedBytes is the
-	// memory that they take.
-	unfinished      map[commit.TransactionID]*stored
-	unfinishedBytes int
+	census  census // of its entries, when it was read whole
 }
 
 // engineLog receives the engine's messages. Its Fatalf must not end the process.
@@ -111,18 +107,20 @@ func (e engineLog) Fatalf(format string, args ...any) {
 
 func (x *index) options(fs vfs.FS, logger *slog.Logger, fail func(error)) *pebble.Options {
 	log := engineLog{logger: logger, x: x, fail: fail}
+	// There are no Bloom filters: the census says at once of what there is no entry, and filters are the one
+	// part of a table that is not read, and so not checked, when the index is read whole.
 	opts := &pebble.Options{
 		FS:                 fs,
 		FormatMajorVersion: formatVersion,
 		DisableWAL:         true,
-		MemTableSize:       16 << 20,
+		MemTableSize:       32 << 20,
 		CacheSize:          8 << 20,
 		MaxOpenFiles:       256,
-		// The log flushes the index itself and waits for it (store.flush). The engine must never
+		// The log flushes the index itself and waits for it (store.settle). The engine must never
 		// make a writer wait, because after a failure it would wait for ever.
 		MemTableStopWritesThreshold: 1000,
 		L0StopWritesThreshold:       1000,
-		L0CompactionThreshold:       2,
+		L0CompactionThreshold:       4,
 		Logger:                      log,
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { fail(fmt.Errorf("index: %w", err)) },
@@ -131,16 +129,13 @@ func (x *index) options(fs vfs.FS, logger *slog.Logger, fail func(error)) *pebbl
 			},
 		},
 	}
-	for i := range opts.Levels {
-		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-	}
 	return opts
 }
 
 // openIndex opens the index for use. fail is told of every failure in the background and must not
 // block.
 func openIndex(fs vfs.FS, path string, logger *slog.Logger, fail func(error)) (*index, error) {
-	x := &index{path: path, unfinished: map[commit.TransactionID]*stored{}}
+	x := &index{path: path}
 	x.opening.Store(true)
 	failed := make(chan error, 1)
 	opts := x.options(fs, logger, func(err error) {
@@ -200,7 +195,7 @@ func indexError(path string, err error) error {
 
 // verifyIndex reads the whole index without changing anything and returns what it holds.
 func verifyIndex(fs vfs.FS, path string, logger *slog.Logger) (*index, error) {
-	x := &index{path: path}
+	x := &index{path: path, census: newCensus()}
 	x.opening.Store(true)
 	failed := make(chan error, 1)
 	opts := x.options(fs, logger, func(err error) {
@@ -242,6 +237,7 @@ func (x *index) survey() error {
 				return x.damage(key, err)
 			}
 			entries++
+			x.census.add(s.id, 1)
 			if s.status == decision.Done {
 				done++
 			}
@@ -291,7 +287,13 @@ func (x *index) get(id commit.TransactionID) (s *stored, err error) {
 		s, err = getStored(db, x.path, id)
 		return err
 	})
-	return s, err
+	if s == nil || err != nil {
+		return nil, err
+	}
+	if err := s.decode(); err != nil {
+		return nil, x.damage(entryKey(id), err)
+	}
+	return s, nil
 }
 
 func getStored(r pebble.Reader, path string, id commit.TransactionID) (*stored, error) {

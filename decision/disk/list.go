@@ -2,8 +2,11 @@ package disk
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
+	"math"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -17,26 +20,73 @@ const (
 	pageBytes   = 1 << 20
 )
 
-// cursor is a place in a listing: for each status that is listed, the key to go on from.
+// cursor is a place in a listing: behind the record after.
 type cursor struct {
-	from map[decision.Status][]byte
-	over bool
-}
-
-func newCursor(status decision.Status) *cursor {
-	c := &cursor{from: map[decision.Status][]byte{}}
-	for s := decision.Unfinished; s <= decision.Done; s++ {
-		if status == 0 || status == s {
-			c.from[s] = []byte{statusPrefix, byte(s)}
-		}
-	}
-	c.over = len(c.from) == 0
-	return c
+	status decision.Status // 0: any
+	after  uint64
+	over   bool
 }
 
 // page returns the next entries, those decided first first, and moves the cursor behind them. It
-// sees one moment of the index. An entry whose status changes between two pages may be missing.
-func (x *index) page(c *cursor) (entries []decision.Entry, err error) {
+// sees one moment of the log. An entry whose status changes between two pages may be missing.
+func (s *store) page(c *cursor) (entries []decision.Entry, err error) {
+	for {
+		version := s.recent.version()
+		next := *c
+		found, err := s.idx.page(&next)
+		if err != nil {
+			return nil, err
+		}
+		if found, ok := s.recent.page(found, c, &next, version); ok {
+			for _, f := range found {
+				entries = append(entries, *clone(*f.known))
+			}
+			*c = next
+			return entries, nil
+		}
+	}
+}
+
+// page corrects a page of the index, which lies between the cursors c and next, by what is recent. When
+// version is not that of r any more, the index may say something else by now, and page reports false.
+func (r *recent) page(found []*stored, c, next *cursor, version uint64) ([]*stored, bool) {
+	r.RLock()
+	defer r.RUnlock()
+	if r.dropped != version {
+		return nil, false
+	}
+	found = slices.DeleteFunc(found, func(s *stored) bool {
+		_, elsewhere := r.get(s.id)
+		return !elsewhere
+	})
+	add := func(s *stored) {
+		if s != nil && (c.status == 0 || c.status == s.status) && s.decided > c.after && s.decided <= next.after {
+			found = append(found, s)
+		}
+	}
+	for _, it := range r.active.items {
+		add(it.now)
+	}
+	if r.frozen != nil {
+		for id, it := range r.frozen.items {
+			if _, ok := r.active.items[id]; !ok {
+				add(it.now)
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b *stored) int { return cmp.Compare(a.decided, b.decided) })
+	for i, size := 0, 0; i < len(found); i++ {
+		if i == pageEntries || size >= pageBytes {
+			found, next.after, next.over = found[:i], found[i-1].decided, false
+		} else {
+			size += found[i].size()
+		}
+	}
+	return found, true
+}
+
+// page returns what the index holds behind c, and moves c behind that.
+func (x *index) page(c *cursor) (found []*stored, err error) {
 	err = x.read(func(db *pebble.DB) error {
 		// Clones see the same moment. A snapshot would too, but making one waits for a lock that a
 		// failed engine does not release.
@@ -44,33 +94,38 @@ func (x *index) page(c *cursor) (entries []decision.Entry, err error) {
 		if err != nil {
 			return indexError(x.path, err)
 		}
-		its := map[decision.Status]*pebble.Iterator{}
-		for s, from := range c.from {
-			it, err := byID.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{
-				LowerBound: from, UpperBound: []byte{statusPrefix, byte(s) + 1},
-			}})
-			if err != nil {
-				return errors.Join(indexError(x.path, err), byID.Close())
+		var its []*pebble.Iterator
+		for s := decision.Unfinished; s <= decision.Done && err == nil; s++ {
+			if c.status != 0 && c.status != s {
+				continue
 			}
-			its[s] = it
-			it.First()
+			var it *pebble.Iterator
+			if it, err = byID.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{
+				LowerBound: statusKey(s, c.after+1, ""), UpperBound: []byte{statusPrefix, byte(s) + 1},
+			}}); err == nil {
+				its = append(its, it)
+				it.First()
+			}
 		}
-		entries, err = x.merge(byID, its, c)
+		if err == nil {
+			found, err = x.merge(byID, its, c)
+		} else {
+			err = indexError(x.path, err)
+		}
 		for _, it := range its {
 			err = errors.Join(err, it.Close())
 		}
 		return errors.Join(err, byID.Close())
 	})
-	return entries, err
+	return found, err
 }
 
 // merge takes entries off the iterators in the order of decision until a page is full.
-func (x *index) merge(byID *pebble.Iterator, its map[decision.Status]*pebble.Iterator, c *cursor) ([]decision.Entry, error) {
-	var entries []decision.Entry
-	for size := 0; len(entries) < pageEntries && size < pageBytes; {
+func (x *index) merge(byID *pebble.Iterator, its []*pebble.Iterator, c *cursor) ([]*stored, error) {
+	var found []*stored
+	for size := 0; len(found) < pageEntries && size < pageBytes; {
 		var first *pebble.Iterator
-		var status decision.Status
-		for s, it := range its {
+		for _, it := range its {
 			if !it.Valid() {
 				if err := it.Error(); err != nil {
 					return nil, indexError(x.path, err)
@@ -81,33 +136,32 @@ func (x *index) merge(byID *pebble.Iterator, its map[decision.Status]*pebble.Ite
 				return nil, x.damage(it.Key(), errors.New("key is too short"))
 			}
 			if first == nil || binary.BigEndian.Uint64(it.Key()[2:]) < binary.BigEndian.Uint64(first.Key()[2:]) {
-				first, status = it, s
+				first = it
 			}
 		}
 		if first == nil {
-			c.over = true
-			return entries, nil
+			c.after, c.over = math.MaxUint64, true
+			return found, nil
 		}
 		id := commit.TransactionID(first.Key()[10:])
 		key := entryKey(id)
 		if !byID.SeekGE(key) || !bytes.Equal(byID.Key(), key) {
 			return nil, x.damage(first.Key(), errors.Join(errors.New("key leads to no entry"), byID.Error()))
 		}
-		s, err := decodeStored(key, byID.Value())
-		if err == nil && s.status != status {
-			err = errors.New("entry has another status than the key by which it was found")
+		s, err := decodeStored(key, append([]byte(nil), byID.Value()...))
+		if err == nil && !bytes.Equal(first.Key(), statusKey(s.status, s.decided, id)) {
+			err = errors.New("entry has another status or number than the key by which it was found")
+		}
+		if err == nil {
+			err = s.decode()
 		}
 		if err != nil {
 			return nil, x.damage(key, err)
 		}
-		e, err := s.entry()
-		if err != nil {
-			return nil, x.damage(entryKey(id), err)
-		}
-		entries = append(entries, e)
+		found = append(found, s)
 		size += len(s.raw)
-		c.from[status] = append(append([]byte(nil), first.Key()...), 0)
+		c.after = s.decided
 		first.Next()
 	}
-	return entries, nil
+	return found, nil
 }

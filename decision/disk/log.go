@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -181,27 +182,26 @@ func (l *Log) Decide(ctx context.Context, e decision.Entry) (decision.Entry, err
 	if err := e.Check(); err != nil {
 		return decision.Entry{}, invalid(op, err)
 	}
-	e = e.Normal()
-	r := &request{entry: e, forced: true, done: make(chan struct{}), seen: s.appliedGroup.Load()}
-	r.kind, r.id, r.status, r.change.entry = decideRecord, e.ID, e.Status(), clone(e)
-	found, err := s.idx.get(e.ID)
+	stands, err := s.find(e.ID)
 	if err != nil {
 		return decision.Entry{}, l.told(op, s, err)
 	}
-	if found != nil {
-		stands, err := found.entry()
-		if err != nil {
-			return decision.Entry{}, l.told(op, s, s.idx.damage(entryKey(e.ID), err))
-		}
-		return stands, nil
+	if stands != nil {
+		return *clone(*stands), nil
 	}
-	if r.body, err = e.Encode(); err != nil {
+	e = e.Normal()
+	body, err := e.Encode()
+	if err != nil {
 		return decision.Entry{}, invalid(op, err)
 	}
+	r := newRequest(true, change{record: record{decideRecord, e.ID, body}, entry: clone(e)})
 	if err := l.ask(ctx, op, s, r); err != nil {
 		return decision.Entry{}, err
 	}
-	return *r.stands, nil
+	if r.stands != nil {
+		return *r.stands, nil
+	}
+	return e, nil
 }
 
 // Lookup implements decision.Register. A log that has stopped still tells what it knows to be
@@ -215,20 +215,16 @@ func (l *Log) Lookup(ctx context.Context, id commit.TransactionID) (decision.Ent
 	if err := decision.CheckID(id); err != nil {
 		return decision.Entry{}, invalid(op, err)
 	}
-	found, err := s.idx.get(id)
+	found, err := s.find(id)
 	switch {
 	case err != nil:
 		return decision.Entry{}, l.told(op, s, err)
-	case found == nil && s.failure() != nil:
+	case found != nil:
+		return *clone(*found), nil
+	case s.failure() != nil:
 		return decision.Entry{}, l.stopped(op, s)
-	case found == nil:
-		return decision.Entry{}, fmt.Errorf("%s %q: %w", op, id, decision.ErrNotFound)
 	}
-	e, err := found.entry()
-	if err != nil {
-		return decision.Entry{}, l.told(op, s, s.idx.damage(entryKey(id), err))
-	}
-	return e, nil
+	return decision.Entry{}, fmt.Errorf("%s %q: %w", op, id, decision.ErrNotFound)
 }
 
 // Annotate implements decision.Log. A note that is not Forced is stable within a few hundredths
@@ -242,12 +238,13 @@ func (l *Log) Annotate(ctx context.Context, id commit.TransactionID, n decision.
 	if err := errors.Join(decision.CheckID(id), n.Check()); err != nil {
 		return invalid(op, err)
 	}
-	r := &request{forced: n.Forced, done: make(chan struct{})}
-	r.kind, r.id, r.note = noteRecord, id, n.Normal()
-	if r.body, err = r.note.Encode(); err != nil {
+	forced := n.Forced
+	n = n.Normal()
+	body, err := n.Encode()
+	if err != nil {
 		return invalid(op, err)
 	}
-	return l.ask(ctx, op, s, r)
+	return l.ask(ctx, op, s, newRequest(forced, change{record: record{noteRecord, id, body}, note: &n}))
 }
 
 // AnnotateAll implements decision.Batcher.
@@ -264,19 +261,23 @@ func (l *Log) AnnotateAll(ctx context.Context, ids []commit.TransactionID, n dec
 	if err != nil {
 		return invalid(op, err)
 	}
+	forced := n.Forced
 	n = n.Normal()
 	body, err := n.Encode()
 	if err != nil {
 		return invalid(op, err)
 	}
-	requests := make([]*request, len(ids))
-	for i, id := range ids {
-		r := &request{forced: n.Forced, done: make(chan struct{})}
-		r.kind, r.id, r.note, r.body = noteRecord, id, n, body
+	var requests []*request
+	for some := range slices.Chunk(ids, annotateBatch) {
+		changes := make([]change, len(some))
+		for i, id := range some {
+			changes[i] = change{record: record{noteRecord, id, body}, note: &n}
+		}
+		r := newRequest(forced, changes...)
 		if err := s.intake.put(r, l.cfg.MaxWaiting); err != nil {
 			return l.told(op, s, err)
 		}
-		requests[i] = r
+		requests = append(requests, r)
 	}
 	for _, r := range requests {
 		if err := l.await(ctx, op, s, r); err != nil && !errors.Is(err, decision.ErrNotFound) {
@@ -285,6 +286,9 @@ func (l *Log) AnnotateAll(ctx context.Context, ids []commit.TransactionID, n dec
 	}
 	return nil
 }
+
+// annotateBatch is how many notes are one request.
+const annotateBatch = 256
 
 // Forget implements decision.Log. It is not forced: after a crash within a few hundredths of a
 // second the entry may be back.
@@ -297,21 +301,18 @@ func (l *Log) Forget(ctx context.Context, id commit.TransactionID) error {
 	if err := decision.CheckID(id); err != nil {
 		return invalid(op, err)
 	}
-	r := &request{done: make(chan struct{})}
-	r.kind, r.id = forgetRecord, id
-	return l.ask(ctx, op, s, r)
+	return l.ask(ctx, op, s, newRequest(false, change{record: record{kind: forgetRecord, id: id}}))
 }
 
 // List implements decision.Log. The work is in proportion to the entries of that status alone.
 func (l *Log) List(ctx context.Context, status decision.Status) iter.Seq2[decision.Entry, error] {
 	const op = "list"
 	return func(yield func(decision.Entry, error) bool) {
-		c := newCursor(status)
-		for !c.over {
+		for c := (&cursor{status: status}); !c.over; {
 			s, err := l.reading(ctx, op)
 			var page []decision.Entry
 			if err == nil {
-				if page, err = s.idx.page(c); err != nil {
+				if page, err = s.page(c); err != nil {
 					err = l.told(op, s, err)
 				}
 			}
@@ -361,7 +362,7 @@ func (l *Log) await(ctx context.Context, op string, s *store, r *request) error 
 	select {
 	case <-r.done:
 	case <-ctx.Done():
-		return fmt.Errorf("%s %q: %w", op, r.id, context.Cause(ctx))
+		return fmt.Errorf("%s %q: %w", op, r.changes[0].id, context.Cause(ctx))
 	case <-s.failed:
 		// Whoever should answer may hang in a disk that does not.
 		select {

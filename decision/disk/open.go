@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -212,11 +213,11 @@ func openStore(l *Log) (*store, error) {
 		return nil, err
 	}
 	s := &store{
-		log: l, fs: fs, ended: make(chan struct{}), apply: make(chan *group, 2), quit: make(chan struct{}), failed: make(chan struct{}),
-		intake: newIntake(),
-		salt:   salt(l.owner),
-		recent: recent{now: map[commit.TransactionID]uint64{}, before: map[commit.TransactionID]uint64{}},
+		log: l, fs: fs, ended: make(chan struct{}), quit: make(chan struct{}), failed: make(chan struct{}),
+		recent: newRecent(known.census), intake: newIntake(), jobs: make(chan job, 1), free: make(chan struct{}, 1),
+		salt: salt(l.owner), last: time.Now(), forming: map[commit.TransactionID]bool{},
 	}
+	s.free <- struct{}{}
 	s.stopped.Add(1) // for whoever is opening it
 	if s.idx, err = openIndex(fs, l.indexDir(), l.cfg.Logger, s.failIndex); err != nil {
 		return nil, err
@@ -244,6 +245,9 @@ func (s *store) begin(old *inventory) error {
 				return err
 			}
 		}
+	}
+	if err := s.settle(job{generation: s.recent.freeze(), at: l.now()}); err != nil {
+		return err
 	}
 	flushed, err := s.idx.flush()
 	if err != nil {
@@ -276,7 +280,8 @@ func (s *store) begin(old *inventory) error {
 	return syncDir(s.fs, l.segmentDir())
 }
 
-// replay applies those records of g that the index does not have yet.
+// replay applies those records of g that the index does not have yet. Nothing is retired before all are
+// applied, lest a note that was taken finds no entry.
 func (s *store) replay(g replayed) error {
 	var changes []*change
 	seq := g.seq
@@ -292,10 +297,13 @@ func (s *store) replay(g replayed) error {
 		}
 		changes = append(changes, c)
 	}
-	if len(changes) == 0 {
-		return nil
+	if err := s.apply(changes, seq, g.at); err != nil {
+		return err
 	}
-	return s.idx.apply(seq, g.at, changes, false, s.log.retention())
+	if s.recent.active.full(1) {
+		return s.put(s.recent.freeze())
+	}
+	return nil
 }
 
 // inventory is what the segments hold that the index may lack.

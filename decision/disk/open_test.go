@@ -213,15 +213,15 @@ func TestCreationIsAllOrNothing(t *testing.T) {
 func TestTooManyCalls(t *testing.T) {
 	q := newIntake()
 	for range 3 {
-		if err := q.put(&request{}, 3); err != nil {
+		if err := q.put(newRequest(false, change{}), 3); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := q.put(&request{}, 3); resource.CodeOf(err) != resource.Capacity || resource.HintOf(err) == "" {
+	if err := q.put(newRequest(false, change{}), 3); resource.CodeOf(err) != resource.Capacity || resource.HintOf(err) == "" {
 		t.Errorf("got %v; want it refused", err)
 	}
 	q.close(decision.ErrClosed)
-	if err := q.put(&request{}, 9); !errors.Is(err, decision.ErrClosed) {
+	if err := q.put(newRequest(false, change{}), 9); !errors.Is(err, decision.ErrClosed) {
 		t.Errorf("got %v; want %v", err, decision.ErrClosed)
 	}
 	if got := len(q.take()); got != 3 {

@@ -5,27 +5,37 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"assent/decision"
+	"assent/protocol/commit"
 )
 
 // write is the writing goroutine: it forms groups of what has come in, writes and forces them,
-// and hands them on to be applied.
+// and answers the callers.
 func (s *store) write() {
 	defer s.stopped.Done()
-	defer close(s.apply)
+	defer close(s.jobs)
 	idle, care := time.NewTimer(s.log.cfg.IdleTime), time.NewTicker(careTime)
 	defer idle.Stop()
 	defer care.Stop()
-	for {
+	for running := true; ; {
 		var err error
 		select {
 		case <-s.intake.wake:
-			err = s.serve(s.intake.take())
-			idle.Reset(s.log.cfg.IdleTime)
+			if err = s.serve(s.intake.take()); !running {
+				running = true
+				idle.Reset(s.log.cfg.IdleTime)
+			}
 		case <-idle.C:
-			err = s.rest()
+			// To set it behind every group would cost more than to look again.
+			if left := s.log.cfg.IdleTime - time.Since(s.last); left > 0 {
+				idle.Reset(left)
+			} else {
+				running = false
+				err = s.rest()
+			}
 		case <-care.C:
-			s.number++
-			err = s.hand(&group{number: s.number, at: s.log.now()})
+			err = s.freeze(false, false)
 		case <-s.quit:
 			err = s.finishUp()
 			if err == nil {
@@ -92,7 +102,7 @@ func (s *store) sync() error {
 	return s.seg.sync()
 }
 
-// serve forms, writes and hands on one group. When it fails, it has answered all of requests.
+// serve forms, writes, applies and answers one group. When it fails, it has answered all of requests.
 func (s *store) serve(requests []*request) error {
 	if len(requests) == 0 {
 		return nil
@@ -102,78 +112,84 @@ func (s *store) serve(requests []*request) error {
 	if err == nil {
 		err = s.force(g)
 	}
+	if err == nil {
+		err = s.apply(g.changes, g.seq, g.at)
+	}
 	if err != nil {
 		s.fail(err)
 		s.answer(g, s.cause)
 		return err
 	}
-	if len(g.requests)+len(g.waiters) == 0 {
-		return nil
+	s.answer(g, nil)
+	s.last = time.Now()
+	switch {
+	case g.rotated:
+		return s.freeze(true, true)
+	case s.recent.active.full(maxGrowth):
+		return s.freeze(true, false)
+	case s.recent.active.full(1):
+		return s.freeze(false, false)
 	}
-	return s.hand(g)
+	return nil
 }
 
-// hand passes g on to be applied. Where nobody waits for the next group, and the applying goroutine has
-// nothing to do, g is applied here, and that goroutine need not be woken.
-func (s *store) hand(g *group) error {
-	if !g.flush && s.appliedGroup.Load() >= s.handed && s.intake.empty() && s.applying.TryLock() {
-		defer s.applying.Unlock()
-		s.applyGroup(g)
-		return s.failure()
-	}
-	s.handed = g.number
-	select {
-	case s.apply <- g:
-		return nil
-	case <-s.failed:
-		s.answer(g, s.cause)
-		return s.cause
-	}
-}
-
-// form sorts requests into those that make a record and those that are told what stands.
+// form sorts requests into those that make records and those that are told what stands. The group is
+// valid until the next one is formed.
 func (s *store) form(requests []*request) *group {
-	s.number++
-	g := &group{number: s.number, seq: s.next, at: s.log.now(), requests: make([]*request, 0, len(requests))}
+	g := &s.group
+	clear(g.changes)
+	clear(g.requests)
+	clear(g.late)
+	*g = group{seq: s.next, at: s.log.now(), changes: g.changes[:0], requests: g.requests[:0], late: g.late[:0]}
+	clear(s.forming)
 	for _, r := range requests {
-		if r.kind != decideRecord {
-			g.requests = append(g.requests, r)
-			continue
-		}
-		number, hit := s.recent.find(r.id)
-		if hit && number > s.appliedGroup.Load() {
-			g.waiters = append(g.waiters, r)
-			continue
-		}
-		if hit || r.seen < s.recent.floor {
-			found, err := s.idx.get(r.id)
-			if found != nil || err != nil {
-				if err != nil {
-					r.finish(err)
-				} else {
-					s.answerFromIndex(r)
-				}
+		if r.decides() {
+			id := r.changes[0].id
+			if s.forming[id] {
+				g.late = append(g.late, r)
 				continue
 			}
+			if s.answerFromEntry(r) {
+				continue
+			}
+			if len(requests) > 1 {
+				s.forming[id] = true
+			}
+			r.changes[0].fresh = true
 		}
-		s.recent.add(r.id, s.number)
 		g.requests = append(g.requests, r)
+		for i := range r.changes {
+			g.changes = append(g.changes, &r.changes[i])
+		}
+		g.forced = g.forced || r.forced
 	}
 	return g
+}
+
+// answerFromEntry tells r, a decide, what stands. It reports whether there was anything to tell.
+func (s *store) answerFromEntry(r *request) bool {
+	stands, err := s.find(r.changes[0].id)
+	if stands == nil && err == nil {
+		return false
+	}
+	if err == nil {
+		r.stands = clone(*stands)
+	}
+	r.finish(err)
+	return true
 }
 
 // force writes the records of g and, if one of them asks for it, forces them and everything
 // before.
 func (s *store) force(g *group) error {
-	if len(g.requests) == 0 {
+	if len(g.changes) == 0 {
 		return nil
 	}
-	forced, decisions := false, 0
+	decisions := 0
 	buf := append(s.buf[:0], make([]byte, groupHeaderSize)...)
-	for _, r := range g.requests {
-		buf = appendRecord(buf, r.record)
-		forced = forced || r.forced
-		if r.kind == decideRecord {
+	for _, c := range g.changes {
+		buf = appendRecord(buf, c.record)
+		if c.kind == decideRecord {
 			decisions++
 		}
 	}
@@ -185,21 +201,98 @@ func (s *store) force(g *group) error {
 		if err := s.rotate(); err != nil {
 			return err
 		}
-		g.flush = true
+		g.rotated = true
 	}
-	h := groupHeader{kind: recordGroup, count: len(g.requests), seq: s.next, at: g.at}
+	h := groupHeader{kind: recordGroup, count: len(g.changes), seq: s.next, at: g.at}
 	if err := s.seg.write(buf, h, s.salt); err != nil {
 		return err
 	}
-	if forced {
+	if g.forced {
 		if err := s.sync(); err != nil {
 			return err
 		}
 	}
-	s.next += uint64(len(g.requests))
+	s.next += uint64(len(g.changes))
 	s.log.stats.groups.Add(1)
 	s.log.stats.bytes.Add(uint64(len(buf)))
 	s.log.stats.decisions.Add(uint64(decisions))
+	return nil
+}
+
+// apply makes changes that were recorded from seq on at the time at visible.
+func (s *store) apply(changes []*change, seq uint64, at int64) error {
+	for {
+		version := s.recent.version()
+		loaded, err := s.load(changes)
+		if err != nil {
+			return err
+		}
+		if s.recent.apply(changes, seq, at, loaded, version) {
+			return nil
+		}
+	}
+}
+
+// load returns what the index says of entries that are not recent and that changes may meet.
+func (s *store) load(changes []*change) (loaded map[commit.TransactionID]*stored, err error) {
+	for _, c := range changes {
+		if c.fresh {
+			continue
+		}
+		if _, elsewhere := s.recent.find(c.id); !elsewhere {
+			continue
+		}
+		found, err := s.idx.get(c.id)
+		if err != nil {
+			return nil, err
+		}
+		if found == nil {
+			continue
+		}
+		if loaded == nil {
+			loaded = map[commit.TransactionID]*stored{}
+		}
+		loaded[c.id] = found
+	}
+	return loaded, nil
+}
+
+// answer tells the callers of g what has become of their requests.
+func (s *store) answer(g *group, err error) {
+	for _, r := range g.requests {
+		if err != nil {
+			r.finish(err)
+		} else {
+			r.finish(r.outcome())
+		}
+	}
+	for _, r := range g.late {
+		switch {
+		case err != nil:
+			r.finish(err)
+		case !s.answerFromEntry(r):
+			// Decided and forgotten in the same group.
+			r.finish(fmt.Errorf("decide %q: %w", r.changes[0].id, decision.ErrNotFound))
+		}
+	}
+}
+
+// freeze leaves what the active generation holds to the index. When an earlier one is still on its way, it
+// does nothing, or waits if it must.
+func (s *store) freeze(must, flush bool) error {
+	select {
+	case <-s.free:
+	default:
+		if !must {
+			return nil
+		}
+		select {
+		case <-s.free:
+		case <-s.failed:
+			return s.cause
+		}
+	}
+	s.jobs <- job{generation: s.recent.freeze(), at: s.log.now(), flush: flush}
 	return nil
 }
 

@@ -1,0 +1,247 @@
+package disk
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"assent/decision"
+	"assent/protocol/commit"
+)
+
+// retention says which Done entries are kept.
+type retention struct {
+	age   time.Duration
+	count int
+}
+
+// job is a generation on its way into the index.
+type job struct {
+	generation *generation
+	at         int64 // when it was frozen, Unix milliseconds by the log's clock
+	flush      bool  // a segment has ended: its records are to be in the index's tables
+}
+
+// keepIndex is the indexing goroutine: it writes generations to the index, one after the other, and
+// looks after the index and the segments.
+func (s *store) keepIndex() {
+	defer s.stopped.Done()
+	for j := range s.jobs {
+		err := s.failureOfIndex()
+		if err == nil {
+			err = s.settle(j)
+		}
+		if err != nil {
+			s.idx.broken.Store(true)
+			s.fail(err)
+			continue // to the end, so that nobody waits
+		}
+		s.free <- struct{}{}
+	}
+}
+
+// failureOfIndex returns why nothing can be written to the index any more, or nil.
+func (s *store) failureOfIndex() error {
+	if s.idx.broken.Load() {
+		return s.failure()
+	}
+	return nil
+}
+
+// settle retires entries, writes the frozen generation to the index, and removes segments.
+func (s *store) settle(j job) error {
+	old, err := s.idx.retirable(j.at, s.log.retention(), j.generation)
+	if err != nil {
+		return err
+	}
+	old = old[:s.recent.retire(old)]
+	if err := s.put(j.generation); err != nil {
+		return err
+	}
+	if n := len(old); n > 0 {
+		s.idx.oldest = old[n-1].done + 1
+	}
+	if j.flush {
+		// At most one flush is under way. Waiting for it here is what holds writers back when the
+		// index cannot keep up.
+		if s.flushing != nil {
+			select {
+			case <-s.flushing:
+			case <-s.failed:
+				return nil
+			}
+		}
+		if s.flushing, err = s.idx.flush(); err != nil {
+			return err
+		}
+	}
+	return s.dropSegments()
+}
+
+// put writes the frozen generation to the index and drops it.
+func (s *store) put(g *generation) error {
+	if err := s.idx.write(g); err != nil {
+		return err
+	}
+	s.recent.drop()
+	return nil
+}
+
+// dropSegments removes the segments whose records are all in the index's tables on disk.
+func (s *store) dropSegments() error {
+	s.live.Lock()
+	defer s.live.Unlock()
+	if len(s.live.segments) == 1 {
+		return nil
+	}
+	flushed, err := s.idx.flushedUpTo()
+	if err != nil {
+		return err
+	}
+	for len(s.live.segments) > 1 && s.live.segments[1].first <= flushed+1 {
+		if err := s.fs.Remove(s.live.segments[0].path); err != nil {
+			return err
+		}
+		s.live.segments = s.live.segments[1:]
+	}
+	return nil
+}
+
+// retireBatch is how many entries are retired at once.
+const retireBatch = 256
+
+// retirable returns Done entries that are too old at the time at (Unix milliseconds), or that will be
+// too many when g is written, oldest first: a bounded number, but more than g can bring.
+func (x *index) retirable(at int64, keep retention, g *generation) (old []stored, err error) {
+	if x.done == 0 {
+		return nil, nil
+	}
+	it, err := x.db.NewIter(&pebble.IterOptions{
+		LowerBound: doneKey(x.oldest), UpperBound: []byte{donePrefix + 1},
+	})
+	if err != nil {
+		return nil, indexError(x.path, err)
+	}
+	defer it.Close()
+	limit, young := retireBatch+2*len(g.items), at-keep.age.Milliseconds()
+	for ok := it.First(); ok && len(old) < limit; ok = it.Next() {
+		key, value := it.Key(), it.Value()
+		if err := checkValue(key, value); err != nil || len(value) < 20 || len(key) != 9 {
+			return nil, x.damage(key, errors.Join(err, errors.New("value cannot be read")))
+		}
+		s := stored{
+			id: commit.TransactionID(value[20:]), status: decision.Done,
+			done: binary.BigEndian.Uint64(key[1:]), doneAt: int64(binary.BigEndian.Uint64(value[4:])),
+			decided: binary.BigEndian.Uint64(value[12:]),
+		}
+		if x.done+g.done-len(old) <= keep.count && s.doneAt > young {
+			break
+		}
+		old = append(old, s)
+	}
+	return old, it.Error()
+}
+
+// write writes g, as one.
+func (x *index) write(g *generation) (err error) {
+	if g.last == 0 && len(g.items) == 0 {
+		return nil
+	}
+	defer func() {
+		// The engine panics on a broken invariant; the log stops, the process goes on.
+		if r := recover(); r != nil {
+			err = fmt.Errorf("index: %v", r)
+		}
+	}()
+	batch := x.db.NewBatch()
+	defer batch.Close()
+	if err := g.fill(batch); err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
+	if g.last > 0 {
+		value := binary.BigEndian.AppendUint64(make([]byte, 4, 12), g.last)
+		bindValue(appliedKey, value)
+		if err := batch.Set(appliedKey, value, nil); err != nil {
+			return fmt.Errorf("index: %w", err)
+		}
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
+	x.applied = max(x.applied, g.last)
+	x.done += g.done
+	return nil
+}
+
+// fill adds to batch what the index is to hold of g's entries and in which order. They come sorted,
+// which is what the engine does fastest.
+func (g *generation) fill(batch *pebble.Batch) error {
+	items := make([]keyed, 0, len(g.items))
+	for id, it := range g.items {
+		items = append(items, keyed{id, it})
+	}
+	slices.SortFunc(items, func(a, b keyed) int { return cmp.Compare(a.id, b.id) })
+	var buf []byte
+	for _, k := range items {
+		var err error
+		if buf, err = k.fill(batch, buf[:0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type keyed struct {
+	id commit.TransactionID
+	item
+}
+
+// fill is generation.fill for one entry. It uses buf, and returns it for the next.
+func (k keyed) fill(batch *pebble.Batch, buf []byte) ([]byte, error) {
+	var errs [6]error
+	was, now, to := k.was, k.now, k.now.place()
+	moved := was.status != to.status || was.decided != to.decided
+	if was.status != 0 && moved {
+		// Each status key is set once before it is deleted, so that a pair of both vanishes when
+		// it is flushed: nobody who lists the unfinished walks over the graves of the done.
+		errs[0] = batch.SingleDelete(statusKey(was.status, was.decided, k.id), nil)
+	}
+	if was.done != 0 && was.done != to.done {
+		errs[1] = batch.Delete(doneKey(was.done), nil)
+	}
+	key := entryKey(k.id)
+	if now == nil {
+		if was.status != 0 {
+			errs[2] = batch.Delete(key, nil)
+		}
+		return buf, errors.Join(errs[:]...)
+	}
+	if moved {
+		sk := statusKey(to.status, to.decided, k.id)
+		value := make([]byte, 4)
+		bindValue(sk, value)
+		errs[3] = batch.Set(sk, value, nil)
+	}
+	if to.done != 0 && was.done != to.done {
+		dk := doneKey(to.done)
+		value := binary.BigEndian.AppendUint64(make([]byte, 4, 20+len(k.id)), uint64(now.doneAt))
+		value = append(binary.BigEndian.AppendUint64(value, to.decided), k.id...)
+		bindValue(dk, value)
+		errs[4] = batch.Set(dk, value, nil)
+	}
+	full := *now
+	if full.raw == nil {
+		var err error
+		if full.raw, err = now.known.Encode(); err != nil {
+			return buf, err
+		}
+	}
+	buf = appendStored(buf, key, &full)
+	errs[5] = batch.Set(key, buf, nil)
+	return buf, errors.Join(errs[:]...)
+}
