@@ -1,21 +1,24 @@
 package paxos
 
 import (
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 
+	"assent/engine"
 	"assent/protocol"
 )
 
 // outbox puts together what proposers say to one member at about the same time. Where there is but one
 // proposer its messages leave at once.
 type outbox struct {
-	// crowd is how many proposers are at work.
-	crowd atomic.Int64
+	// crowd is how many proposers are at work. Company says that several had something in what was sent last:
+	// those who are answered together begin anew together, and the first of them is alone only for a moment.
+	crowd   atomic.Int64
+	company atomic.Bool
 
 	mu       sync.Mutex
+	messages int      // that wait
 	roster   *roster  // the epoch of those that wait
 	waiting  [][]byte // a payload for each of its peers, or nil
 	size     int      // of the latest
@@ -30,7 +33,7 @@ func (o *outbox) add(l *Log, to protocol.NodeID, epoch uint64, message protocol.
 	if p == nil || r.number() != epoch || !r.member() {
 		return
 	}
-	if o.crowd.Load() <= 1 {
+	if o.crowd.Load() <= 1 && !o.company.Load() {
 		l.cfg.Network.Send(p.node, appendMessage(l.payloadOf(256, epoch), message))
 		return
 	}
@@ -40,7 +43,7 @@ func (o *outbox) add(l *Log, to protocol.NodeID, epoch uint64, message protocol.
 			o.mu.Unlock()
 			return
 		}
-		o.roster, o.waiting = r, make([][]byte, len(r.peers))
+		o.roster, o.waiting, o.messages = r, make([][]byte, len(r.peers)), 0
 	}
 	b := o.waiting[p.index]
 	if b == nil {
@@ -52,6 +55,7 @@ func (o *outbox) add(l *Log, to protocol.NodeID, epoch uint64, message protocol.
 		b, full = nil, b
 	}
 	o.waiting[p.index] = b
+	o.messages++
 	first := !o.flushing
 	o.flushing = true
 	o.mu.Unlock()
@@ -65,10 +69,12 @@ func (o *outbox) add(l *Log, to protocol.NodeID, epoch uint64, message protocol.
 
 // flush sends what is waiting when those who run now have had their say.
 func (o *outbox) flush(l *Log) {
-	runtime.Gosched()
+	engine.Gather(o.count)
 	o.mu.Lock()
 	o.flushing = false
 	to := o.roster.peers
+	o.company.Store(o.messages > len(to))
+	o.messages = 0
 	ready := make([][]byte, len(o.waiting))
 	copy(ready, o.waiting)
 	o.size = len(slices.MaxFunc(ready, func(a, b []byte) int { return len(a) - len(b) }))
@@ -79,4 +85,11 @@ func (o *outbox) flush(l *Log) {
 			l.cfg.Network.Send(to[i].node, b)
 		}
 	}
+}
+
+// count returns how many messages wait.
+func (o *outbox) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.messages
 }
