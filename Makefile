@@ -32,7 +32,7 @@ help: ## list the targets
 test: ## the one gate: what tests need, lint, seeds of the stack and of a cluster, every test under the race detector, a fuzz minute
 	@scripts/setup
 	@$(MAKE) lint
-	go test -vet=off -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./sim/stack ./sim/cluster ./check/... # all seeds, states and sites; the race detector sees some of them
+	go test -vet=off -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./sim/... ./check/... # all seeds, states and sites; the race detector sees some of them
 	go test -race -vet=off -p 3 -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./internal/crashtest ./... # the one that waits most comes first, beside the others
 	@scripts/fuzz $(FUZZ_SECONDS)
 

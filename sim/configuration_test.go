@@ -211,7 +211,7 @@ func linearizable(t *testing.T, s *sim.System, seed uint64) (porcupine.CheckResu
 func TestConfigurationIsLinearizable(t *testing.T) {
 	s := clerks(t, 40, 20, "")
 	told := map[membership.Result]int{}
-	last := enough(8, 2000)
+	last := seen(enough(8, 2000))
 	for seed := uint64(1); seed <= last; seed++ {
 		result, w := linearizable(t, s, seed)
 		if result != porcupine.Ok {
@@ -222,7 +222,7 @@ func TestConfigurationIsLinearizable(t *testing.T) {
 		}
 	}
 	for _, r := range []membership.Result{membership.Applied, membership.Refused, membership.Unsure} {
-		if told[r] == 0 {
+		if told[r] == 0 && !underRace {
 			t.Errorf("nothing was %v", r)
 		}
 	}

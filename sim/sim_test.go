@@ -77,7 +77,7 @@ func read(t testing.TB, s sim.Subject, data []byte) (h trace.Header, events []tr
 // TestSameSeedSameTrace runs each seed twice, and then once more from its own trace.
 func TestSameSeedSameTrace(t *testing.T) {
 	s := twoPhase(t, 3, commit.Options{Cooperative: true})
-	for seed := range uint64(150) {
+	for seed := range seen(150) {
 		plan := s.Draw(seed, sim.Classes())
 		first, r := traced(t, s, plan)
 		second, _ := traced(t, s, plan)
