@@ -6,6 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,15 +21,40 @@ import (
 	"assent/protocol/commit"
 )
 
+// built is where the members' program is built.
+var built string
+
 func TestMain(m *testing.M) {
-	etcdcluster.Main()
-	os.Exit(m.Run())
+	var err error
+	if built, err = os.MkdirTemp("", "assent-etcd-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if err := os.RemoveAll(built); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
 }
 
-// startCluster starts three members, each a process of its own, which end with the test.
-func startCluster(t testing.TB) *etcdcluster.Cluster {
+// program builds what a member is made from, without the race detector.
+var program = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(built, "member")
+	if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, "assent/internal/etcdcluster/member").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the program of etcd's members: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// newCluster starts members, each a process of its own, which end with the test.
+func newCluster(t testing.TB, members int) *etcdcluster.Cluster {
 	t.Helper()
-	c, err := etcdcluster.New(t.Context(), etcdcluster.Options{Dir: t.TempDir()})
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := etcdcluster.New(t.Context(), etcdcluster.Options{Dir: t.TempDir(), Members: members, Program: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +104,7 @@ func mustDecide(t testing.TB, l *Log, id string) {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t)
+	c := newCluster(t, 3)
 	again := func(t *testing.T, log decision.Log) *Log { return mustOpen(t, log.(*Log).cfg) }
 	decisiontest.Run(t, decisiontest.Harness{
 		New: func(t *testing.T) decision.Log { return mustOpen(t, fresh(c)) },

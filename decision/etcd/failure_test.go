@@ -21,7 +21,7 @@ import (
 // TestInOneCluster shares three members among tests that leave them running.
 func TestInOneCluster(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t)
+	c := newCluster(t, 3)
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *etcdcluster.Cluster)
@@ -296,11 +296,7 @@ func majorityKilled(t *testing.T, c *etcdcluster.Cluster) {
 // A user may be given rights on the prefix alone; without them the refusal says what is missing.
 func TestRights(t *testing.T) {
 	t.Parallel()
-	c, err := etcdcluster.New(t.Context(), etcdcluster.Options{Dir: t.TempDir(), Members: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := newCluster(t, 1)
 	cfg := fresh(c)
 	root := mustOpen(t, cfg).client
 	for _, err := range []error{
@@ -314,7 +310,7 @@ func TestRights(t *testing.T) {
 	}
 	clerk := cfg
 	clerk.Client.Username, clerk.Client.Password = "clerk", "wrong"
-	_, err = Open(t.Context(), clerk)
+	_, err := Open(t.Context(), clerk)
 	refused(t, err, nil, resource.Permission, "grant")
 	clerk.Client.Password = "secret"
 	_, err = Open(t.Context(), clerk)

@@ -2,7 +2,7 @@
 //
 // It promises that members keep what they have acknowledged through a kill, as any etcd does, with
 // every sync on; that they end with Close, or when the process that made them dies; and that their
-// data are in the directory that was named. A member is a process of its own, made from the program that
+// data are in the directory that was named. A member is a process of its own, made from a program that
 // calls Main, or a part of this one. It compiles etcd's server, so only tests and builds with the tag
 // peers import it; it is never for data that anybody wants to keep.
 package etcdcluster
@@ -33,6 +33,8 @@ type Options struct {
 	Members int
 	// Dir is where the members' data are. It must exist.
 	Dir string
+	// Program is what calls Main: the path of the program in the folder member, say. Defaults to this one.
+	Program string
 	// InProcess makes the members parts of this process, which cannot be killed.
 	InProcess bool
 	// CertFile, KeyFile and CAFile make the members speak TLS with clients, and want a certificate of that
@@ -68,7 +70,7 @@ type member interface {
 const environment = "ASSENT_ETCD_MEMBER"
 
 // Main makes this process a member and never returns, if it was started to be one. A program that runs
-// clusters of processes calls it first: a test in TestMain.
+// clusters of processes made from itself calls it first.
 func Main() {
 	text := os.Getenv(environment)
 	if text == "" {
@@ -198,7 +200,7 @@ func (c *Cluster) StartAll(ctx context.Context) error {
 
 func (c *Cluster) launch(s spec) (member, func(context.Context) error, error) {
 	if !c.opts.InProcess {
-		return launchProcess(s)
+		return launchProcess(c.opts.Program, s)
 	}
 	e, err := s.start()
 	if err != nil {
@@ -252,14 +254,15 @@ type process struct {
 	ended chan struct{}
 }
 
-func launchProcess(s spec) (member, func(context.Context) error, error) {
+func launchProcess(program string, s spec) (member, func(context.Context) error, error) {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return nil, nil, err
 	}
-	program, err := os.Executable()
-	if err != nil {
-		return nil, nil, err
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return nil, nil, err
+		}
 	}
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), environment+"="+string(text))
