@@ -129,6 +129,10 @@ func (s *Server) answer(from protocol.NodeID, question []byte) []byte {
 		return s.tell(question[1:])
 	case len(question) > 0 && question[0] == askWork:
 		return s.doErrand(from, question[1:])
+	case len(question) > 0 && question[0] == askLeave:
+		return s.leaveAnswer(question)
+	case len(question) > 0 && question[0] == askStay && s.opts.Sites != nil:
+		s.opts.Sites.Stay()
 	}
 	return nil // of a later version
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -33,6 +34,9 @@ func (s *Server) runAmongSites(ctx context.Context, req *assentv1.RunRequest, ti
 	}
 	defer s.sessions.drop()
 	t, err := s.opts.Sites.Begin(site.Protocol(req.GetProtocol()))
+	if errors.Is(err, site.ErrLeaving) {
+		return nil, refuse(connect.CodeUnavailable, err.Error(), "ask another node of the cluster").anywhereElse()
+	}
 	if err != nil {
 		return nil, refuse(connect.CodeInvalidArgument, err.Error(), "")
 	}
@@ -68,6 +72,9 @@ func (s *Server) runAmongSites(ctx context.Context, req *assentv1.RunRequest, ti
 	r, err := s.opts.Sites.Commit(ctx, t, nodes, !req.GetEarlyReply())
 	if err != nil && !errors.Is(err, site.ErrInDoubt) {
 		_ = s.opts.Sites.Abort(t, nodes, "it cannot be committed") // else it is given up when its time is over
+		if errors.Is(err, site.ErrAlone) {
+			err = refuse(connect.CodeUnavailable, err.Error(), "assent cluster status tells who is there; try again").about(string(t.ID), true)
+		}
 		return nil, err
 	}
 	response.Outcome = outcomeAmongSites(t, r, err)
@@ -89,6 +96,8 @@ func (s *Server) keeperOf(name string) (protocol.NodeID, error) {
 const (
 	askTransaction = 't' // a GetRequest: what is known of a transaction that the node has begun
 	askWork        = 'w' // an errand: an operation in a transaction among sites
+	askLeave       = 'l' // whether the node is ready to leave; it makes itself so
+	askStay        = 's' // that the node does not leave after all
 )
 
 // errand asks another node for an operation, and errandDone answers. The operation and the result are
@@ -261,6 +270,9 @@ func (s *Server) sitesTransactions(wanted func(site.Status) bool) []*assentv1.Tr
 				Reason: "among sites by " + string(m.Protocol) + ", begun at node " + string(m.Coordinator)})
 		}
 		t := all[len(all)-1]
+		if m.Missing != "" && !strings.Contains(t.GetReason(), m.Missing) {
+			t.Reason += "; it cannot be decided without nodes that " + m.Missing
+		}
 		switch {
 		case m.Decision == commit.Commit:
 			t.State, t.Decision = assentv1.State_STATE_COMMITTED, assentv1.Decision_DECISION_COMMIT

@@ -44,9 +44,17 @@ func startNodes(t *testing.T, patience time.Duration, names ...protocol.NodeID) 
 		resources := map[string]resource.Resource{"kv-" + string(id): store}
 		node := check1(cluster.Open(cluster.Config{Name: "shop", Self: id, Members: members, Listener: listeners[id], Log: log, Dir: filepath.Join(dir, "cluster"), Logger: quiet}))(t)
 		t.Cleanup(func() { node.Close() })
-		host := check1(site.Open(t.Context(), site.Config{Self: id, Nodes: node.Nodes(), Network: node.Sites(), Dir: filepath.Join(dir, "sites"),
+		view := func() site.View {
+			v := site.View{Number: node.State().View.Number}
+			for _, m := range node.Members() {
+				v.Members = append(v.Members, site.Member{Node: m.Node, Storage: node.SitesOf(m.Node), Votes: m.Votes})
+			}
+			return v
+		}
+		host := check1(site.Open(t.Context(), site.Config{Self: id, Cluster: view, Network: node.Sites(), Dir: filepath.Join(dir, "sites"),
 			Resources: resources, Logger: quiet, VoteTimeout: patience, Retry: patience, RetryMost: patience}))(t)
 		t.Cleanup(func() { host.Close() })
+		node.TellSites(host.Storage)
 		manager := check1(assent.Open(t.Context(), assent.Config{Log: log, Resources: resources, Logger: quiet, Elsewhere: node.Elsewhere}))(t)
 		t.Cleanup(func() { manager.Close(context.Background()) })
 		servers[id] = check1(New(manager, resources, Options{Node: node, Sites: host, Logger: quiet}))(t)
@@ -192,5 +200,35 @@ func TestSitesWhenANodeIsDown(t *testing.T) {
 	r, err := a.Run(t.Context(), &assentv1.RunRequest{Protocol: "paxos", Operations: []*assentv1.Operation{putOp("kv-b", "x", "2")}})
 	if err != nil || !strings.Contains(r.GetOutcome().GetAborted().GetReason(), `node b, which keeps resource "kv-b", is suspected to be down`) {
 		t.Errorf("got %v, %v", r, err)
+	}
+}
+
+// TestLeaveWaits: a node leaves when no transaction among sites waits for it, whoever is asked.
+func TestLeaveWaits(t *testing.T) {
+	servers := startNodes(t, 500*time.Millisecond, "a", "b", "c")
+	a, b := servers["a"], servers["b"]
+	leave := func(at *Server, node string, patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := at.ChangeCluster(ctx, &assentv1.ChangeClusterRequest{By: "alice",
+			Change: &assentv1.ChangeClusterRequest_Leave{Leave: &assentv1.LeaveCluster{Node: node}}})
+		return err
+	}
+	tx := check1(b.opts.Sites.Begin(site.PaxosCommit))(t)
+	check1(b.workAt(t.Context(), tx, "c", putOp("kv-c", "x", "1"), false, maxErrandBytes))(t)
+	err := leave(a, "c", time.Second)
+	if err == nil || !strings.Contains(err.Error(), "transactions among sites that are not over: "+string(tx.ID)+" (open)") {
+		t.Errorf("c leaves in the middle of a transaction: %v", err)
+	}
+	r, err := b.opts.Sites.Commit(t.Context(), tx, []protocol.NodeID{"c"}, true)
+	if err != nil || r.Decision != commit.Commit {
+		t.Errorf("c was not let go, and the transaction is not committed: %+v, %v", r, err)
+	}
+	if err := leave(servers["c"], "c", changePatience); err != nil {
+		t.Errorf("c may not leave: %v", err)
+	}
+	answer, err := b.Run(t.Context(), &assentv1.RunRequest{Protocol: "paxos", Operations: []*assentv1.Operation{putOp("kv-c", "x", "2")}})
+	if text := answer.GetOutcome().GetAborted().GetReason(); err != nil || text == "" {
+		t.Errorf("a store of a node that has left is used: %v, %v", answer, err)
 	}
 }

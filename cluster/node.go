@@ -57,6 +57,7 @@ type Node struct {
 	waiting  map[uint64]chan membership.Answered
 	asked    uint64 // the number of the last change
 	moving   string // why the registers have not moved yet
+	sites    func() string
 }
 
 // other is what this node believes of another.
@@ -76,6 +77,8 @@ type announcement struct {
 	Started time.Time `json:"started"`
 	// Leaving says that it takes no new transactions and is about to stop.
 	Leaving bool `json:"leaving,omitempty"`
+	// Sites names the stable records with which it takes part in transactions among sites, if it does.
+	Sites string `json:"sites,omitempty"`
 }
 
 // The first byte of a message on the watch's channel.
@@ -162,6 +165,24 @@ func (n *Node) Leave() {
 // Sites returns the channel on which the machines of transactions among sites speak to one another.
 func (n *Node) Sites() *transport.Channel { return n.mesh.Channel(siteChannel) }
 
+// TellSites has this node tell the others, with every heartbeat, the name of the stable records with which it takes
+// part in transactions among sites: what storage returns, which is empty while it takes no part.
+func (n *Node) TellSites(storage func() string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sites = storage
+}
+
+// SitesOf returns the name that another node has told last, or "" where it has told none.
+func (n *Node) SitesOf(node protocol.NodeID) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if o := n.others[node]; o != nil {
+		return o.news.Sites
+	}
+	return ""
+}
+
 // Nodes returns the names of the present members, as this node knows them, in their order.
 func (n *Node) Nodes() []protocol.NodeID { return nodesOf(n.Members()) }
 
@@ -187,10 +208,13 @@ func (n *Node) Elsewhere(resource string) bool {
 
 func (n *Node) announce(to protocol.NodeID) {
 	n.mu.Lock()
-	a := announcement{Prefix: n.prefix, Started: n.started, Leaving: n.leaving}
+	a, sites := announcement{Prefix: n.prefix, Started: n.started, Leaving: n.leaving}, n.sites
 	n.mu.Unlock()
 	if a.Prefix == "" {
 		return // it begins no transactions yet
+	}
+	if sites != nil {
+		a.Sites = sites()
 	}
 	data, err := json.Marshal(a)
 	if err != nil {

@@ -11,12 +11,12 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 
 	"assent/protocol"
 	"assent/protocol/commit"
-	"assent/protocol/quorum"
 	"assent/resource"
 )
 
@@ -32,6 +32,7 @@ type Host struct {
 	works    map[commit.TransactionID]*work
 	machines map[machineKey]*machine
 	closed   bool
+	leaving  time.Time // until then no new work is taken
 	workers  sync.WaitGroup
 	inbound  chan mail
 
@@ -117,10 +118,23 @@ func (h *Host) Close() error {
 	return h.store.close()
 }
 
+// Storage names the stable records of this site. It was drawn when they were made. Other nodes must be told it: it is
+// what their View.Members have for this one. It is empty while the node is about to leave (Leave): nobody begins
+// anything with it then.
+func (h *Host) Storage() string {
+	if h.isLeaving() {
+		return ""
+	}
+	return h.store.owner
+}
+
 // Begin names a new transaction that this site coordinates.
 func (h *Host) Begin(p Protocol) (Transaction, error) {
 	if err := p.Check(); err != nil {
 		return Transaction{}, fmt.Errorf("site: %w", err)
+	}
+	if h.isLeaving() {
+		return Transaction{}, fmt.Errorf("site: %w", ErrLeaving)
 	}
 	id := h.run + "-" + strconv.FormatUint(h.counter.Add(1), 36)
 	return Transaction{ID: commit.TransactionID(id), Protocol: p, Coordinator: h.cfg.Self}, nil
@@ -180,6 +194,9 @@ func (h *Host) workOf(t Transaction, again bool) (*work, error) {
 	if h.machines[machineKey{t.ID, h.cfg.Self}] != nil {
 		return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
 	}
+	if time.Now().Before(h.leaving) {
+		return nil, fmt.Errorf("site: %q: %w", t.ID, ErrLeaving)
+	}
 	if again {
 		return nil, fmt.Errorf("site: %q: the work that it has done at node %q is lost: %w", t.ID, h.cfg.Self, ErrOver)
 	}
@@ -194,11 +211,9 @@ func (h *Host) workOf(t Transaction, again bool) (*work, error) {
 	return w, nil
 }
 
-// MaxSites is how many sites may take part in a transaction.
-const MaxSites = 8
-
 // Commit has the transaction, which began here, committed at the sites, and waits until it is decided
-// and, if wait says so, until every site has done as decided. It returns ErrInDoubt if ctx ends first.
+// and, if wait says so, until every site has done as decided. Its parts are settled here, by Config.Cluster. It
+// returns ErrAlone, and nothing was asked of anybody, where they cannot be, and ErrInDoubt if ctx ends first.
 func (h *Host) Commit(ctx context.Context, t Transaction, sites []protocol.NodeID, wait bool) (Result, error) {
 	if err := t.check(); err != nil {
 		return Result{}, err
@@ -209,6 +224,13 @@ func (h *Host) Commit(ctx context.Context, t Transaction, sites []protocol.NodeI
 	if len(sites) == 0 || len(sites) > MaxSites {
 		return Result{}, fmt.Errorf("site: %d sites take part; 1 to %d are allowed", len(sites), MaxSites)
 	}
+	if h.has(machineKey{t.ID, t.headOf()}) {
+		return Result{}, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
+	}
+	t, err := h.awaitParts(ctx, t, sites)
+	if err != nil {
+		return Result{}, err
+	}
 	m, err := h.head(t, sites)
 	if err != nil {
 		return Result{}, err
@@ -218,7 +240,7 @@ func (h *Host) Commit(ctx context.Context, t Transaction, sites []protocol.NodeI
 }
 
 // Abort gives up the transaction, which began here and was not asked to commit: nobody has voted, so there is
-// nothing to decide. It does not wait for the sites. One that is not reached gives the work up when
+// nothing to decide. It does not wait for the sites. One that is not reached, or not known, gives the work up when
 // Config.Timeout is over.
 func (h *Host) Abort(t Transaction, sites []protocol.NodeID, reason string) error {
 	if err := t.check(); err != nil {
@@ -227,6 +249,8 @@ func (h *Host) Abort(t Transaction, sites []protocol.NodeID, reason string) erro
 	if t.Coordinator != h.cfg.Self {
 		return fmt.Errorf("site: %q began at node %q; only that may ask for it to be aborted", t.ID, t.Coordinator)
 	}
+	t = t.settle(h.view(), sites)
+	sites = slices.DeleteFunc(slices.Clone(sites), func(n protocol.NodeID) bool { return !t.has(n) })
 	if t.Protocol != PaxosCommit {
 		m, err := h.head(t, sites)
 		if err != nil {
@@ -236,10 +260,7 @@ func (h *Host) Abort(t Transaction, sites []protocol.NodeID, reason string) erro
 		m.begin()
 		return nil
 	}
-	h.mu.Lock()
-	over := h.machines[machineKey{t.ID, h.cfg.Self}] != nil
-	h.mu.Unlock()
-	if over {
+	if h.has(machineKey{t.ID, h.cfg.Self}) {
 		return fmt.Errorf("site: %q: %w", t.ID, ErrOver)
 	}
 	// The machine of this site is made here, so nobody can ask it to lead any more.
@@ -262,6 +283,9 @@ type Status struct {
 	Decision commit.Decision `json:"decision"`
 	// Done says that nothing is left to do here but to answer those who ask.
 	Done bool `json:"done"`
+	// Missing says of one that is not decided, as far as this site knows, which nodes it waits for that are gone from
+	// the cluster, if it cannot be decided without them.
+	Missing string `json:"missing,omitempty"`
 }
 
 // List returns where each machine of this site stands, in the order of the transactions' ids.
@@ -270,8 +294,13 @@ func (h *Host) List() []Status {
 	machines := slices.Collect(maps.Values(h.machines))
 	h.mu.Unlock()
 	all := make([]Status, 0, len(machines))
+	view := h.view()
 	for _, m := range machines {
-		all = append(all, m.status())
+		s := m.status()
+		if s.Decision == commit.Undecided && !s.Done {
+			s.Missing = s.Transaction.missing(view)
+		}
+		all = append(all, s)
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Role, b.Role)) })
 	return all
@@ -294,7 +323,7 @@ func (h *Host) head(t Transaction, sites []protocol.NodeID) (*machine, error) {
 		}
 		coordinator = c
 	case PaxosCommit:
-		coordinator = h.paxosSite(t, &commit.Electorate{Participants: sites, Acceptors: quorum.Majority(h.cfg.Acceptors...), Leaders: h.leaders()})
+		coordinator = h.paxosSite(t, t.electorate())
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -311,55 +340,67 @@ func (h *Host) head(t Transaction, sites []protocol.NodeID) (*machine, error) {
 	return m, nil
 }
 
-// leaders are this node and all acceptors.
-func (h *Host) leaders() []protocol.NodeID {
-	leaders := []protocol.NodeID{h.cfg.Self}
-	for _, n := range h.cfg.Acceptors {
-		if n != h.cfg.Self {
-			leaders = append(leaders, n)
-		}
-	}
-	return leaders
+// has reports whether there is a machine of that name.
+func (h *Host) has(k machineKey) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.machines[k] != nil
 }
 
-// deliver gives a message to the machine that it is for, which is made where there is none.
-func (h *Host) deliver(t Transaction, from, to protocol.NodeID, message protocol.Message) {
-	if m := h.find(t, to); m != nil {
+// deliver gives a message to the machine that it is for, which is made where there is none. It fails where the
+// transaction is not the one that is known here by that id.
+func (h *Host) deliver(t Transaction, from, to protocol.NodeID, message protocol.Message) error {
+	m, err := h.find(t, to)
+	if m != nil {
 		m.begin()
 		m.loop.Deliver(protocol.Receive{From: from, Message: message})
 	}
+	return err
 }
 
 // input gives a value from this site to one of its machines.
 func (h *Host) input(t Transaction, to protocol.NodeID, v protocol.Value) {
-	if m := h.find(t, to); m != nil {
+	m, err := h.find(t, to)
+	if m != nil {
 		m.begin()
 		m.loop.Deliver(protocol.Input{Value: v})
+	}
+	if err != nil {
+		h.cfg.Logger.Error("a transaction cannot go on here", "transaction", t.ID, "error", err)
 	}
 }
 
 // find returns a machine, which is made where there is none: with the work that was done here or, where
-// there is none, as after a crash with nothing on record. It returns nil where no more are allowed.
-func (h *Host) find(t Transaction, address protocol.NodeID) *machine {
+// there is none, as after a crash with nothing on record. It returns nil where the host is closed, and an error where no
+// more machines are allowed, or what is known by the transaction's id is not that transaction.
+func (h *Host) find(t Transaction, address protocol.NodeID) (*machine, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return nil, nil
+	}
 	k := machineKey{t.ID, address}
-	if m := h.machines[k]; m != nil || h.closed {
-		return m
-	}
 	w := h.works[t.ID]
-	if address == h.cfg.Self && w != nil {
-		m := h.install(k, w.t, h.participant(w.t))
+	m := h.machines[k]
+	switch {
+	case m != nil:
+		if err := m.settle(t); err != nil {
+			return nil, err
+		}
+		return m, nil
+	case address == h.cfg.Self && w != nil:
+		if !w.t.opens(t) {
+			return nil, fmt.Errorf("the work that goes by its id is not of this transaction")
+		}
+		m := h.install(k, t, h.participant(t))
 		m.take(w)
-		return m
+		return m, nil
+	case len(h.works)+len(h.machines) >= h.cfg.MaxTransactions:
+		return nil, fmt.Errorf("%d transactions are remembered; no more are allowed at a time", h.cfg.MaxTransactions)
 	}
-	if len(h.works)+len(h.machines) >= h.cfg.MaxTransactions {
-		h.cfg.Logger.Warn("a message is dropped: too many transactions are remembered", "transaction", t.ID, "limit", h.cfg.MaxTransactions)
-		return nil
-	}
-	m := h.makeAnew(k, t)
+	m = h.makeAnew(k, t)
 	m.recover = protocol.Records{}
-	return m
+	return m, nil
 }
 
 // makeAnew makes a machine as after a crash. The caller holds h.mu.

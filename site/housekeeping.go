@@ -83,7 +83,7 @@ func (h *Host) sweep(before time.Time) {
 		// makes it anew in between.
 		m.loop.Stop()
 		if m.isHead() {
-			h.tellCompleted(m.t) // once more: the first word may have been lost
+			h.tellCompleted(m.t()) // once more: the first word may have been lost
 		}
 		if err := h.store.forget(m.key); err != nil {
 			h.cfg.Logger.Warn("what is over cannot be forgotten", "transaction", m.key.id, "error", err)
@@ -99,7 +99,7 @@ func (h *Host) sweep(before time.Time) {
 	}
 }
 
-// tellCompleted tells all nodes that every site has reported: nobody can be in doubt any more, so what they
+// tellCompleted tells all that have a part that every site has reported: nobody can be in doubt any more, so what they
 // remember of the transaction may be forgotten. In two-phase commit nobody need be told: a site that
 // has forgotten its part answers nothing.
 func (h *Host) tellCompleted(t Transaction) {
@@ -111,12 +111,12 @@ func (h *Host) tellCompleted(t Transaction) {
 		h.cfg.Logger.Error("a message cannot be sent", "transaction", t.ID, "error", err)
 		return
 	}
-	for _, n := range h.cfg.Nodes {
-		if n == h.cfg.Self {
+	for _, p := range t.Parts {
+		if p.Node == h.cfg.Self {
 			h.completed(t)
 			continue
 		}
-		h.cfg.Network.Send(n, data)
+		h.cfg.Network.Send(p.Node, data)
 	}
 }
 
@@ -125,7 +125,7 @@ func (h *Host) completed(t Transaction) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, address := range []protocol.NodeID{h.cfg.Self, t.headOf()} {
-		if m := h.machines[machineKey{t.ID, address}]; m != nil {
+		if m := h.machines[machineKey{t.ID, address}]; m != nil && m.t().is(t) {
 			m.mu.Lock()
 			m.forgettable = true
 			m.mu.Unlock()

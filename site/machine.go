@@ -2,8 +2,10 @@ package site
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"assent/engine"
@@ -16,7 +18,7 @@ import (
 type machine struct {
 	h       *Host
 	key     machineKey
-	t       Transaction
+	named   atomic.Pointer[Transaction]
 	machine stander
 	loop    *engine.Loop
 	work    *work            // what its branch is; nil for a coordinator that is a machine of its own
@@ -46,13 +48,31 @@ type stander interface {
 
 // install adds a machine. The caller holds h.mu.
 func (h *Host) install(k machineKey, t Transaction, of protocol.Machine) *machine {
-	m := &machine{h: h, key: k, t: t, machine: of.(stander), decided: make(chan struct{}), finished: make(chan struct{})}
+	m := &machine{h: h, key: k, machine: of.(stander), decided: make(chan struct{}), finished: make(chan struct{})}
+	m.named.Store(&t)
 	if k.address == h.cfg.Self {
 		m.work = &work{h: h, t: t, asked: true, branches: map[string]*part{}}
 	}
 	m.loop = engine.New(engine.Config{Scope: string(t.ID), Node: k.address, Machine: of, Hands: m, Clock: h.cfg.Clock, Observer: m})
 	h.machines[k] = m
 	return m
+}
+
+// t returns the transaction.
+func (m *machine) t() Transaction { return *m.named.Load() }
+
+// settle gives the machine the parts of its transaction, if it has none yet: it was made to give up the work of one that
+// nobody had asked to commit. It fails where t is not the machine's transaction. The caller holds h.mu.
+func (m *machine) settle(t Transaction) error {
+	own := m.t()
+	switch {
+	case own.is(t) || own.opens(t) && len(t.Parts) == 0:
+		return nil
+	case !own.opens(t) || len(own.Parts) > 0:
+		return errors.New("the transaction that goes by its id is another, or has other parts")
+	}
+	m.named.Store(&t)
+	return nil
 }
 
 // take makes w, which was done here, what the machine votes on. Its time goes on: the machine may have
@@ -77,7 +97,7 @@ func (m *machine) begin() {
 
 // Force implements engine.Hands.
 func (m *machine) Force(writes []protocol.Write) error {
-	err := m.h.store.force(m.key, m.t, writes)
+	err := m.h.store.force(m.key, m.t(), writes)
 	if err == nil {
 		m.note(writes)
 	}
@@ -85,7 +105,7 @@ func (m *machine) Force(writes []protocol.Write) error {
 		m.mu.Lock()
 		m.failure = err
 		m.mu.Unlock()
-		m.h.cfg.Logger.Error("a site cannot record what it promises; the transaction stands still here", "transaction", m.t.ID, "error", err)
+		m.h.cfg.Logger.Error("a site cannot record what it promises; the transaction stands still here", "transaction", m.t().ID, "error", err)
 	}
 	return err
 }
@@ -113,7 +133,7 @@ func isPromise(r protocol.Record) bool {
 
 // Send implements engine.Hands.
 func (m *machine) Send(to protocol.NodeID, message protocol.Message) {
-	m.h.send(m.t, m.key.address, to, message)
+	m.h.send(m.t(), m.key.address, to, message)
 }
 
 // Emit implements engine.Hands.
@@ -127,13 +147,13 @@ func (m *machine) Emit(value protocol.Value) {
 		m.mu.Lock()
 		m.result.Heuristic = append(m.result.Heuristic, v)
 		m.mu.Unlock()
-		m.h.cfg.Logger.Error("a site's outcome contradicts the decision", "transaction", m.t.ID, "site", v.Node, "decision", v.Decision, "outcome", v.Outcome)
+		m.h.cfg.Logger.Error("a site's outcome contradicts the decision", "transaction", m.t().ID, "site", v.Node, "decision", v.Decision, "outcome", v.Outcome)
 	case commit.Completed:
 		m.mu.Lock()
 		m.result.Finished = true
 		m.mu.Unlock()
 		closeOnce(m.finished)
-		m.h.tellCompleted(m.t)
+		m.h.tellCompleted(m.t())
 	}
 }
 
@@ -192,15 +212,15 @@ func (m *machine) status() Status {
 	branch := m.work != nil && m.work.joined.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Status{Transaction: m.t, Role: "participant", Decision: m.standing.Decision, Done: m.standing.Done,
+	s := Status{Transaction: m.t(), Role: "participant", Decision: m.standing.Decision, Done: m.standing.Done,
 		InDoubt: m.promised && m.standing.Decision == commit.Undecided}
 	switch {
-	case m.t.Protocol == PaxosCommit && m.isHead():
+	case m.t().Protocol == PaxosCommit && m.isHead():
 		s.Role = "coordinator and acceptor"
 		s.Done = m.result.Finished && (!branch || m.standing.Done)
-	case m.t.Protocol == PaxosCommit && !branch && !m.promised:
+	case m.t().Protocol == PaxosCommit && !branch && !m.promised:
 		s.Role, s.Done = "acceptor", true // it only answers
-	case m.t.Protocol == PaxosCommit:
+	case m.t().Protocol == PaxosCommit:
 		s.Role = "participant and acceptor"
 	case m.key.address != m.h.cfg.Self:
 		s.Role = "coordinator"
@@ -213,7 +233,7 @@ func (m *machine) status() Status {
 
 // isHead reports whether this is the transaction's coordinator, whatever else it is.
 func (m *machine) isHead() bool {
-	return m.t.Coordinator == m.h.cfg.Self && m.key.address == m.t.headOf()
+	return m.t().Coordinator == m.h.cfg.Self && m.key.address == m.t().headOf()
 }
 
 // overBefore reports whether the machine has made no step since the time and nobody depends on what it
@@ -230,7 +250,7 @@ func (m *machine) overBefore(t time.Time) bool {
 	if len(m.recover) == 0 && !m.wrote && !branch {
 		return true // it holds no more than one that is made anew
 	}
-	if m.t.Protocol == TwoPhase {
+	if m.t().Protocol == TwoPhase {
 		return m.standing.Done
 	}
 	gaveUp := m.key.address == m.h.cfg.Self && len(m.recover) == 0 && !m.promised && !m.votes &&
@@ -261,5 +281,5 @@ func (m *machine) await(ctx context.Context, wait bool) (Result, error) {
 	if m.failure != nil {
 		err = m.failure
 	}
-	return r, fmt.Errorf("site: %q: %w: %w", m.t.ID, ErrInDoubt, err)
+	return r, fmt.Errorf("site: %q: %w: %w", m.t().ID, ErrInDoubt, err)
 }

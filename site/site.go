@@ -80,16 +80,15 @@ type Network interface {
 	Receive(func(from protocol.NodeID, payload []byte))
 }
 
-// Config says what a Host is. Self, Network, Dir and Nodes are required.
+// Config says what a Host is. Self, Network, Dir and Cluster are required.
 type Config struct {
 	// Self is this node's name: letters, digits, dots, hyphens and underscores.
 	Self protocol.NodeID
-	// Nodes are all nodes of the cluster, this one too, at most 16.
-	Nodes []protocol.NodeID
-	// Acceptors are the nodes that Paxos Commit takes as acceptors. All nodes must be given the same
-	// ones. Defaults to the first 5 of Nodes, in the order of their names.
-	Acceptors []protocol.NodeID
-	Network   Network
+	// Cluster tells who is in the cluster now, as this node knows it. It is asked when a transaction is to be
+	// committed, and what it says then counts for that transaction for good: other nodes may know another view, and
+	// later ones change nothing. It is called concurrently, and must not wait.
+	Cluster func() View
+	Network Network
 	// Dir is the directory of the stable records. One Host at a time has it open. Who has lost it does not
 	// know any more what was promised: what is prepared then stays so, and is a person's to settle.
 	Dir string
@@ -124,11 +123,6 @@ type Config struct {
 	Observer trace.Observer
 }
 
-const (
-	mostNodes     = 16
-	mostAcceptors = 5
-)
-
 func (c *Config) setDefaults() {
 	for _, d := range [...]struct {
 		field *time.Duration
@@ -144,10 +138,6 @@ func (c *Config) setDefaults() {
 	if c.MaxTransactions == 0 {
 		c.MaxTransactions = 100_000
 	}
-	if len(c.Acceptors) == 0 {
-		c.Acceptors = slices.Sorted(slices.Values(c.Nodes))
-		c.Acceptors = c.Acceptors[:min(len(c.Acceptors), mostAcceptors)]
-	}
 	if c.FS == nil {
 		c.FS = vfs.Default
 	}
@@ -160,27 +150,11 @@ func (c *Config) setDefaults() {
 }
 
 func (c *Config) validate() error {
-	if len(c.Nodes) == 0 || len(c.Nodes) > mostNodes {
-		return fmt.Errorf("site: %d nodes; 1 to %d are allowed", len(c.Nodes), mostNodes)
+	if err := checkNode(c.Self); err != nil {
+		return err
 	}
-	for i, n := range c.Nodes {
-		if err := checkNode(n); err != nil {
-			return err
-		}
-		if slices.Contains(c.Nodes[:i], n) {
-			return fmt.Errorf("site: node %q is listed twice", n)
-		}
-	}
-	if !slices.Contains(c.Nodes, c.Self) {
-		return fmt.Errorf("site: this node, %q, is not among the nodes", c.Self)
-	}
-	for _, a := range c.Acceptors {
-		if !slices.Contains(c.Nodes, a) {
-			return fmt.Errorf("site: the acceptor %q is not among the nodes", a)
-		}
-	}
-	if c.Network == nil || c.Dir == "" {
-		return errors.New("site: a network and a directory are required")
+	if c.Network == nil || c.Dir == "" || c.Cluster == nil {
+		return errors.New("site: a network, a directory and a view of the cluster are required")
 	}
 	for name, r := range c.Resources {
 		if err := resource.CheckName(name); err != nil {
@@ -214,27 +188,6 @@ func (c *Config) options() commit.Options {
 	return commit.Options{Vote: c.VoteTimeout, Retry: c.Retry, RetryMost: c.RetryMost, Cooperative: true, NoOnePhase: true}
 }
 
-// Transaction names a transaction among sites to those who take part in it.
-type Transaction struct {
-	ID commit.TransactionID `json:"id"`
-	// Protocol is how it is decided.
-	Protocol Protocol `json:"protocol"`
-	// Coordinator is the node at which it began.
-	Coordinator protocol.NodeID `json:"coordinator"`
-}
-
-func (t Transaction) check() error {
-	if t.ID == "" || len(t.ID) > maxID || strings.ContainsRune(string(t.ID), 0) {
-		return fmt.Errorf("site: the transaction's id has %d bytes; 1 to %d are allowed, none of them zero", len(t.ID), maxID)
-	}
-	if err := t.Protocol.Check(); err != nil {
-		return fmt.Errorf("site: %w", err)
-	}
-	return checkNode(t.Coordinator)
-}
-
-const maxID = 128
-
 // Result is how a transaction ended.
 type Result struct {
 	Decision commit.Decision `json:"decision"`
@@ -256,6 +209,13 @@ var (
 	ErrClosed = errors.New("the site is closed")
 	// ErrOver says that the transaction is no longer open for work at this site.
 	ErrOver = errors.New("the transaction is no longer open for work")
+	// ErrAlone says that this node does not know enough of the cluster to commit anything among its sites, or is no
+	// member of it. Another node may be asked.
+	ErrAlone = errors.New("this node cannot commit anything among sites")
+	// ErrLeaving says that the node is about to leave the cluster.
+	ErrLeaving = errors.New("the node is about to leave the cluster")
+	// ErrUnfinished says that the node takes part in transactions that are not over.
+	ErrUnfinished = errors.New("the node has transactions among sites that are not over")
 )
 
 // withTimeout is context.WithTimeout for calls into resources.

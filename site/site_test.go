@@ -170,14 +170,11 @@ func TestBadConfig(t *testing.T) {
 	w := newWorld(t, 3, 1)
 	good := func() Config { return w.config("n1", &inbox{w: w}, &node{}) }
 	for want, change := range map[string]func(*Config){
-		`is not among the nodes`:    func(c *Config) { c.Self = "x" },
-		`listed twice`:              func(c *Config) { c.Nodes = []protocol.NodeID{"n1", "n1"} },
-		`0 nodes; 1 to 16`:          func(c *Config) { c.Nodes = nil },
-		`node name "a/c"`:           func(c *Config) { c.Nodes = []protocol.NodeID{"n1", "a/c"} },
-		`the acceptor "x"`:          func(c *Config) { c.Acceptors = []protocol.NodeID{"x"} },
-		`a network and a directory`: func(c *Config) { c.Dir = "" },
-		`resource "kv" is nil`:      func(c *Config) { c.Resources = map[string]resource.Resource{"kv": nil} },
-		`KeepFor is -1ns`:           func(c *Config) { c.KeepFor = -1 },
+		`node name "a/c"`:                    func(c *Config) { c.Self = "a/c" },
+		`a view of the cluster are required`: func(c *Config) { c.Cluster = nil },
+		`a network, a directory`:             func(c *Config) { c.Dir = "" },
+		`resource "kv" is nil`:               func(c *Config) { c.Resources = map[string]resource.Resource{"kv": nil} },
+		`KeepFor is -1ns`:                    func(c *Config) { c.KeepFor = -1 },
 	} {
 		c := good()
 		change(&c)

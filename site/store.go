@@ -31,8 +31,18 @@ type store struct {
 	writes atomic.Uint64
 }
 
-// ownerKey holds the owner. No machine's key is without a zero byte.
-var ownerKey = []byte("owner")
+// ownerKey holds the owner, formatKey the format. No machine's key is without a zero byte.
+var (
+	ownerKey  = []byte("owner")
+	formatKey = []byte("format")
+)
+
+// format is the format of the records. The first one had no key that says so, and its transactions did not name their
+// parts: every node took those that its configuration named.
+const format = "2"
+
+// ErrFormat says that a site's records are of a format that this version does not read.
+var ErrFormat = errors.New("the records are of another format")
 
 // machineKey names a machine: a transaction, and its address at it.
 type machineKey struct {
@@ -60,19 +70,41 @@ func openStore(ctx context.Context, cfg Config, codec *protocol.Codec) (*store, 
 	return s, nil
 }
 
-// identify finds the owner, or draws one for a new store.
+// identify finds the owner, or draws one for a new store. It refuses a store of another format, unless nothing is in it.
 func (s *store) identify(ctx context.Context) error {
-	found := false
+	known, used := "", false
 	err := s.kv.View(ctx, func(v *kv.View) error {
-		owner, ok, err := v.Get(ownerKey)
-		s.owner, found = string(owner), ok
-		return err
+		owner, _, err := v.Get(ownerKey)
+		if err != nil {
+			return err
+		}
+		written, _, err := v.Get(formatKey)
+		if err != nil {
+			return err
+		}
+		s.owner, known = string(owner), string(written)
+		for p, err := range v.Scan(nil, nil) {
+			if err != nil {
+				return err
+			}
+			used = used || bytes.IndexByte(p.Key, 0) >= 0
+		}
+		return nil
 	})
-	if err != nil || found {
+	switch {
+	case err != nil || known == format:
 		return err
+	case known != "":
+		return fmt.Errorf("%w: %q, and this version reads %s: use the version that wrote them", ErrFormat, known, format)
+	case used:
+		return fmt.Errorf("%w: an earlier version wrote them, in which transactions did not name who takes part: "+
+			"finish them with that version, and start this one when assent list shows none", ErrFormat)
+	case s.owner == "":
+		s.owner = "site-" + s.run // 31 bytes
 	}
-	s.owner = "site-" + s.run // 31 bytes
-	return s.change(func(ctx context.Context, b *kv.Tx) error { return b.Put(ctx, ownerKey, []byte(s.owner)) })
+	return s.change(func(ctx context.Context, b *kv.Tx) error {
+		return errors.Join(b.Put(ctx, ownerKey, []byte(s.owner)), b.Put(ctx, formatKey, []byte(format)))
+	})
 }
 
 // force makes the writes of one step stable, as one.
@@ -152,7 +184,7 @@ func (s *store) all(ctx context.Context) (found []kept, err error) {
 			if err != nil {
 				return err
 			}
-			if bytes.Equal(p.Key, ownerKey) {
+			if bytes.Equal(p.Key, ownerKey) || bytes.Equal(p.Key, formatKey) {
 				continue
 			}
 			parts := bytes.SplitN(p.Key, []byte{0}, 3)

@@ -45,11 +45,19 @@ func newCodec() (*protocol.Codec, error) {
 		protocol.Type{Name: "site.Evidence", Zero: evidence{}})...)
 }
 
-// send puts a message of the transaction t on its way.
+// send puts a message of the transaction t on its way. Of one that nobody was asked to commit there is nothing to say
+// to anybody.
 func (h *Host) send(t Transaction, from, to protocol.NodeID, message protocol.Message) {
+	if len(t.Parts) == 0 {
+		return
+	}
 	if nodeOf(to) == h.cfg.Self {
 		// Not within this step: the other machine may have something to say to this one.
-		h.spawn(func() { h.deliver(t, from, to, message) })
+		h.spawn(func() {
+			if err := h.deliver(t, from, to, message); err != nil {
+				h.cfg.Logger.Error("a message to this node itself is dropped", "transaction", t.ID, "error", err)
+			}
+		})
 		return
 	}
 	body, err := h.codec.Encode(message)
@@ -103,6 +111,12 @@ func (h *Host) accept(m mail) error {
 		return err
 	}
 	if c, ok := v.(completed); ok {
+		if err := h.concerns(m.from, c.Transaction); err != nil {
+			return err
+		}
+		if !c.Transaction.ends(m.from) {
+			return fmt.Errorf("transaction %q is not node %q's to end", c.Transaction.ID, m.from)
+		}
 		h.completed(c.Transaction)
 		return nil
 	}
@@ -114,22 +128,49 @@ func (h *Host) accept(m mail) error {
 	if err != nil {
 		return err
 	}
-	h.deliver(l.Transaction, l.From, l.To, message)
+	if err := h.deliver(l.Transaction, l.From, l.To, message); err != nil {
+		return fmt.Errorf("transaction %q: %w", l.Transaction.ID, err)
+	}
+	return nil
+}
+
+// concerns returns nil if the transaction is one in which the node from and this site have a part, this site with the
+// records that it has.
+func (h *Host) concerns(from protocol.NodeID, t Transaction) error {
+	if err := t.check(); err != nil {
+		return err
+	}
+	if _, ok := t.part(from); !ok {
+		return fmt.Errorf("node %q has no part in transaction %q", from, t.ID)
+	}
+	own, ok := t.part(h.cfg.Self)
+	if !ok {
+		return fmt.Errorf("this node has no part in transaction %q", t.ID)
+	}
+	if own.Storage != h.store.owner {
+		return fmt.Errorf("transaction %q is that of the records %q, and this node has lost them: it has %q", t.ID, own.Storage, h.store.owner)
+	}
 	return nil
 }
 
 // open returns the message in a letter that is for this site.
 func (h *Host) open(from protocol.NodeID, l letter) (message any, err error) {
+	if err := h.concerns(from, l.Transaction); err != nil {
+		return nil, err
+	}
 	switch {
 	case nodeOf(l.From) != from:
 		return nil, fmt.Errorf("it says that it is from %q", l.From)
 	case nodeOf(l.To) != h.cfg.Self:
 		return nil, fmt.Errorf("it is for %q", l.To)
-	case l.To != h.cfg.Self && l.To != l.Transaction.headOf():
-		return nil, fmt.Errorf("no machine has the address %q", l.To)
+	case !l.Transaction.has(l.From), !l.Transaction.has(l.To):
+		return nil, fmt.Errorf("transaction %q has no machine with the address %q, or none with %q", l.Transaction.ID, l.From, l.To)
 	}
-	if err := l.Transaction.check(); err != nil {
+	if message, err = h.codec.Decode(l.Body); err != nil {
 		return nil, err
 	}
-	return h.codec.Decode(l.Body)
+	if !l.Transaction.sameElectorate(message) {
+		return nil, fmt.Errorf("it gives transaction %q another electorate", l.Transaction.ID)
+	}
+	return message, nil
 }

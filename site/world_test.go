@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -25,8 +26,9 @@ import (
 // that keep what was synced.
 type world struct {
 	*testing.T
-	nodes     []protocol.NodeID
-	acceptors []protocol.NodeID
+	nodes     []protocol.NodeID // all that there are, members or not
+	acceptors []protocol.NodeID // who has a vote; all, where there are none
+	absent    []protocol.NodeID // who is no member
 	observer  trace.Observer
 	refuses   protocol.NodeID // whose store votes no
 	gone      protocol.NodeID // whose store is not configured
@@ -36,13 +38,15 @@ type world struct {
 	// timeout is when work is given up that nobody asks about. It is 0 for never.
 	timeout time.Duration
 
-	mu     sync.Mutex
-	random *rand.Rand
-	loss   float64
-	cut    map[[2]protocol.NodeID]bool
-	inbox  map[protocol.NodeID]*inbox
-	sites  map[protocol.NodeID]*node
-	ended  sync.WaitGroup
+	mu       sync.Mutex
+	number   uint64 // of the view
+	storages map[protocol.NodeID]string
+	random   *rand.Rand
+	loss     float64
+	cut      map[[2]protocol.NodeID]bool
+	inbox    map[protocol.NodeID]*inbox
+	sites    map[protocol.NodeID]*node
+	ended    sync.WaitGroup
 }
 
 // node is one site with its disks.
@@ -68,7 +72,7 @@ type post struct {
 
 func newWorld(t *testing.T, n int, seed uint64) *world {
 	w := &world{T: t, random: rand.New(rand.NewPCG(seed, 1)), cut: map[[2]protocol.NodeID]bool{},
-		inbox: map[protocol.NodeID]*inbox{}, sites: map[protocol.NodeID]*node{}}
+		inbox: map[protocol.NodeID]*inbox{}, sites: map[protocol.NodeID]*node{}, storages: map[protocol.NodeID]string{}}
 	for i := range n {
 		w.nodes = append(w.nodes, protocol.NodeID(fmt.Sprintf("n%d", i+1)))
 	}
@@ -120,13 +124,39 @@ func (w *world) config(id protocol.NodeID, b *inbox, n *node) Config {
 	if id == w.gone {
 		resources = nil
 	}
-	c := Config{Self: id, Nodes: w.nodes, Acceptors: w.acceptors, Network: b, Dir: "records", FS: n.disk,
+	c := Config{Self: id, Cluster: w.view, Network: b, Dir: "records", FS: n.disk,
 		Resources: resources, Timeout: cmp.Or(w.timeout, time.Hour), VoteTimeout: time.Hour, Retry: time.Hour, RetryMost: time.Hour,
 		Logger: quietly, Observer: w.observer}
 	if w.hurry > 0 {
 		c.VoteTimeout, c.Retry, c.RetryMost = w.hurry, 10*time.Millisecond, 80*time.Millisecond
 	}
 	return c
+}
+
+// view is what all nodes know of the cluster. Those that are down were heard of before.
+func (w *world) view() View {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v := View{Number: w.number}
+	for _, id := range w.nodes {
+		if slices.Contains(w.absent, id) {
+			continue
+		}
+		m := Member{Node: id, Storage: w.storages[id]}
+		if len(w.acceptors) == 0 || slices.Contains(w.acceptors, id) {
+			m.Votes = 1
+		}
+		v.Members = append(v.Members, m)
+	}
+	return v
+}
+
+// members makes these the cluster's members, in a view of their own.
+func (w *world) members(nodes ...protocol.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.number++
+	w.absent = slices.DeleteFunc(slices.Clone(w.nodes), func(id protocol.NodeID) bool { return slices.Contains(nodes, id) })
 }
 
 // up opens the node, with what its disk has kept.
@@ -148,6 +178,9 @@ func (w *world) up(id protocol.NodeID) *Host {
 	if n.host, err = Open(w.Context(), w.config(id, b, n)); err != nil {
 		w.Fatal(err)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.storages[id] = n.host.Storage()
 	return n.host
 }
 

@@ -40,7 +40,8 @@ func memberChanges() []clusterChange {
 	return []clusterChange{{
 		use: "leave [NODE]", short: "make a node a member no more, before it is switched off",
 		long: `Make a node a member no more: the one that is named, or the one that is asked. It is refused where too few
-would be left who answer.
+would be left who answer. The node finishes its transactions among sites first; it is refused where one of them is not
+over after some seconds.
 
 The node must go on running until the others can do without what it has voted on: assent cluster status
 tells when it may be stopped for good. With an empty data directory and --join it can join again.`,

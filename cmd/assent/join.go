@@ -5,10 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"assent"
@@ -114,20 +112,12 @@ func (t *clusterTLSConfig) load() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool}, nil
 }
 
-// openSites opens this node's part in transactions among sites. They are among those that the configuration names,
-// which is the same at all of them: sites that believe in different acceptors could decide differently, and the
-// cluster's members change while transactions are under way. So one that joins takes no part.
+// openSites opens this node's part in transactions among sites, and tells the others so. Who takes part in one, and who
+// its acceptors are, is settled when it is to be committed, of the members that there are then.
 func (s *site) openSites(ctx context.Context, logger *slog.Logger) error {
-	if len(s.cfg.Cluster.Join) > 0 {
-		return nil
-	}
-	var nodes []protocol.NodeID
-	for _, name := range slices.Sorted(maps.Keys(s.cfg.Cluster.Nodes)) {
-		nodes = append(nodes, protocol.NodeID(name))
-	}
 	t := s.cfg.Timeouts
 	host, err := sites.Open(ctx, sites.Config{
-		Self: s.node.Self(), Nodes: nodes, Network: s.node.Sites(), Dir: filepath.Join(s.cfg.DataDir, "sites"),
+		Self: s.node.Self(), Cluster: s.members, Network: s.node.Sites(), Dir: filepath.Join(s.cfg.DataDir, "sites"),
 		Resources: s.resources,
 		Timeout:   t.Transaction, BranchTimeout: t.Finish, Logger: logger,
 	})
@@ -135,8 +125,19 @@ func (s *site) openSites(ctx context.Context, logger *slog.Logger) error {
 		return &failure{exit: exitError, err: err, text: err.Error(), hint: resource.HintOf(err)}
 	}
 	s.sites = host
+	s.node.TellSites(host.Storage)
 	s.closers = append(s.closers, closer{"transactions among sites", host.Close})
 	return nil
+}
+
+// members returns the cluster's members for transactions among sites.
+func (s *site) members() sites.View {
+	state := s.node.State()
+	v := sites.View{Number: state.View.Number}
+	for _, m := range state.Members {
+		v.Members = append(v.Members, sites.Member{Node: m.Node, Storage: s.node.SitesOf(m.Node), Votes: m.Votes})
+	}
+	return v
 }
 
 // openRegistry has this node's resources compared with those of the others, in the background.
