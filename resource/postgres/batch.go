@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -21,7 +22,7 @@ type batch struct {
 	plans    *plans
 	pipeline *pgconn.Pipeline
 	heard    int
-	trace    func(sql string, arguments []any, tag pgconn.CommandTag, err error)
+	trace    func(data pgx.TraceBatchQueryData)
 	traced   func(err error)
 }
 
@@ -104,8 +105,10 @@ func (t *Tx) learn(ctx context.Context, b *batch) error {
 		pipeline.SendPrepare(planName(first+i), sql, nil)
 	}
 	p.last += len(missing)
-	p.stale = nil
 	err := pipeline.Sync()
+	if err == nil {
+		p.stale = nil
+	}
 	for range stale {
 		if err == nil {
 			_, err = pipeline.GetResults()
@@ -150,9 +153,6 @@ func (t *Tx) build(b *batch) error {
 
 // submit sends b, whose arguments are encoded.
 func (t *Tx) submit(ctx context.Context, b *batch) error {
-	if tracer := t.sess.tracer; tracer != nil {
-		ctx = b.follow(ctx, tracer, t.conn.Conn())
-	}
 	b.pipeline = t.conn.Conn().PgConn().StartPipeline(ctx)
 	for i, s := range b.statements {
 		a := &b.built[i]
@@ -171,6 +171,10 @@ func (t *Tx) submit(ctx context.Context, b *batch) error {
 // next waits for the next statement's answer. It calls row, where it is not nil, with each row that the
 // statement returns.
 func (b *batch) next(row func([][]byte)) (tag pgconn.CommandTag, err error) {
+	var begun time.Time
+	if b.trace != nil {
+		begun = time.Now()
+	}
 	var got any
 	if got, err = b.pipeline.GetResults(); err == nil {
 		results, ok := got.(*pgconn.ResultReader)
@@ -187,7 +191,7 @@ func (b *batch) next(row func([][]byte)) (tag pgconn.CommandTag, err error) {
 		if b.heard < len(b.statements) {
 			s = b.statements[b.heard]
 		}
-		b.trace(s.sql, s.arguments, tag, err)
+		b.trace(pgx.TraceBatchQueryData{SQL: s.sql, Args: s.arguments, CommandTag: tag, ReadStartTime: begun, Err: err})
 	}
 	b.heard++
 	return tag, err
@@ -199,10 +203,15 @@ func (b *batch) close(err error) error {
 	if err == nil {
 		err = last
 	}
+	b.end(err)
+	return err
+}
+
+// end tells the application's tracer that b is over.
+func (b *batch) end(err error) {
 	if b.traced != nil {
 		b.traced(err)
 	}
-	return err
 }
 
 // follow has the application's tracer told of b, as of a batch of pgx.
@@ -215,9 +224,7 @@ func (b *batch) follow(ctx context.Context, tracer pgx.BatchTracer, conn *pgx.Co
 		all.Queue(b.last)
 	}
 	ctx = tracer.TraceBatchStart(ctx, conn, pgx.TraceBatchStartData{Batch: all})
-	b.trace = func(sql string, arguments []any, tag pgconn.CommandTag, err error) {
-		tracer.TraceBatchQuery(ctx, conn, pgx.TraceBatchQueryData{SQL: sql, Args: arguments, CommandTag: tag, Err: err})
-	}
+	b.trace = func(data pgx.TraceBatchQueryData) { tracer.TraceBatchQuery(ctx, conn, data) }
 	b.traced = func(err error) { tracer.TraceBatchEnd(ctx, conn, pgx.TraceBatchEndData{Err: err}) }
 	return ctx
 }

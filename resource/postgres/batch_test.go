@@ -31,9 +31,16 @@ func queuedAndTraced(t *testing.T, cluster *pgcluster.Cluster) {
 		t.Fatalf("prepare: %v; want no", vote.Vote)
 	}
 	f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
+	tx, _ = f.begin(f.r)
+	tx.Queue("UPDATE nothing SET n = 1")
+	if vote, _ := tx.Prepare(f.ctx); vote.Vote != commit.No {
+		t.Fatalf("prepare: %v; want no", vote.Vote)
+	}
+	f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
 	want := []string{
 		"start 4", "BEGIN", "SELECT", "UPDATE [1 1] UPDATE 1", "PREPARE", "end <nil>",
 		"start 4", "BEGIN", "SELECT", "UPDATE [2 1000] refused", "end refused",
+		"start 4", "end refused",
 	}
 	if got := heard.take(); !slices.Equal(got, want) {
 		t.Errorf("the tracer heard\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -105,13 +112,19 @@ func queuedUnprepared(t *testing.T, cluster *pgcluster.Cluster) {
 			func(tx *postgres.Tx) { tx.Queue(takeSQL, 2, 1000) },
 			func(tx *postgres.Tx) { tx.Queue(takeSQL, 1000, 1).Exec(one) },
 			func(tx *postgres.Tx) { tx.Queue(takeSQL, 1, struct{}{}) },
+			func(tx *postgres.Tx) { tx.Queue("SELECT 1; COMMIT AND CHAIN; SELECT 1") },
 		} {
-			tx, _ = f.queued(f.r)
-			spoil(tx)
-			if vote, err := tx.Prepare(f.ctx); vote.Vote != commit.No || err == nil {
-				t.Errorf("%v: prepare: %v, %v; want no", mode, vote.Vote, err)
+			for _, ask := range []bool{false, true} { // an error that nobody looks at
+				tx, _ = f.queued(f.r)
+				spoil(tx)
+				if ask {
+					_, _ = tx.Exec(f.ctx, "SELECT 1")
+				}
+				if vote, err := tx.Prepare(f.ctx); vote.Vote != commit.No || err == nil {
+					t.Errorf("%v, asked %v: prepare: %v, %v; want no", mode, ask, vote.Vote, err)
+				}
+				f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
 			}
-			f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
 		}
 		prepared := 0
 		tx, _ = f.begin(f.r)
@@ -125,6 +138,55 @@ func queuedUnprepared(t *testing.T, cluster *pgcluster.Cluster) {
 		f.leaves(0)
 		f.items(99)
 	}
+}
+
+// A queue that could not be sent, because a context had ended, is not left out of what is prepared.
+func queuedTooLate(t *testing.T, cluster *pgcluster.Cluster) {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec} {
+		for _, begun := range []bool{false, true} {
+			f := newFixture(t, cluster, postgres.Config{Configure: func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = mode }})
+			tx, _ := f.begin(f.r)
+			if begun {
+				f.exec(tx, "SELECT $1::int", 1)
+			}
+			tx.Queue(takeSQL, 1, 1)
+			if _, err := tx.Exec(over, "SELECT $1::int", 1); err == nil {
+				t.Errorf("%v, begun %v: a statement with a context that has ended was run", mode, begun)
+			}
+			if vote, err := tx.Prepare(f.ctx); vote.Vote != commit.No || err == nil {
+				t.Errorf("%v, begun %v: prepare: %v, %v; want no", mode, begun, vote.Vote, err)
+			}
+			f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
+			f.items(100)
+		}
+	}
+}
+
+// Where the server does not say when a session began, to a role that must not know, the branch has its lock
+// also if PREPARE travels with the queue.
+func queuedByOthers(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
+	exec(t, cluster, f.db, "CREATE ROLE queued_app; CREATE ROLE queued_login LOGIN; GRANT queued_app TO queued_login")
+	as := func(role string) *postgres.Resource {
+		return open(t, cluster.DSN(f.db), postgres.Config{Configure: func(c *pgx.ConnConfig) {
+			c.User = "queued_login"
+			if role != "" {
+				c.RuntimeParams["role"] = role
+			}
+		}})
+	}
+	for role, want := range map[string]commit.Vote{"queued_app": commit.Yes, "": commit.No} {
+		tx, _ := f.begin(as(role))
+		tx.Queue("SELECT 1 / count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()") // none is an error
+		vote, err := tx.Prepare(f.ctx)
+		if vote.Vote != want {
+			t.Errorf("as %q: prepare: %v, %v; want %v", role, vote.Vote, err, want)
+		}
+		f.outcome(commit.RolledBack)(tx.Rollback(f.ctx))
+	}
+	f.leaves(0)
 }
 
 // Arguments by name are put in their places, and an error of theirs is the branch's.

@@ -34,7 +34,7 @@
 // may have given it to somebody else.
 //
 // Where statements are queued (Tx.Queue), PREPARE follows them in the same request, and the branch takes no
-// lock: before the server reads the request nothing shows there, and afterwards it is prepared or over, as
+// lock, unless the server hides from the session's role when the session began: before the server reads the request nothing shows there, and afterwards it is prepared or over, as
 // soon as no statement waits any more. The branch's own rollback knows its session, ends it whether it is idle or
 // not, and looks once more for what was prepared. A rollback by id from another process does not know it: a branch
 // that is prepared behind its back is found by the next scan of the manager, which proposes abort for it. It
@@ -52,8 +52,8 @@
 // no slot of max_prepared_transactions. The first statement's parameters allow one statement, and
 // a first statement without parameters takes a round trip of its own. With all statements queued, all from
 // BEGIN to PREPARE is one round trip, with one Sync behind it; where the session has not prepared a statement yet,
-// two. Config.Configure may say that statements are not to be prepared (pgx's DefaultQueryExecMode); queued
-// ones are sent one after the other then, and PREPARE by itself.
+// two. Config.Configure may say that statements are not to be prepared (pgx's DefaultQueryExecMode); then
+// PREPARE travels by itself.
 //
 // The first round trip may be sent twice: a connection of the pool that turns out to be dead is
 // replaced, once. What the server may have done in the first one is lost with it, since no COMMIT

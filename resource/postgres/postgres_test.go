@@ -82,6 +82,8 @@ func TestPostgres(t *testing.T) {
 		{"QueuedAndTraced", queuedAndTraced},
 		{"QueuedUnprepared", queuedUnprepared},
 		{"QueuedByName", queuedByName},
+		{"QueuedTooLate", queuedTooLate},
+		{"QueuedByOthers", queuedByOthers},
 		{"QueuedPlans", queuedPlans},
 		{"RefusedQuery", refusedQuery},
 		{"RollbackInterrupts", rollbackInterrupts},

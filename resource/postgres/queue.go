@@ -46,7 +46,7 @@ const maxQueued = 1024
 //
 // Each is one statement. It cannot end the transaction, set the session or roll back to a savepoint, and
 // is no COPY: Exec and CopyFrom are for that. Arguments are pgx's, without its options for a single
-// query, and must not change before they are sent. A branch with a queue is never ReadOnly.
+// query, and must not change before they are sent. A branch whose queue travels with PREPARE is never ReadOnly.
 func (t *Tx) Queue(sql string, arguments ...any) *Queued {
 	q := &Queued{sql: sql, arguments: arguments}
 	if !t.free() {
@@ -128,10 +128,12 @@ type bundle struct {
 }
 
 // bundle makes the request that flushes the queue, or one that prepares the branch, too; then the lock is
-// not needed, see the package comment, and LockLimit is the transaction's lock_timeout where it is not 0.
+// not needed where the session can be told from others, see the package comment, and LockLimit is the
+// transaction's lock_timeout where it is not 0.
 func (t *Tx) bundle(prepares bool, lockLimit time.Duration) *bundle {
 	b := &bundle{
-		begins: t.state == fresh, numbers: t.xid == 0, locks: t.state == fresh && !prepares, limits: lockLimit > 0,
+		begins: t.state == fresh, numbers: t.xid == 0, limits: lockLimit > 0,
+		locks:    t.state == fresh && (!prepares || t.sess.backend == ""),
 		prepares: prepares, queue: t.queue,
 	}
 	b.statements = make([]statement, 0, len(t.queue)+3)
@@ -159,10 +161,15 @@ func (t *Tx) bundle(prepares bool, lockLimit time.Duration) *bundle {
 // dispatch sends a bundle. Its error fails the branch.
 func (t *Tx) dispatch(ctx context.Context, b *bundle) error {
 	t.queue = nil
+	if tracer := t.sess.tracer; tracer != nil {
+		ctx = b.follow(ctx, tracer, t.conn.Conn())
+	}
 	if err := t.learn(ctx, &b.batch); err != nil {
+		b.end(err)
 		return t.undispatched(ctx, err)
 	}
 	if err := t.build(&b.batch); err != nil {
+		b.end(err)
 		t.doom(err) // the session is as it was
 		return err
 	}
@@ -179,8 +186,8 @@ func (t *Tx) dispatch(ctx context.Context, b *bundle) error {
 
 // undispatched takes the error of what was not sent, or not as a whole. The transaction may be as it was
 // before, and must not be prepared without the queue.
-func (t *Tx) undispatched(ctx context.Context, err error) error {
-	mapped := t.after(ctx, opQueue, err)
+func (t *Tx) undispatched(ctx context.Context, err error, tags ...pgconn.CommandTag) error {
+	mapped := t.after(ctx, opQueue, err, tags...)
 	if _, ok := errors.AsType[*pgconn.PgError](err); !ok {
 		t.doom(mapped)
 	}
@@ -192,21 +199,22 @@ func (t *Tx) undispatched(ctx context.Context, err error) error {
 func (t *Tx) hear(ctx context.Context, b *bundle) (failed, err error) {
 	var tags []pgconn.CommandTag
 	failed, tags, err = t.hearStatements(b)
+	_, refused := errors.AsType[*pgconn.PgError](err)
 	var tag pgconn.CommandTag
-	var refused error
+	var unprepared error
 	if err == nil && b.prepares {
-		tag, refused = b.next(nil)
+		tag, unprepared = b.next(nil)
 	}
-	if last := b.close(err); err == nil && refused == nil {
+	if last := b.close(errors.Join(err, unprepared)); err == nil && unprepared == nil {
 		err = last
 	}
 	if !b.prepares || err != nil {
-		if err != nil && t.conn != nil && !t.conn.Conn().IsClosed() {
+		if refused && t.conn != nil && !t.conn.Conn().IsClosed() {
 			t.sent = sentNothing // the server has left PREPARE out
 		}
 		return failed, t.after(ctx, opQueue, err, tags...)
 	}
-	return failed, t.hearPrepare(ctx, tags, tag.String(), refused)
+	return failed, t.hearPrepare(ctx, tags, tag.String(), unprepared)
 }
 
 // hearStatements waits for all answers but that to PREPARE TRANSACTION.
@@ -219,7 +227,7 @@ func (t *Tx) hearStatements(b *bundle) (failed error, tags []pgconn.CommandTag, 
 	}
 	if b.numbers {
 		var number error
-		if _, err = b.next(func(row [][]byte) { number = t.setXID([]string{string(row[1])}) }); err == nil {
+		if _, err = b.next(func(row [][]byte) { number = t.setXID([]string{string(row[len(row)-1])}) }); err == nil {
 			err = number
 		}
 		if err != nil {
@@ -296,7 +304,7 @@ func (t *Tx) flush(ctx context.Context) error {
 		return nil
 	}
 	if !t.sess.bundles {
-		return t.flushEach(ctx)
+		return t.flushUnprepared(ctx)
 	}
 	b := t.bundle(false, 0)
 	err := t.dispatch(ctx, b)
@@ -311,28 +319,44 @@ func (t *Tx) flush(ctx context.Context) error {
 	return err
 }
 
-// flushEach sends what is queued one statement after the other, where statements are not to be prepared.
-func (t *Tx) flushEach(ctx context.Context) error {
+// flushUnprepared is flush where statements are not to be prepared: pgx sends them as its mode says.
+func (t *Tx) flushUnprepared(ctx context.Context) error {
 	queue := t.queue
 	t.queue = nil
 	if err := t.start(ctx, opQueue); err != nil {
-		return err
+		return t.undispatched(ctx, err)
 	}
+	all := &pgx.Batch{}
 	for _, q := range queue {
-		t.r.trips.Add(1)
-		tag, err := t.conn.Exec(ctx, q.sql, q.arguments...)
-		if err != nil {
-			err = named(q.sql, err)
+		all.Queue(q.sql, q.arguments...)
+	}
+	t.r.trips.Add(1)
+	results := t.conn.SendBatch(ctx, all)
+	var failed, err error
+	var tags []pgconn.CommandTag
+	for _, q := range queue {
+		tag, refused := results.Exec()
+		if refused != nil {
+			err = named(q.sql, refused)
+			break
 		}
-		if err := t.after(ctx, opQueue, err, tag); err != nil {
-			return err
-		}
-		if err := q.checked(tag); err != nil {
-			t.doom(err)
-			return err
+		tags = append(tags, tag)
+		if failed == nil {
+			failed = q.checked(tag)
 		}
 	}
-	return nil
+	if last := results.Close(); err == nil {
+		err = last
+	}
+	if err != nil {
+		return t.undispatched(ctx, err, tags...)
+	}
+	err = t.after(ctx, opQueue, nil, tags...)
+	if err == nil && failed != nil {
+		t.doom(failed)
+		return failed
+	}
+	return err
 }
 
 // travels reports whether PREPARE TRANSACTION can be sent with the queue.

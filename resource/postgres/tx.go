@@ -358,7 +358,10 @@ var (
 
 // after notes what a statement did to the branch and maps its error.
 func (t *Tx) after(ctx context.Context, op string, err error, tags ...pgconn.CommandTag) error {
-	if t.conn == nil {
+	if t.conn == nil && t.cause == nil && err != nil {
+		t.cause = unavailable(op, err)
+		return t.cause
+	} else if t.conn == nil {
 		return t.broken(op, errConnLost) // what became of the branch is known already
 	}
 	if t.conn.Conn().IsClosed() {
