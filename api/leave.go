@@ -60,9 +60,7 @@ func (s *Server) readyToLeave(ctx context.Context, node protocol.NodeID) error {
 		return nil // the cluster says so
 	case node == s.opts.Node.Self():
 		why = s.leaves(within)
-	case s.opts.Node.Suspected(node):
-		why = fmt.Sprintf("node %s is suspected to be down, and cannot say whether transactions among sites wait for it", node)
-	default:
+	default: // one that is suspected to be down is asked, too: it may only be slow
 		patient, cancel := context.WithTimeout(ctx, within+2*time.Second)
 		defer cancel()
 		answer, err := s.opts.Node.Ask(patient, node, leaveQuestion(within))
