@@ -66,7 +66,7 @@ func search(t *testing.T, sys check.System, claims check.Claims, most int) check
 }
 
 // seenByRace is how many states of a search the race detector sees.
-const seenByRace = 20_000
+const seenByRace = 2_000
 
 // mostStates keeps every test under 3 GiB: with what it takes to look for blocking a state takes less
 // than 90 bytes.

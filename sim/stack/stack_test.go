@@ -88,11 +88,11 @@ var reachable = []string{
 
 // TestSeeds runs the whole stack through 2,000 seeds, each twice, which must give the same trace byte for
 // byte: no claim is broken, every class of faults strikes, and all that should be possible happens. The
-// race detector sees the first 120 of them.
+// race detector sees the first 60 of them.
 func TestSeeds(t *testing.T) {
 	seeds := 2000
 	if underRace {
-		seeds = 120
+		seeds = 60
 	}
 	sizes := []*stack.Stack{
 		{Size: stack.Size{Coordinators: 1, Sites: 2, Jobs: 5}},
@@ -150,7 +150,11 @@ func twice(t *testing.T, s *stack.Stack, plan sim.Plan, y *tally) {
 func TestLies(t *testing.T) {
 	s := &stack.Stack{}
 	broken := map[string]int{}
-	for seed := range uint64(40) {
+	seeds := uint64(40)
+	if underRace {
+		seeds = 20
+	}
+	for seed := range seeds {
 		r, err := s.Run(s.Draw(seed, []sim.Class{sim.Lying}), nil)
 		if err != nil {
 			t.Errorf("seed %d: %v", seed, err)
