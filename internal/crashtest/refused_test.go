@@ -191,7 +191,7 @@ func TestLockWaitAtPrepare(t *testing.T) {
 	}{
 		{"a while", 30 * time.Second, 30 * time.Second, committed, 0, false},
 		{"longer than the lock timeout", 200 * time.Millisecond, 30 * time.Second, aborted, resource.LockTimeout, true},
-		{"longer than the prepare timeout", 30 * time.Second, 2 * time.Second, aborted, resource.Unavailable, false},
+		{"longer than the prepare timeout", 30 * time.Second, 4 * time.Second, aborted, resource.Unavailable, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t)
