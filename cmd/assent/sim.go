@@ -45,7 +45,8 @@ func (p *program) simCommand() *cobra.Command {
 are
 
 ` + listSystems() + `  stack       the whole of Assent: decision logs, stores, recovery, and clients that move money
-  cluster     all parts of a cluster on every node: members, registers, coordinators, stores, clients
+  cluster     all parts of a cluster on every node: members that join, leave and are excluded, registers that
+              follow them, coordinators, stores, clients
 
 One seed decides everything: the same seed makes the same run. Each draws which classes of faults it
 has, and how many of each. While the faults last, what is claimed must hold after every event; when

@@ -93,20 +93,16 @@ func (s *State) Alone() bool {
 	return len(s.Views) > 0 && s.Views[0].Number == 1 && !slices.ContainsFunc(s.Views, func(v View) bool { return len(v.Members) != 1 })
 }
 
-// contradicts reports whether a message shows a founder of one that it is a member of a cluster of more: nobody else
-// says anything to it but that it wants to join, and what it asks for that. The node stops then: what it decides
+// contradicts reports whether a message shows a founder of one that it is a member of a cluster of more. Nodes that are not
+// let in say nothing to it but what they ask for (hush), or pass on what others do. The node stops then: what it decides
 // alone the others may have decided otherwise.
 func (n *Node) contradicts(ev protocol.Receive, out *protocol.Effects) bool {
 	if !n.Life.Founder || !n.State.Alone() || n.State.View.Has(ev.From) {
 		return false
 	}
-	switch m := ev.Message.(type) {
-	case paxos.Fetch[Change]:
+	switch ev.Message.(type) {
+	case paxos.Fetch[Change], Request:
 		return false
-	case Request:
-		if m.Change.By == ev.From || m.Change.Kind == Join { // which another that wants to join may have passed on
-			return false
-		}
 	}
 	n.Life.Lost = true
 	out.Put(LifeKey, n.Life)
@@ -115,10 +111,10 @@ func (n *Node) contradicts(ev protocol.Receive, out *protocol.Effects) bool {
 	return true
 }
 
-// hush holds back whatever a founder of one would take for a contradiction, as long as this node, to which it has told
-// the state, is not let in.
+// hush holds back whatever a founder of one would take for a contradiction, as long as this node is not let in: it may
+// know who leads, or the state, before.
 func (n *Node) hush(out *protocol.Effects) {
-	if n.member() || !n.State.Alone() {
+	if n.member() || n.State.View.Number > 0 && !n.State.Alone() {
 		return
 	}
 	out.Sends = slices.DeleteFunc(out.Sends, func(s protocol.Send) bool {

@@ -682,17 +682,20 @@ func TestLoneFounderThatWasAMember(t *testing.T) {
 	}
 }
 
-// A founder of one bears who waits to be let in: a node that has been told the state says nothing to it as to a member,
+// A founder of one bears who waits to be let in: a node that knows who leads, and then the state, says nothing to it as to a member,
 // and what another has passed on is no contradiction.
 func TestLoneFounderBearsThoseWhoWait(t *testing.T) {
 	n := newNet(t, Options{}, "a")
 	n.run(40)
 	waits := Joiner(Member{Node: "b", Storage: "sb", Wanted: 1}, []protocol.NodeID{"a"}, Options{})
 	step(waits, protocol.Start{})
-	waits.State, waits.Log.Leader = n.nodes["a"].State, "a"
-	waits.installed(&protocol.Effects{})
-	asked := 0
-	for range 40 {
+	waits.Log.Leader = "a"
+	alone, asked := n.nodes["a"].State, 0
+	for i := range 40 {
+		if i == 20 {
+			waits.State = alone
+			waits.installed(&protocol.Effects{})
+		}
 		for _, s := range step(waits, protocol.Expire{Timer: detector.Timer}).Sends {
 			r, ok := s.Message.(Request)
 			if !ok {

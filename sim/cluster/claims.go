@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 	"slices"
@@ -22,6 +23,7 @@ const (
 	claimMoney     = "money is conserved at every consistent read"
 	claimPlace     = "money is where the decisions have put it"
 	claimState     = "the cluster's own state is the same at all nodes"
+	claimLeft      = "who has left on request stays away"
 )
 
 // transaction is what the run has seen of one transaction, from what stores, registers and coordinators have
@@ -30,6 +32,7 @@ type transaction struct {
 	id       commit.TransactionID
 	parts    []Part
 	stands   commit.Decision // in a register
+	stamp    uint64          // of the value that stands
 	decision commit.Decision // that stands, or that its coordinator has concluded
 	heard    commit.Decision // that a client was told
 	branches []*standing
@@ -140,7 +143,10 @@ func (w *world) stands(id commit.TransactionID, v register.Value) {
 	w.reach("decided: " + e.Decision.String() + ", by " + e.By)
 	w.agree(t, t.stands, e.Decision)
 	w.agree(t, t.decision, e.Decision)
-	t.stands, t.decision = e.Decision, e.Decision
+	if t.stamp != 0 && t.stamp != v.Stamp {
+		w.broken(claimAgreement, fmt.Sprintf("%s: the value of stamp %d, and then that of %d", id, t.stamp, v.Stamp))
+	}
+	t.stands, t.decision, t.stamp = e.Decision, e.Decision, v.Stamp
 }
 
 // concluded notes what a coordinator holds to be settled and stable.
@@ -176,16 +182,20 @@ func (w *world) installed(node protocol.NodeID, v membership.View) {
 	w.reach("view " + strconv.FormatUint(v.Number, 10))
 }
 
-// changed notes the cluster's own state, as a node has it.
+// changed notes the cluster's own state, as a node has it: as it is encoded, for a list that is empty may be none. A change
+// that is refused is noted in the sessions, and makes no epoch.
 func (w *world) changed(node protocol.NodeID, s membership.State) {
-	if known, ok := w.states[s.Epoch]; ok && !reflect.DeepEqual(known, s) {
-		w.broken(claimState, fmt.Sprintf("in epoch %d it is %v at %s, and elsewhere %v", s.Epoch, s, node, known))
+	s.Sessions = nil
+	state, err := w.codec.Encode(membership.Changed{State: s})
+	w.fail(err)
+	if known, ok := w.states[s.Epoch]; ok && !bytes.Equal(known, state) {
+		w.broken(claimState, fmt.Sprintf("in epoch %d it is other at %s than elsewhere", s.Epoch, node))
 	}
-	w.states[s.Epoch] = s
+	w.states[s.Epoch] = state
 }
 
 // total is all the money there is.
-func (w *world) total() int64 { return int64(len(w.nodes) * w.c.Accounts * opening) }
+func (w *world) total() int64 { return int64(len(w.c.Members) * w.c.Accounts * opening) }
 
 // bereft reports whether a node that has a branch of the transaction is gone for good: then it is never
 // finished.
@@ -200,11 +210,34 @@ func (t *transaction) idle() bool {
 	})
 }
 
+// hasLeft notes that a client was told that the node has left. A founder that the others had not met yet, and so is its own
+// successor as far as it knows, may come.
+func (w *world) hasLeft(n *node) {
+	if n.gone {
+		return
+	}
+	life, ok := n.disk.Record(memberPart + membership.LifeKey).(membership.LifeRecord)
+	if ok && !life.Blank && life.Founder == n.founder() {
+		w.left = append(w.left, n.id)
+	}
+}
+
+// away holds against each node's state, at the end, who has left as a client was told.
+func (w *world) away() {
+	for _, n := range w.present() {
+		for _, id := range w.left {
+			if m, ok := n.member.machine.State.Member(id); ok && !n.member.machine.Retired {
+				w.broken(claimLeft, fmt.Sprintf("at %s, %s is a member with %d votes", n.id, id, m.Votes))
+			}
+		}
+	}
+}
+
 // settle compares, at the end, what the nodes hold with what the transactions have done that committed.
 func (w *world) settle() {
 	want := map[protocol.NodeID][]int64{}
 	for _, n := range w.nodes {
-		want[n.id] = slices.Repeat([]int64{opening}, w.c.Accounts)
+		want[n.id] = slices.Repeat([]int64{opening}, n.accounts())
 	}
 	for _, id := range w.names {
 		t := w.transactions[id]
@@ -223,7 +256,7 @@ func (w *world) settle() {
 		}
 	}
 	for _, n := range w.present() {
-		for a := range w.c.Accounts {
+		for a := range n.accounts() {
 			if got := n.store.accounts[a]; got != want[n.id][a] {
 				w.broken(claimPlace, fmt.Sprintf("account %d at %s holds %d; it should hold %d", a, n.id, got, want[n.id][a]))
 			}

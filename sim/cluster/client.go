@@ -21,7 +21,7 @@ type task struct {
 	at     time.Duration
 	parts  []Part
 	audit  bool // it reads everything
-	key    string
+	change membership.Change
 }
 
 // draw draws the task with that number.
@@ -34,7 +34,7 @@ func (w *world) draw(number int) task {
 	switch d.IntN(8) {
 	case 0:
 		k.audit = true
-		for _, n := range w.nodes {
+		for _, n := range w.nodes[:len(w.c.Members)] {
 			p := Part{Node: n.id}
 			for a := range w.c.Accounts {
 				p.Operations = append(p.Operations, Operation{Account: a})
@@ -42,7 +42,7 @@ func (w *world) draw(number int) task {
 			k.parts = append(k.parts, p)
 		}
 	case 1:
-		k.key = "key-" + strconv.Itoa(number)
+		k.change = membership.Change{Kind: membership.Set, Key: "key-" + strconv.Itoa(number), Value: "set"}
 	default:
 		k.parts = w.transfer(d)
 	}
@@ -51,8 +51,8 @@ func (w *world) draw(number int) task {
 
 // transfer moves money from one node's store to others, now and then with a look at somebody else's.
 func (w *world) transfer(d *rand.Rand) (parts []Part) {
-	order := d.Perm(len(w.nodes))
-	amount, n := int64(1+d.IntN(30)), min(2+d.IntN(2), len(w.nodes))
+	order := d.Perm(len(w.c.Members))
+	amount, n := int64(1+d.IntN(30)), min(2+d.IntN(2), len(order))
 	for i, at := range order[:n] {
 		p, change, a := Part{Node: w.nodes[at].id}, amount, d.IntN(w.c.Accounts)
 		if i == 0 {
@@ -76,14 +76,21 @@ func (w *world) transfer(d *rand.Rand) (parts []Part) {
 
 // assign gives the clients their work.
 func (w *world) assign() {
-	for number := range w.c.Jobs {
+	for number := range w.c.Work() {
 		if slices.Contains(w.plan.Skip, number) {
 			continue
 		}
-		k := w.draw(number)
 		c := w.clients[protocol.NodeID("client"+strconv.Itoa(1+number%w.c.Clients))]
-		w.pending++
-		w.line.After(k.at, func() { c.begin(k, 1) })
+		switch {
+		case number < w.c.Jobs:
+			k := w.draw(number)
+			w.pending++
+			w.line.After(k.at, func() { c.begin(k, 1) })
+		case !still(w.plan):
+			k := w.drawChange(number)
+			w.pending++
+			w.line.After(k.at, func() { c.alter(k) })
+		}
 	}
 }
 
@@ -125,7 +132,8 @@ func newClient(w *world, id protocol.NodeID) *client {
 
 // node returns the node that is asked at the given try.
 func (c *client) node(k task, try int) protocol.NodeID {
-	return c.w.nodes[(k.number*7+int(c.w.plan.Seed%97)+try)%len(c.w.nodes)].id
+	all := c.w.asks()
+	return all[(k.number*7+int(c.w.plan.Seed%97)+try)%len(all)].id
 }
 
 // begin makes an attempt.
@@ -134,8 +142,8 @@ func (c *client) begin(k task, attempt int) {
 	x := &want{task: k, attempt: attempt, ref: c.ref}
 	c.wants[x.ref] = x
 	to := c.node(k, attempt)
-	if k.key != "" {
-		c.w.send("", c.id, to, Configure{Ref: x.ref, Key: k.key, Value: string(c.id)})
+	if len(k.parts) == 0 {
+		c.w.send("", c.id, to, Configure{Ref: x.ref, Change: k.change})
 		c.w.line.After(4*patience, func() { c.again(x) })
 		return
 	}
@@ -185,7 +193,12 @@ func (c *client) receive(p sim.Packet) {
 	case Configured:
 		x := c.wants[m.Ref]
 		if m.Result == membership.Applied {
-			c.w.keys = append(c.w.keys, x.task.key)
+			switch x.task.change.Kind {
+			case membership.Set:
+				c.w.keys = append(c.w.keys, x.task.change.Key)
+			case membership.Leave:
+				c.w.hasLeft(c.w.byID[x.task.change.Node])
+			}
 			c.done(x)
 			return
 		}

@@ -58,6 +58,9 @@ type Cluster struct {
 	// Clients is how many there are, Jobs how many pieces of work they have, and Accounts how many accounts
 	// the store of each node has: 2, 6 and 3 unless set, at most 8, 1000 and 64.
 	Clients, Jobs, Accounts int
+	// Changes is how often the members change, by nodes that join, leave, are excluded or weighed: twice unless set,
+	// never where it is negative, at most 8 times.
+	Changes int
 	// Safety is how long faults happen, 6 s unless set; Bound how long all may take to come to its end
 	// after that, 5 min unless set.
 	Safety, Bound time.Duration
@@ -85,6 +88,10 @@ const (
 	reusesName
 	// votesUnforced lets votes leave the acceptors before they are stable.
 	votesUnforced
+	// movesUnread lets the registers move to other members without those having what the ones before held.
+	movesUnread
+	// dropsHeld has members that stay drop what they hold when an epoch begins, as one does that comes back.
+	dropsHeld
 )
 
 var _ sim.Subject = (*Cluster)(nil)
@@ -104,6 +111,7 @@ func (c *Cluster) filled() Cluster {
 	}
 	z.Log = cmp.Or(z.Log, Paxos)
 	z.Clients, z.Jobs, z.Accounts = cmp.Or(z.Clients, 2), cmp.Or(z.Jobs, 6), cmp.Or(z.Accounts, 3)
+	z.Changes = cmp.Or(z.Changes, 2)
 	z.Safety, z.Bound = cmp.Or(z.Safety, 6*time.Second), cmp.Or(z.Bound, 5*time.Minute)
 	return z
 }
@@ -118,6 +126,9 @@ func (c *Cluster) Validate() error {
 		if f.value < 1 || f.value > f.most {
 			return fmt.Errorf("%w: %d %s; 1 to %d are allowed", sim.ErrSystem, f.value, f.what, f.most)
 		}
+	}
+	if z.Changes > 8 {
+		return fmt.Errorf("%w: %d changes of members; at most 8 are allowed", sim.ErrSystem, z.Changes)
 	}
 	if z.Log != Paxos && z.Log != Disk {
 		return fmt.Errorf("%w: there is no log %q; the logs are %s and %s", sim.ErrSystem, z.Log, Paxos, Disk)
@@ -156,13 +167,17 @@ func (c *Cluster) system() quorum.System {
 }
 
 // Work returns the number of pieces of work, which sim.Shrink may leave out.
-func (c *Cluster) Work() int { return c.filled().Jobs }
+func (c *Cluster) Work() int {
+	z := c.filled()
+	return z.Jobs + max(z.Changes, 0)
+}
 
-// names are those of the nodes and then of the clients.
+// names are those of the nodes, of the nodes that may join, and of the clients.
 func (c *Cluster) names() (ids []protocol.NodeID) {
 	for _, m := range c.Members {
 		ids = append(ids, m.Node)
 	}
+	ids = append(ids, c.newcomers()...)
 	for i := range c.Clients {
 		ids = append(ids, protocol.NodeID("client"+strconv.Itoa(i+1)))
 	}
@@ -193,7 +208,7 @@ func (c *Cluster) Draw(seed uint64, classes []sim.Class) sim.Plan {
 		f := &p.Faults[i]
 		switch f.Class {
 		case sim.Crash, sim.Slow, sim.Drift, sim.DiskFull, sim.FailedSync, sim.TornWrite, sim.Corruption:
-			f.Node = z.Members[i%len(z.Members)].Node
+			f.Node = z.names()[i%(len(z.Members)+max(z.Changes, 0))]
 		}
 	}
 	return p
@@ -223,7 +238,8 @@ func Classes() []sim.Class {
 func (c *Cluster) Header(plan sim.Plan) trace.Header {
 	z := c.filled()
 	h := trace.Header{System: Name, Nodes: z.names(), Parameters: map[string]string{
-		"log": z.Log, "clients": strconv.Itoa(z.Clients), "jobs": strconv.Itoa(z.Jobs), "accounts": strconv.Itoa(z.Accounts)}}
+		"log": z.Log, "clients": strconv.Itoa(z.Clients), "jobs": strconv.Itoa(z.Jobs), "accounts": strconv.Itoa(z.Accounts),
+		"changes": strconv.Itoa(max(z.Changes, 0))}}
 	var votes []string
 	for _, m := range z.Members {
 		votes = append(votes, strconv.Itoa(m.Votes))
@@ -248,6 +264,12 @@ func FromHeader(h trace.Header) (*Cluster, sim.Plan, error) {
 			return nil, plan, fmt.Errorf("parameter %s: %w", f.name, err)
 		}
 	}
+	if text := h.Parameters["changes"]; text != "" { // an earlier version writes none
+		if c.Changes, err = strconv.Atoi(text); err != nil {
+			return nil, plan, fmt.Errorf("parameter changes: %w", err)
+		}
+	}
+	c.Changes = cmp.Or(c.Changes, -1)
 	for i, text := range strings.Split(h.Parameters["votes"], ",") {
 		votes, err := strconv.Atoi(text)
 		if err != nil {

@@ -124,6 +124,14 @@ func (r *registers) heed(p sim.Packet, m protocol.Message) {
 		r.n.w.received(p)
 		r.told(p.From, m)
 		return
+	case Inventory:
+		r.n.w.received(p)
+		r.surveyed(p.From, m)
+		return
+	case Taught:
+		r.n.w.received(p)
+		r.holds(p.From, m)
+		return
 	}
 	if !r.serves() {
 		return
@@ -138,13 +146,12 @@ func (r *registers) heed(p sim.Packet, m protocol.Message) {
 	case Query:
 		r.n.w.received(p)
 		r.add(delivery{then: func() { r.asked(p.From, m) }})
-	}
-}
-
-// follow has the registers enter the epoch that the cluster has agreed on, as far as the node knows.
-func (r *registers) follow(s membership.Registers) {
-	if r.n.w.c.Log == Paxos {
-		r.adopt(epochOf(s))
+	case Survey:
+		r.n.w.received(p)
+		r.add(delivery{then: func() { r.survey(p.From) }})
+	case Teach:
+		r.n.w.received(p)
+		r.taught(p.From, m)
 	}
 }
 
@@ -178,15 +185,3 @@ const fenceName = "epoch"
 // fence is the machine that keeps the epoch of a node's copies: one for all of them. What was delivered before it enters
 // an epoch was of the one before.
 type fence struct{ r *registers }
-
-// Step implements protocol.Machine.
-func (f fence) Step(ev protocol.Event, out *protocol.Effects) {
-	e, ok := ev.(protocol.Receive)
-	if !ok {
-		return
-	}
-	if m, ok := e.Message.(Entering); ok && m.Epoch.Number > f.r.entered.epoch.Number {
-		f.r.entered = f.r.roster(m.Epoch)
-		out.Put(paxos.EpochKey, EpochRecord(m))
-	}
-}

@@ -9,6 +9,7 @@ import (
 	"assent/protocol/detector"
 	"assent/protocol/election"
 	"assent/protocol/membership"
+	"assent/protocol/paxos"
 )
 
 // member is a node's part of the cluster's own state, and its beliefs about the others.
@@ -26,6 +27,7 @@ type member struct {
 type ask struct {
 	client protocol.NodeID
 	ref    uint64
+	kind   membership.Kind
 }
 
 // memberScope is the scope of what members say to one another.
@@ -57,16 +59,33 @@ func memberOptions() membership.Options {
 	return o
 }
 
-func newMember(n *node) *member {
-	self := membership.Member{Node: n.id, Storage: n.storage(), Wanted: n.w.c.Members[n.index].Votes, Address: string(n.id) + ":1"}
-	m := &member{n: n, machine: membership.Founder(self, n.w.founders, memberOptions()), asks: map[uint64]ask{}, state: n.w.founders}
+// newMember makes the machine of a node with those records, as cluster.Config.machine does: what is on record comes to
+// it later, so one with records begins as one that knows only whom to ask.
+func newMember(n *node, records protocol.Records) *member {
+	self := membership.Member{Node: n.id, Storage: n.storage(), Wanted: 1, Address: string(n.id) + ":1"}
+	if n.founder() {
+		self.Wanted = n.w.c.Members[n.index].Votes
+	}
+	m := &member{n: n, asks: map[uint64]ask{}}
+	if _, known := records[membership.LifeKey].(membership.LifeRecord); known || !n.founder() {
+		var seeds []protocol.NodeID
+		for _, o := range n.w.nodes {
+			if o != n {
+				seeds = append(seeds, o.id)
+			}
+		}
+		m.machine = membership.Joiner(self, seeds, memberOptions())
+	} else {
+		m.machine = membership.Founder(self, n.w.founders, memberOptions())
+	}
+	m.state = m.machine.State
 	m.actor = n.actor(memberScope, m.machine, m)
 	return m
 }
 
 // begin gives the machine its first event.
-func (m *member) begin(records protocol.Records, first bool) {
-	if first {
+func (m *member) begin(records protocol.Records) {
+	if _, known := records[membership.LifeKey].(membership.LifeRecord); !known {
 		m.actor.deliver(protocol.Start{})
 		return
 	}
@@ -100,6 +119,8 @@ func (m *member) Emit(value protocol.Value) {
 		m.state = v.State
 		m.n.w.changed(m.n.id, v.State)
 		m.n.after(0, m.n.tend)
+	case membership.Retired:
+		m.n.w.reach("a node has left and is not needed")
 	case membership.Status:
 		m.status = v
 		now := map[protocol.NodeID]bool{}
@@ -114,27 +135,29 @@ func (m *member) Emit(value protocol.Value) {
 	case membership.Answered:
 		if a, ok := m.asks[v.Ref]; ok {
 			delete(m.asks, v.Ref)
-			m.n.w.reach("a key of the configuration: " + v.Result.String())
+			m.n.w.reach(a.kind.String() + ": " + v.Result.String())
 			m.n.send("", a.client, Configured{Ref: a.ref, Result: v.Result})
 		}
 	}
 }
 
-// configure asks for a key to be set.
+// configure asks for a change.
 func (m *member) configure(client protocol.NodeID, c Configure) {
 	m.asked++
-	m.asks[m.asked] = ask{client, c.Ref}
-	m.actor.deliver(protocol.Input{Value: membership.Ask{Ref: m.asked,
-		Change: membership.Change{Kind: membership.Set, Key: c.Key, Value: c.Value}}})
+	m.asks[m.asked] = ask{client, c.Ref, c.Change.Kind}
+	m.actor.deliver(protocol.Input{Value: membership.Ask{Ref: m.asked, Change: c.Change}})
 }
 
 // leader returns who leads, as far as this node knows.
 func (m *member) leader() protocol.NodeID { return m.status.Leader }
 
+// leads reports whether this node leads the cluster's log.
+func (m *member) leads() bool { return m.machine.Log.State == paxos.Leading }
+
 // busy says what the node is not in accord with, or nothing.
 func (m *member) busy() string {
-	if !m.status.Primary {
-		return "is not on the side that goes on: " + m.status.Why
+	if why := m.standing(); why != "" || m.machine.Retired {
+		return why
 	}
 	for _, key := range m.n.w.keys {
 		if _, ok := m.state.Setting(key); !ok {
@@ -149,9 +172,6 @@ func (m *member) busy() string {
 	return ""
 }
 
-// tend has the registers follow what the cluster has agreed on: cluster.Node.tend.
-func (n *node) tend() { n.registers.follow(n.member.machine.State.Registers) }
-
 // storage names the node's disk.
 func (n *node) storage() string { return string(n.id) + "/1" }
 
@@ -165,7 +185,7 @@ type peer struct {
 // announce tells the others of this life.
 func (n *node) announce() {
 	for _, o := range n.w.nodes {
-		if o != n {
+		if o != n && n.needs(o.id) {
 			n.send("", o.id, News{Prefix: n.prefix})
 		}
 	}
@@ -185,8 +205,8 @@ func (n *node) alive(id commit.TransactionID) bool {
 		return true
 	}
 	now, leads := n.w.line.Now(), n.member.leader() == n.id
-	for _, p := range n.peers {
-		if p.prefix != "" && strings.HasPrefix(string(id), p.prefix) {
+	for o, p := range n.peers {
+		if n.needs(o) && p.prefix != "" && strings.HasPrefix(string(id), p.prefix) {
 			return !p.suspected || !leads && now-p.changed < deference
 		}
 	}

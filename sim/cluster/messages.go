@@ -42,10 +42,10 @@ type (
 	}
 	// Inquiry asks any node how a transaction ends. Client → node.
 	Inquiry struct{ ID commit.TransactionID }
-	// Configure asks a node to set a key of the cluster's configuration. Client → node.
+	// Configure asks a node to have the cluster's own state changed: its configuration, its members. Client → node.
 	Configure struct {
-		Ref        uint64
-		Key, Value string
+		Ref    uint64
+		Change membership.Change
 	}
 	// Configured answers it. Node → client.
 	Configured struct {
@@ -76,18 +76,22 @@ type (
 	// Dated is what is said of registers, with the number of the sender's epoch: a payload of decision/paxos.
 	// Another field is set, or none: then the sender asks for the receiver's epoch.
 	Dated struct {
-		Epoch    uint64
-		Phase1a  *paxos.Phase1a[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Phase1b  *paxos.Phase1b[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Phase2a  *paxos.Phase2a[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Phase2b  *paxos.Phase2b[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Refused  *paxos.Refused[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Chosen   *paxos.Chosen[register.Value]  `cbor:",omitempty" json:",omitempty"`
-		Void     *register.Void                 `cbor:",omitempty" json:",omitempty"`
-		Learn    *register.Learn                `cbor:",omitempty" json:",omitempty"`
-		Annotate *register.Annotate             `cbor:",omitempty" json:",omitempty"`
-		Query    *Query                         `cbor:",omitempty" json:",omitempty"`
-		Page     *Page                          `cbor:",omitempty" json:",omitempty"`
+		Epoch     uint64
+		Phase1a   *paxos.Phase1a[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Phase1b   *paxos.Phase1b[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Phase2a   *paxos.Phase2a[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Phase2b   *paxos.Phase2b[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Refused   *paxos.Refused[register.Value] `cbor:",omitempty" json:",omitempty"`
+		Chosen    *paxos.Chosen[register.Value]  `cbor:",omitempty" json:",omitempty"`
+		Void      *register.Void                 `cbor:",omitempty" json:",omitempty"`
+		Learn     *register.Learn                `cbor:",omitempty" json:",omitempty"`
+		Annotate  *register.Annotate             `cbor:",omitempty" json:",omitempty"`
+		Query     *Query                         `cbor:",omitempty" json:",omitempty"`
+		Page      *Page                          `cbor:",omitempty" json:",omitempty"`
+		Survey    *Survey                        `cbor:",omitempty" json:",omitempty"`
+		Inventory *Inventory                     `cbor:",omitempty" json:",omitempty"`
+		Teach     *Teach                         `cbor:",omitempty" json:",omitempty"`
+		Taught    *Taught                        `cbor:",omitempty" json:",omitempty"`
 		// Entered is the epoch in which the sender is.
 		Entered *register.Epoch `cbor:",omitempty" json:",omitempty"`
 	}
@@ -103,6 +107,17 @@ type (
 		Number uint64
 		States []Held `cbor:",omitempty" json:",omitempty"`
 	}
+	// Survey asks a member before, in an epoch of both, how far it is with what it held when that began. Leader → member.
+	Survey struct{}
+	// Inventory answers it: how much is left, and what of that is not known to be decided.
+	Inventory struct {
+		Left      int
+		Unsettled []Held `cbor:",omitempty" json:",omitempty"`
+	}
+	// Teach tells a member after what is decided. Member before → member after.
+	Teach struct{ States []Held }
+	// Taught says that it is held, stable.
+	Taught struct{ IDs []commit.TransactionID }
 	// Held is what a node holds of a transaction: what is decided, or else what its acceptor has accepted last.
 	Held struct {
 		ID     commit.TransactionID
@@ -128,7 +143,11 @@ type (
 		Amount  int64
 	}
 	// EpochRecord is the epoch that a node's copies have entered.
-	EpochRecord struct{ Epoch register.Epoch }
+	// Blank says that what they held before is void.
+	EpochRecord struct {
+		Epoch register.Epoch
+		Blank bool `cbor:",omitempty" json:",omitempty"`
+	}
 	// Ended says what became of a branch.
 	Ended struct{ Outcome commit.Outcome }
 )
@@ -176,6 +195,14 @@ func date(epoch uint64, message protocol.Message) Dated {
 		d.Query = &m
 	case Page:
 		d.Page = &m
+	case Survey:
+		d.Survey = &m
+	case Inventory:
+		d.Inventory = &m
+	case Teach:
+		d.Teach = &m
+	case Taught:
+		d.Taught = &m
 	case register.Epoch:
 		d.Entered = &m
 	}
@@ -207,6 +234,14 @@ func (d Dated) message() protocol.Message {
 		return *d.Query
 	case d.Page != nil:
 		return *d.Page
+	case d.Survey != nil:
+		return *d.Survey
+	case d.Inventory != nil:
+		return *d.Inventory
+	case d.Teach != nil:
+		return *d.Teach
+	case d.Taught != nil:
+		return *d.Taught
 	}
 	return nil
 }

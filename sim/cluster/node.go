@@ -23,6 +23,8 @@ type node struct {
 	disk  *sim.Disk
 	up    bool
 	gone  bool // for good
+	// absent says that it has not been started yet: it is to join.
+	absent bool
 	// refused says that it has found its disk damaged and stays down.
 	refused bool
 	life    int // how often it has come up
@@ -58,7 +60,7 @@ var errDisk = errors.New("the disk has failed")
 
 // start brings the node up over its disk. A damaged disk keeps it down.
 func (n *node) start() {
-	if n.up || n.gone || n.refused {
+	if n.up || n.gone || n.absent || n.refused {
 		return
 	}
 	records, err := n.disk.Read()
@@ -83,14 +85,25 @@ func (n *node) start() {
 	}
 	n.store = openStore(n, part(records, storePart))
 	n.registers = openRegisters(n, part(records, registerPart))
-	n.member = newMember(n)
+	n.member = newMember(n, part(records, memberPart))
 	n.resume()
-	n.member.begin(part(records, memberPart), n.life == 1)
+	n.member.begin(part(records, memberPart))
 	n.tend()
 	n.every(tendTime, n.tend)
 	n.every(newsTime, n.announce)
 	n.every(scanTime, n.scanBranches)
 	n.every(logScanTime, n.scanLog)
+}
+
+// founder reports whether the node is one of those that the cluster begins with. These have accounts.
+func (n *node) founder() bool { return n.index < len(n.w.c.Members) }
+
+// accounts is how many accounts the node's store has.
+func (n *node) accounts() int {
+	if n.founder() {
+		return n.w.c.Accounts
+	}
+	return 0
 }
 
 // part returns the records of one part of the disk, without its name.
@@ -258,7 +271,7 @@ func (n *node) serve(id commit.TransactionID, p sim.Packet) {
 // busy says what the node is not done with, or nothing.
 func (n *node) busy() string {
 	for _, id := range slices.Sorted(maps.Keys(n.coordinations)) {
-		if !n.coordinations[id].over() {
+		if !n.registers.outside() && !n.coordinations[id].over() { // others finish what one that is no member has begun
 			return "coordinates " + string(id)
 		}
 	}

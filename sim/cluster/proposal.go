@@ -52,7 +52,7 @@ func (r *registers) propose(id commit.TransactionID, value register.Value) *prop
 	}
 	self := protocol.NodeID(r.n.prefix)
 	p.machine.EpochProposer = paxos.NewEpochProposer(paxos.Proposer[register.Value]{Instance: paxos.Instance(id), Self: self,
-		Options: paxos.Options{RetryMost: 2 * time.Second}, Owner: !traced && ownerOf(id) == self, Round: r.next()}, r.system(id))
+		Options: paxos.Options{RetryMost: 2 * time.Second}, Owner: !traced && !r.faulted && ownerOf(id) == self, Round: r.next()}, r.system(id))
 	p.actor = r.n.actor(string(id), &p.machine, p)
 	r.proposals[id] = p
 	r.n.after(0, func() { p.actor.deliver(protocol.Input{Value: paxos.Propose[register.Value]{Value: p.own}}) })

@@ -30,6 +30,14 @@ type registers struct {
 	// was said in one that is not known yet.
 	known, entered roster
 	early          []sim.Packet
+	// moving is the move to other members, where this node leads. Inventory is what the node held when the epoch of both had
+	// begun, once it is taken, without what it has seen to.
+	moving    *move
+	taken     bool
+	inventory []commit.TransactionID
+	// faulted says that it is not known any more what was begun in this life.
+	faulted bool
+	keys    map[string]bool // of the records on disk
 
 	copies    map[commit.TransactionID]*copied
 	proposals map[commit.TransactionID]*proposal
@@ -49,6 +57,8 @@ type delivery struct {
 type copied struct {
 	register.Copy
 	r *registers
+	// holders are those that have said, in this epoch, that they hold what is decided.
+	holders []protocol.NodeID
 }
 
 // Step implements protocol.Machine.
@@ -72,13 +82,14 @@ func (c *copied) held() Held {
 // openRegisters takes back what the disk holds.
 func openRegisters(n *node, records protocol.Records) *registers {
 	r := &registers{n: n, life: n.life, copies: map[commit.TransactionID]*copied{},
-		proposals: map[commit.TransactionID]*proposal{}, calls: map[uint64]*call{}}
+		proposals: map[commit.TransactionID]*proposal{}, calls: map[uint64]*call{}, keys: map[string]bool{}}
 	r.batch = engine.NewBatch(engine.BatchConfig{Node: n.id, Hands: r, Observer: r})
 	if n.w.c.Log == Disk {
 		r.known = r.roster(register.Epoch{Number: 1})
 		r.entered = r.known
 	}
 	for _, key := range slices.Sorted(maps.Keys(records)) { // acceptor comes before chosen
+		r.keys[key] = true
 		if v, ok := records[key].(EpochRecord); ok {
 			r.entered = r.roster(v.Epoch)
 			r.known = r.entered
@@ -192,7 +203,15 @@ func (r *registers) Force(steps []engine.Step) error {
 			case register.NoteRecord:
 				hard = hard || v.Forced
 			}
-			writes = append(writes, protocol.Write{Key: steps[i].Name + "/" + w.Key, Record: w.Record})
+			if v, ok := w.Record.(EpochRecord); ok && v.Blank {
+				for _, key := range slices.Sorted(maps.Keys(r.keys)) {
+					writes = append(writes, protocol.Write{Key: key})
+				}
+				clear(r.keys)
+			}
+			key := steps[i].Name + "/" + w.Key
+			r.keys[key] = true
+			writes = append(writes, protocol.Write{Key: key, Record: w.Record})
 		}
 	}
 	if hard && r.n.w.c.flaw != votesUnforced {
@@ -257,6 +276,9 @@ func (r *registers) finished(id commit.TransactionID) {
 
 // busy says what is not known to be decided, or decided and not finished, or nothing.
 func (r *registers) busy() string {
+	if r.outside() {
+		return "" // nobody tells it
+	}
 	for _, id := range slices.Sorted(maps.Keys(r.copies)) {
 		h := r.copies[id].held()
 		switch {

@@ -21,7 +21,8 @@ type branch struct {
 	id      commit.TransactionID
 	machine *commit.Participant
 	actor   *actor
-	since   time.Duration // when it came to be prepared, or was found so
+	since   time.Duration // when it came to be prepared, or was found so, or was handed over
+	handed  int           // how often it was handed over to a member
 }
 
 // branch returns the participant of the transaction, made now if there is none.
@@ -56,11 +57,11 @@ func (b *branch) promise(coordinator protocol.NodeID) protocol.Event {
 	return protocol.Recover{Records: protocol.Records{commit.BranchKey: commit.PreparedRecord{ID: b.id, Coordinator: coordinator}}}
 }
 
-// adopt makes the participant anew, in doubt, to answer to this node's own coordinator.
-func (b *branch) adopt() {
+// adopt makes the participant anew, in doubt, to answer to a coordinator that another one, or this node, makes.
+func (b *branch) adopt(coordinator protocol.NodeID) {
 	b.actor.loop.Stop()
-	b.make(b.n.id)
-	b.actor.deliver(b.promise(b.n.id))
+	b.make(coordinator)
+	b.actor.deliver(b.promise(coordinator))
 }
 
 // participate takes a message to the participant.

@@ -44,7 +44,7 @@ func accountKey(n int) string { return "account/" + strconv.Itoa(n) }
 func openStore(n *node, records protocol.Records) *store {
 	s := &store{n: n, accounts: map[int]int64{}, branches: map[commit.TransactionID]PreparedBranch{},
 		ended: map[commit.TransactionID]commit.Outcome{}, sessions: map[commit.TransactionID]*session{}, locks: map[int]*lock{}}
-	for a := range n.w.c.Accounts {
+	for a := range n.accounts() {
 		s.locks[a] = &lock{readers: map[commit.TransactionID]bool{}}
 		s.accounts[a] = records[accountKey(a)].(Balance).Amount
 	}

@@ -27,8 +27,11 @@ type job struct {
 // workTime is how long the work may take.
 const workTime = time.Second
 
-// begin begins a transaction for a client.
+// begin begins a transaction for a client, where the node is a member.
 func (n *node) begin(client protocol.NodeID, m Begin) {
+	if n.registers.outside() {
+		return
+	}
 	key := fmt.Sprintf("%s/%d", client, m.Ref)
 	if id := n.begun[key]; id != "" {
 		n.send(string(id), client, Begun{Ref: m.Ref, ID: id})
@@ -273,15 +276,22 @@ func (n *node) inquired(client protocol.NodeID, id commit.TransactionID) {
 func (n *node) scanBranches() {
 	for _, id := range n.store.prepared() {
 		b := n.branches[id]
-		if b == nil || n.coordinations[id] != nil || b.machine.State != commit.ParticipantPrepared {
+		if b == nil || n.coordinations[id] != nil && !n.registers.outside() || b.machine.State != commit.ParticipantPrepared {
 			continue
 		}
-		if n.w.line.Now()-b.since < grace && n.alive(id) {
+		outside := n.registers.outside()
+		if n.w.line.Now()-b.since < grace && n.alive(id) && !(outside && b.machine.Coordinator == n.id) {
+			continue
+		}
+		if outside {
+			if now := n.w.line.Now(); b.handed == 0 || now-b.since >= grace/5 {
+				b.handOver()
+			}
 			continue
 		}
 		n.w.reach("recovery: an orphan")
 		n.recover(id)
-		b.adopt()
+		b.adopt(n.id)
 	}
 }
 

@@ -35,10 +35,11 @@ type world struct {
 	names        []commit.TransactionID // of transactions, in the order in which they began
 	touched      []*transaction         // since the claims were judged last
 	views        map[uint64]membership.View
-	states       map[uint64]membership.State // by epoch
-	pending      int                         // pieces of work that are not at their end
-	arriving     uint64                      // the number of the packet that is being delivered
-	keys         []string                    // of the configuration, that clients were told are set
+	states       map[uint64][]byte // the cluster's own state, by epoch
+	pending      int               // pieces of work that are not at their end
+	arriving     uint64            // the number of the packet that is being delivered
+	keys         []string          // of the configuration, that clients were told are set
+	left         []protocol.NodeID // that clients were told have left
 	healed       bool
 
 	events  uint64
@@ -55,7 +56,7 @@ func newWorld(c Cluster, plan sim.Plan, observer trace.Observer) *world {
 			RetryMost: 2 * time.Second, Cooperative: plan.Seed%2 == 1, NoOnePhase: true},
 		byID: map[protocol.NodeID]*node{}, clients: map[protocol.NodeID]*client{},
 		transactions: map[commit.TransactionID]*transaction{}, views: map[uint64]membership.View{},
-		states: map[uint64]membership.State{}, fired: map[sim.Class]int{}, reached: map[string]int{}}
+		states: map[uint64][]byte{}, fired: map[sim.Class]int{}, reached: map[string]int{}}
 	var all []membership.Member
 	for _, m := range c.Members {
 		all = append(all, membership.Member{Node: m.Node, Votes: m.Votes, Address: string(m.Node) + ":1"})
@@ -65,11 +66,11 @@ func newWorld(c Cluster, plan sim.Plan, observer trace.Observer) *world {
 		w.fail(err)
 	}
 	for _, id := range c.names() {
-		if len(w.nodes) == len(c.Members) {
+		if len(w.nodes) == len(c.Members)+max(c.Changes, 0) {
 			w.clients[id] = newClient(w, id)
 			continue
 		}
-		n := &node{w: w, id: id, index: len(w.nodes), disk: sim.NewDisk(w.codec)}
+		n := &node{w: w, id: id, index: len(w.nodes), disk: sim.NewDisk(w.codec), absent: len(w.nodes) >= len(c.Members)}
 		w.nodes = append(w.nodes, n)
 		w.byID[id] = n
 	}
@@ -104,13 +105,14 @@ func (w *world) run() {
 	}
 	if w.going() {
 		w.settle()
+		w.away()
 	}
 }
 
 // open puts the opening balances on the node's disk.
 func (w *world) open(n *node) {
 	var writes []protocol.Write
-	for a := range w.c.Accounts {
+	for a := range n.accounts() {
 		writes = append(writes, protocol.Write{Key: storePart + accountKey(a), Record: Balance{Amount: opening}})
 	}
 	_, err := n.disk.Force(writes)
@@ -181,6 +183,9 @@ func (w *world) leave(n *node) {
 // founded reports whether every node knows, and has on disk, that it has a vote.
 func (w *world) founded() bool {
 	return !slices.ContainsFunc(w.present(), func(n *node) bool {
+		if !n.founder() {
+			return false
+		}
 		life, ok := n.disk.Record(memberPart + membership.LifeKey).(membership.LifeRecord)
 		return !ok || life.Blank
 	})
@@ -234,10 +239,10 @@ func (w *world) heal() {
 	}
 }
 
-// present are the nodes that are not gone for good.
+// present are the nodes that were started and are not gone for good.
 func (w *world) present() (all []*node) {
 	for _, n := range w.nodes {
-		if !n.gone {
+		if !n.gone && !n.absent {
 			all = append(all, n)
 		}
 	}
@@ -372,9 +377,9 @@ var (
 	quiet  = append(slices.Clip(safety), spec.AC4())
 )
 
-// claims are those about each transaction. AC4 is claimed of runs without faults.
+// claims are those about each transaction. AC4 is claimed of runs without faults and changes of members.
 func (w *world) claims() []spec.Property {
-	if len(w.plan.Faults) == 0 {
+	if len(w.plan.Faults) == 0 && still(w.plan) {
 		return quiet
 	}
 	return safety
