@@ -36,18 +36,25 @@ var appliedKey = []byte("mapplied")
 // carry a checksum.
 const formatVersion = pebble.FormatTableFormatV6
 
-func entryKey(id commit.TransactionID) []byte {
-	return append(append(make([]byte, 0, 1+len(id)), entryPrefix), id...)
+func appendEntryKey(b []byte, id commit.TransactionID) []byte {
+	return append(append(b, entryPrefix), id...)
 }
+
+func appendStatusKey(b []byte, s decision.Status, decided uint64, id commit.TransactionID) []byte {
+	return append(binary.BigEndian.AppendUint64(append(b, statusPrefix, byte(s)), decided), id...)
+}
+
+func appendDoneKey(b []byte, done uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, donePrefix), done)
+}
+
+func entryKey(id commit.TransactionID) []byte { return appendEntryKey(nil, id) }
 
 func statusKey(s decision.Status, decided uint64, id commit.TransactionID) []byte {
-	key := append(make([]byte, 0, 10+len(id)), statusPrefix, byte(s))
-	return append(binary.BigEndian.AppendUint64(key, decided), id...)
+	return appendStatusKey(nil, s, decided, id)
 }
 
-func doneKey(done uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 9), donePrefix), done)
-}
+func doneKey(done uint64) []byte { return appendDoneKey(nil, done) }
 
 // index is the store of what was decided: the records of the log, applied. It runs without a
 // write-ahead log of its own; what it has not flushed is in the segments.

@@ -1,10 +1,10 @@
 package disk
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -158,7 +158,7 @@ func (x *index) write(g *generation) (err error) {
 			err = fmt.Errorf("index: %v", r)
 		}
 	}()
-	batch := x.db.NewBatch()
+	batch := x.db.NewBatchWithSize(min(generationBytes, 512*len(g.items)))
 	defer batch.Close()
 	if err := g.fill(batch); err != nil {
 		return fmt.Errorf("index: %w", err)
@@ -178,70 +178,73 @@ func (x *index) write(g *generation) (err error) {
 	return nil
 }
 
-// fill adds to batch what the index is to hold of g's entries and in which order. They come sorted,
-// which is what the engine does fastest.
+// fill adds to batch what the index is to hold of g's entries. They come sorted, which is what the engine
+// does fastest.
 func (g *generation) fill(batch *pebble.Batch) error {
-	items := make([]keyed, 0, len(g.items))
-	for id, it := range g.items {
-		items = append(items, keyed{id, it})
-	}
-	slices.SortFunc(items, func(a, b keyed) int { return cmp.Compare(a.id, b.id) })
-	var buf []byte
-	for _, k := range items {
-		var err error
-		if buf, err = k.fill(batch, buf[:0]); err != nil {
+	ids := slices.Sorted(maps.Keys(g.items))
+	f := filler{batch: batch}
+	for _, id := range ids {
+		if err := f.put(id, g.items[id]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-type keyed struct {
-	id commit.TransactionID
-	item
+// filler adds keys to a batch. It uses its buffers again and again, for the batch copies what it is given.
+type filler struct {
+	batch      *pebble.Batch
+	key, value []byte
 }
 
-// fill is generation.fill for one entry. It uses buf, and returns it for the next.
-func (k keyed) fill(batch *pebble.Batch, buf []byte) ([]byte, error) {
+// put adds what has become of an entry.
+func (f *filler) put(id commit.TransactionID, it item) error {
 	var errs [6]error
-	was, now, to := k.was, k.now, k.now.place()
+	was, now, to := it.was, it.now, it.now.place()
 	moved := was.status != to.status || was.decided != to.decided
 	if was.status != 0 && moved {
 		// Each status key is set once before it is deleted, so that a pair of both vanishes when
 		// it is flushed: nobody who lists the unfinished walks over the graves of the done.
-		errs[0] = batch.SingleDelete(statusKey(was.status, was.decided, k.id), nil)
+		f.key = appendStatusKey(f.key[:0], was.status, was.decided, id)
+		errs[0] = f.batch.SingleDelete(f.key, nil)
 	}
 	if was.done != 0 && was.done != to.done {
-		errs[1] = batch.Delete(doneKey(was.done), nil)
+		f.key = appendDoneKey(f.key[:0], was.done)
+		errs[1] = f.batch.Delete(f.key, nil)
 	}
-	key := entryKey(k.id)
 	if now == nil {
 		if was.status != 0 {
-			errs[2] = batch.Delete(key, nil)
+			f.key = appendEntryKey(f.key[:0], id)
+			errs[2] = f.batch.Delete(f.key, nil)
 		}
-		return buf, errors.Join(errs[:]...)
+		return errors.Join(errs[:]...)
 	}
 	if moved {
-		sk := statusKey(to.status, to.decided, k.id)
-		value := make([]byte, 4)
-		bindValue(sk, value)
-		errs[3] = batch.Set(sk, value, nil)
+		f.key = appendStatusKey(f.key[:0], to.status, to.decided, id)
+		f.value = append(f.value[:0], 0, 0, 0, 0)
+		errs[3] = f.set()
 	}
 	if to.done != 0 && was.done != to.done {
-		dk := doneKey(to.done)
-		value := binary.BigEndian.AppendUint64(make([]byte, 4, 20+len(k.id)), uint64(now.doneAt))
-		value = append(binary.BigEndian.AppendUint64(value, to.decided), k.id...)
-		bindValue(dk, value)
-		errs[4] = batch.Set(dk, value, nil)
+		f.key = appendDoneKey(f.key[:0], to.done)
+		f.value = binary.BigEndian.AppendUint64(append(f.value[:0], 0, 0, 0, 0), uint64(now.doneAt))
+		f.value = append(binary.BigEndian.AppendUint64(f.value, to.decided), id...)
+		errs[4] = f.set()
 	}
 	full := *now
 	if full.raw == nil {
 		var err error
 		if full.raw, err = now.known.Encode(); err != nil {
-			return buf, err
+			return err
 		}
 	}
-	buf = appendStored(buf, key, &full)
-	errs[5] = batch.Set(key, buf, nil)
-	return buf, errors.Join(errs[:]...)
+	f.key = appendEntryKey(f.key[:0], id)
+	f.value = appendStored(f.value[:0], f.key, &full)
+	errs[5] = f.batch.Set(f.key, f.value, nil)
+	return errors.Join(errs[:]...)
+}
+
+// set binds the value to the key and adds both.
+func (f *filler) set() error {
+	bindValue(f.key, f.value)
+	return f.batch.Set(f.key, f.value, nil)
 }
