@@ -98,21 +98,32 @@ var readyLine = regexp.MustCompile(`^assent is ready on (\S+) with (.*)$`)
 
 // start starts the program and waits until it says that it is ready.
 func start(dir string, env []string, program string, args ...string) (*running, error) {
+	r, out, err := launch(dir, env, program, args...)
+	if err != nil {
+		return nil, err
+	}
+	return r.ready(out)
+}
+
+// launch starts the program, whose standard output is to be given to ready.
+func launch(dir string, env []string, program string, args ...string) (*running, io.Reader, error) {
 	r := &running{logPath: filepath.Join(dir, "server.log"), done: make(chan error, 1)}
 	log, err := os.Create(r.logPath)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer log.Close()
 	r.cmd = exec.Command(program, append([]string{"serve"}, args...)...)
 	r.cmd.Dir, r.cmd.Env, r.cmd.Stderr = dir, env, log
 	out, err := r.cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := r.cmd.Start(); err != nil {
-		return nil, err
-	}
+	return r, out, r.cmd.Start()
+}
+
+// ready waits until the program says that it is ready.
+func (r *running) ready(out io.Reader) (*running, error) {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	go func() {
 		_, _ = io.Copy(io.Discard, out)

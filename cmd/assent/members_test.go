@@ -77,9 +77,15 @@ func (p *people) launch(name string, args ...string) (ready func()) {
 		err error
 	}
 	done := make(chan started, 1)
+	r, out, err := launch(filepath.Join(p.dir, name), append(os.Environ(), "GORACE=atexit_sleep_ms=0"), p.program,
+		append([]string{"--node", name, "--listen", p.apis[name], "--data-dir", "data"}, args...)...)
+	if err != nil {
+		p.t.Fatalf("node %s: %v", name, err)
+	}
+	process := r.cmd.Process
+	p.t.Cleanup(func() { _ = process.Kill() }) // where nobody waits until it is ready
 	go func() {
-		r, err := start(filepath.Join(p.dir, name), append(os.Environ(), "GORACE=atexit_sleep_ms=0"), p.program,
-			append([]string{"--node", name, "--listen", p.apis[name], "--data-dir", "data"}, args...)...)
+		r, err := r.ready(out)
 		done <- started{r, err}
 	}()
 	return func() {

@@ -190,7 +190,8 @@ func TestEpochMachines(t *testing.T) {
 }
 
 func TestMovingSystemsThatCannotBe(t *testing.T) {
-	for _, m := range []paxos.Moving{{}, {Proposers: 1, Movers: 1}, {Proposers: 1, Movers: 5, Old: []int{1}, New: []int{2}}} {
+	for _, m := range []paxos.Moving{{}, {Proposers: 1, Movers: 1}, {Proposers: 1, Movers: 5, Old: []int{1}, New: []int{2}},
+		{Proposers: 1, Movers: 1, Old: []int{1}, New: []int{2}, Lean: true}} {
 		if _, err := m.Nodes(); !errors.Is(err, paxos.ErrSystem) {
 			t.Errorf("%+v: %v", m, err)
 		}
