@@ -97,7 +97,7 @@ func (s *State) Alone() bool {
 // let in say nothing to it but what they ask for (hush), or pass on what others do. The node stops then: what it decides
 // alone the others may have decided otherwise.
 func (n *Node) contradicts(ev protocol.Receive, out *protocol.Effects) bool {
-	if !n.Life.Founder || !n.State.Alone() || n.State.View.Has(ev.From) {
+	if !n.Life.Founder || !n.State.Alone() || n.State.View.Has(ev.From) || n.admits() {
 		return false
 	}
 	switch ev.Message.(type) {
@@ -109,6 +109,15 @@ func (n *Node) contradicts(ev protocol.Receive, out *protocol.Effects) bool {
 	n.log(protocol.Input{Value: paxos.Follow[Change]{}}, out)
 	n.say(out)
 	return true
+}
+
+// admits reports whether there is a change on record by which another is let in: after a restart the node does not know
+// what stands of that until it leads.
+func (n *Node) admits() bool {
+	return slices.ContainsFunc(n.Log.Log, func(s paxos.SlotRecord[Change]) bool {
+		c := s.Entry.Configuration
+		return c != nil && (len(c.Learners) > 0 || len(c.System.Members) > 1)
+	})
 }
 
 // hush holds back whatever a founder of one would take for a contradiction, as long as this node is not let in: it may

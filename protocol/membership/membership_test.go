@@ -710,6 +710,50 @@ func TestLoneFounderBearsThoseWhoWait(t *testing.T) {
 	}
 }
 
+// A founder of one that others have joined does not know so when it starts again, until it leads. It bears that they speak
+// to it as to a member.
+func TestFounderOfOneStartsAgain(t *testing.T) {
+	s, err := Found("shop", Member{Node: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, records := Founder(Member{Node: "a", Storage: "sa", Wanted: 1}, s, Options{}), protocol.Records{}
+	var give func(protocol.Event)
+	give = func(ev protocol.Event) {
+		out := step(a, ev)
+		for _, w := range out.Writes {
+			if records[w.Key] = w.Record; w.Record == nil {
+				delete(records, w.Key)
+			}
+		}
+		for _, m := range out.Sends {
+			if m.To == "a" {
+				give(protocol.Receive{From: "a", Message: m.Message})
+			}
+		}
+	}
+	join := Change{By: "b", Storage: "sb", Number: 1, Kind: Join, Node: "b", Member: Member{Node: "b", Storage: "sb", Wanted: 1}}
+	give(protocol.Start{})
+	for range 60 {
+		for _, timer := range []string{detector.Timer, election.Timer, paxos.LogTimer} {
+			give(protocol.Expire{Timer: timer})
+		}
+		give(protocol.Receive{From: "b", Message: Request{Change: join}})
+	}
+	if !a.State.View.Has("b") {
+		t.Fatalf("%+v", a.State.View)
+	}
+	again := Joiner(Member{Node: "a", Storage: "sa", Wanted: 1}, nil, Options{})
+	step(again, protocol.Recover{Records: records})
+	if !again.State.Alone() {
+		t.Fatal("it knows at once, so this shows nothing")
+	}
+	step(again, protocol.Receive{From: "b", Message: detector.Heartbeat{}})
+	if again.Life.Lost {
+		t.Error("it has stopped for good")
+	}
+}
+
 // A founder may leave before the others have noted its storage. It stays away all the same, and its successor does not.
 func TestFounderLeavesAtOnce(t *testing.T) {
 	s, err := Found("shop", Member{Node: "a"}, Member{Node: "b"}, Member{Node: "c"})

@@ -50,11 +50,15 @@ const (
 	deference = time.Second
 )
 
-// options are those of package cluster, at half its pace.
-func memberOptions() membership.Options {
+// options are those of package cluster, at half its pace. A founder of one takes a snapshot as seldom as it does: what it
+// knows when it starts again hangs on it. The others do so often, so that state is transferred.
+func (c *Cluster) options() membership.Options {
 	o := membership.Options{
 		Detector: detector.Options{Tick: 200 * time.Millisecond, Beat: 2, Timeout: 6, Phi: 60, Most: 15},
 		Election: election.Options{Answer: 300 * time.Millisecond, Again: 2 * time.Second}, Every: 8}
+	if len(c.Members) == 1 {
+		o.Every = 0
+	}
 	o.Log.Beat = 400 * time.Millisecond
 	return o
 }
@@ -74,9 +78,9 @@ func newMember(n *node, records protocol.Records) *member {
 				seeds = append(seeds, o.id)
 			}
 		}
-		m.machine = membership.Joiner(self, seeds, memberOptions())
+		m.machine = membership.Joiner(self, seeds, n.w.c.options())
 	} else {
-		m.machine = membership.Founder(self, n.w.founders, memberOptions())
+		m.machine = membership.Founder(self, n.w.founders, n.w.c.options())
 	}
 	m.state = m.machine.State
 	m.actor = n.actor(memberScope, m.machine, m)
