@@ -253,7 +253,7 @@ func TestRecentAndIndexAreOne(t *testing.T) {
 			for i := range 100 {
 				ids = append(ids, commit.TransactionID(fmt.Sprintf("%x", uint32(i)*2654435761)))
 			}
-			for step := range 1500 {
+			for step := range 700 {
 				id := ids[rng.IntN(len(ids))]
 				switch op := rng.IntN(200); {
 				case op < 80:
@@ -289,7 +289,7 @@ func TestRecentAndIndexAreOne(t *testing.T) {
 						w.same(t, s, ids, fmt.Sprintf("step %d, indexed", step))
 					}
 				}
-				if step%600 == 599 {
+				if step%300 == 299 {
 					left := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
 					s.leave(t)
 					fs = left
