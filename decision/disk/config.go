@@ -36,8 +36,10 @@ type Config struct {
 	// 40 bytes of memory. Defaults to 100,000.
 	RetainCount int
 
-	// SegmentBytes is the size of the log's files, in bytes. Two or three of them exist at a time.
-	// At least 64 KiB. Defaults to 8 MiB.
+	// SegmentBytes is the size of the log's files, in bytes. Two or three of them exist at a time. What
+	// they hold is in memory as well until the index has flushed it. Only the end of a segment waits, for
+	// the flush of the one before, so that is up to about two segments' worth. At least 64 KiB. Defaults
+	// to 8 MiB.
 	SegmentBytes int64
 
 	// MaxWaiting is the greatest number of calls that wait for a sync at a time; more are refused

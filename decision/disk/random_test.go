@@ -29,6 +29,35 @@ func TestOwnerComesFromRandom(t *testing.T) {
 	}
 }
 
+// What nobody asked to be forced is forced after IdleTime, also while more keeps coming.
+func TestSteadyNotesAreForced(t *testing.T) {
+	s := quietStore(t, vfs.NewMem(), 0)
+	defer s.leave(t)
+	s.log.cfg.IdleTime = time.Hour
+	syncs := func() uint64 { return s.log.stats.syncs.Load() }
+	before := syncs()
+	forget := func() {
+		t.Helper()
+		r := newRequest(false, change{record: record{kind: forgetRecord, id: "t"}})
+		if err := s.serve([]*request{r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round := range uint64(3) {
+		for range 10 {
+			forget()
+		}
+		if got := syncs() - before; got != round || !s.seg.dirty() {
+			t.Fatalf("round %d: %d syncs, dirty: %v; want %d, and something to force", round, got, s.seg.dirty(), round)
+		}
+		s.unforced = s.unforced.Add(-time.Hour) // as if it had been written so much earlier
+		forget()
+		if got := syncs() - before; got != round+1 || s.seg.dirty() {
+			t.Fatalf("round %d: %d syncs, dirty: %v; want %d, and nothing to force", round, got, s.seg.dirty(), round+1)
+		}
+	}
+}
+
 // A note that nobody asked to be forced is forced after IdleTime, and not before.
 func TestNotesWaitForIdleTime(t *testing.T) {
 	fs := vfs.NewCrashableMem()

@@ -43,14 +43,15 @@ type store struct {
 	gone    bool // nothing of it can change the disk any more; whoever calls close knows
 
 	// The writing goroutine's own.
-	salt    uint32
-	seg     *segment
-	spare   chan spare
-	next    uint64    // the next record's sequence number
-	last    time.Time // when the last group was written
-	group   group
-	forming map[commit.TransactionID]bool // what the group decides
-	buf     []byte
+	salt     uint32
+	seg      *segment
+	spare    chan spare
+	next     uint64    // the next record's sequence number
+	last     time.Time // when the last group was written
+	unforced time.Time // when the oldest group that is not forced was written, if there is one
+	group    group
+	forming  map[commit.TransactionID]bool // what the group decides
+	buf      []byte
 
 	// live lists the segments that hold records which may not be in the index's tables, oldest
 	// first; the last one is being written.

@@ -179,8 +179,8 @@ func (s *store) answerFromEntry(r *request) bool {
 	return true
 }
 
-// force writes the records of g and, if one of them asks for it, forces them and everything
-// before.
+// force writes the records of g. If one of them asks for it, or if something has been waiting for IdleTime
+// because more keeps coming, it forces them and everything before.
 func (s *store) force(g *group) error {
 	if len(g.changes) == 0 {
 		return nil
@@ -204,13 +204,17 @@ func (s *store) force(g *group) error {
 		g.rotated = true
 	}
 	h := groupHeader{kind: recordGroup, count: len(g.changes), seq: s.next, at: g.at}
+	dirty := s.seg.dirty()
 	if err := s.seg.write(buf, h, s.salt); err != nil {
 		return err
 	}
-	if g.forced {
+	switch {
+	case g.forced, dirty && time.Since(s.unforced) >= s.log.cfg.IdleTime:
 		if err := s.sync(); err != nil {
 			return err
 		}
+	case !dirty:
+		s.unforced = time.Now()
 	}
 	s.next += uint64(len(g.changes))
 	s.log.stats.groups.Add(1)
