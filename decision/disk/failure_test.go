@@ -280,6 +280,9 @@ func TestIndexFailure(t *testing.T) {
 				return nil
 			})
 			told := decideUntilStopped(ctx, t, l, syscall.ENOSPC)
+			if strings.HasPrefix(what, "manifest") {
+				readsAreAnswered(ctx, t, l, told)
+			}
 			f.set(nil)
 			if err := l.Reopen(ctx); err != nil {
 				t.Fatal(err)
@@ -291,6 +294,104 @@ func TestIndexFailure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// readsAreAnswered reads from a log that has stopped while what has failed is cut off, and its engine, which may
+// never end, is closed.
+func readsAreAnswered(ctx context.Context, t *testing.T, l *Log, told map[commit.TransactionID]commit.Decision) {
+	t.Helper()
+	if err := l.Reopen(ctx); !errors.Is(err, decision.ErrStopped) {
+		t.Errorf("reopen while the index fails: got %v; want %v", err, decision.ErrStopped)
+	}
+	read := make(chan error, 1)
+	go func() {
+		var errs error
+		for round := 0; round < 100 && errs == nil; round++ {
+			for _, err := range l.List(ctx, 0) {
+				errs = errors.Join(errs, err)
+			}
+			for id := range told {
+				_, err := l.Lookup(ctx, id)
+				errs = errors.Join(errs, err)
+			}
+			runtime.Gosched()
+		}
+		read <- errs // nil, or that the index is closed
+	}()
+	select {
+	case err := <-read:
+		if err != nil && !errors.Is(err, decision.ErrStopped) {
+			t.Errorf("reads from a log that has stopped: %v", err)
+		}
+	case <-ctx.Done():
+		t.Fatal("who reads from a log that has stopped waits for ever")
+	}
+}
+
+// The log stops over its closing: its caller is told, and the directory is free.
+func TestCloseFails(t *testing.T) {
+	l, f := openFaulty(t)
+	if _, err := l.Decide(t.Context(), entry(0)); err != nil {
+		t.Fatal(err)
+	}
+	f.set(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData && isSegment(op) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	stops(t, "close", l.Close(), syscall.EIO, resource.Unavailable)
+	f.set(nil)
+	if _, err := mustOpen(t, l.dir, Config{}).Lookup(t.Context(), entry(0).ID); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whoever waits for the end of a store learns that its index will never end.
+func TestIndexFailsWhileClosing(t *testing.T) {
+	s := quietStore(t, vfs.NewMem(), 0)
+	closed := make(chan error, 1)
+	go func() { closed <- s.close(patience) }() // its goroutines never end
+	<-s.quit
+	s.idx.stuck.Store(true)
+	s.fail(syscall.EIO)
+	select {
+	case err := <-closed:
+		if err != nil || !s.gone {
+			t.Errorf("got %v, gone: %v; want what is left to be cut off", err, s.gone)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("close waits for ever")
+	}
+	s.stopped.Done()
+	<-s.ended
+}
+
+// A panic of the engine stops the log, and not the process.
+func TestEnginePanics(t *testing.T) {
+	s := quietStore(t, vfs.NewMem(), 0)
+	if _, err := s.decide(t, "tx", commit.Commit); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.note(t, decision.Finished, "tx"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.settle(job{generation: s.recent.freeze()}); err != nil {
+		t.Fatal(err)
+	}
+	db := s.idx.db
+	s.idx.db = nil // whatever is asked of it panics
+	if e, err := s.find("tx"); err == nil {
+		t.Errorf("found %v", e)
+	}
+	if page, err := s.page(&cursor{}); err == nil {
+		t.Errorf("listed %v", page)
+	}
+	if err := s.settle(job{generation: s.recent.freeze()}); err == nil {
+		t.Error("an entry was retired")
+	}
+	s.idx.db = db
+	s.leave(t)
 }
 
 // gate holds every sync of a segment up until it is opened.

@@ -62,8 +62,8 @@ type index struct {
 	db   *pebble.DB
 	path string
 
-	// gate is held shared by whoever reads and exclusively by close, so that nobody meets a
-	// closed engine.
+	// gate is held shared by whoever reads and exclusively by whoever sets closed, so that nobody
+	// meets a closed engine.
 	gate   sync.RWMutex
 	closed bool
 	// broken is set when nothing more may be written, stuck when the engine will not end, and
@@ -278,8 +278,17 @@ func (x *index) damage(key []byte, err error) error {
 
 var errIndexClosed = errors.New("the index is closed")
 
+// caught, deferred, makes an error of a panic. The engine panics on a broken invariant; the log stops, the
+// process goes on.
+func caught(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("index: %v", r)
+	}
+}
+
 // read calls f with the engine, unless it is closed. A panic of the engine becomes an error.
 func (x *index) read(f func(db *pebble.DB) error) (err error) {
+	defer caught(&err)
 	x.gate.RLock()
 	defer x.gate.RUnlock()
 	if x.closed {
@@ -354,13 +363,16 @@ func (x *index) flush() (done <-chan struct{}, err error) {
 	return done, err
 }
 
-// close closes the engine. It waits for the engine's background work.
-func (x *index) close() error {
+// close closes the engine. It waits for the engine's background work, for ever where the engine is stuck: so
+// it lets go of the gate before, and who reads meanwhile is told at once that the index is closed.
+func (x *index) close() (err error) {
 	x.gate.Lock()
-	defer x.gate.Unlock()
-	if x.closed {
+	was := x.closed
+	x.closed = true
+	x.gate.Unlock()
+	if was {
 		return nil
 	}
-	x.closed = true
+	defer caught(&err) // after a panic the engine may find its own books wrong
 	return x.db.Close()
 }

@@ -121,13 +121,22 @@ func (x *index) retirable(at int64, keep retention, g *generation) (old []stored
 	if x.done == 0 {
 		return nil, nil
 	}
-	it, err := x.db.NewIter(&pebble.IterOptions{
-		LowerBound: doneKey(x.oldest), UpperBound: []byte{donePrefix + 1},
+	err = x.read(func(db *pebble.DB) error {
+		it, err := db.NewIter(&pebble.IterOptions{
+			LowerBound: doneKey(x.oldest), UpperBound: []byte{donePrefix + 1},
+		})
+		if err != nil {
+			return indexError(x.path, err)
+		}
+		defer it.Close()
+		old, err = x.retire(it, at, keep, g)
+		return err
 	})
-	if err != nil {
-		return nil, indexError(x.path, err)
-	}
-	defer it.Close()
+	return old, err
+}
+
+// retire is retirable with an iterator over the Done entries in the order of finishing.
+func (x *index) retire(it *pebble.Iterator, at int64, keep retention, g *generation) (old []stored, err error) {
 	limit, young := retireBatch+2*len(g.items), at-keep.age.Milliseconds()
 	for ok := it.First(); ok && len(old) < limit; ok = it.Next() {
 		key, value := it.Key(), it.Value()
@@ -152,12 +161,7 @@ func (x *index) write(g *generation) (err error) {
 	if g.last == 0 && len(g.items) == 0 {
 		return nil
 	}
-	defer func() {
-		// The engine panics on a broken invariant; the log stops, the process goes on.
-		if r := recover(); r != nil {
-			err = fmt.Errorf("index: %v", r)
-		}
-	}()
+	defer caught(&err)
 	batch := x.db.NewBatchWithSize(min(generationBytes, 512*len(g.items)))
 	defer batch.Close()
 	if err := g.fill(batch); err != nil {

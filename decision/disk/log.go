@@ -91,8 +91,10 @@ func (l *Log) open() (err error) {
 	return nil
 }
 
-// Close serves what was asked before and closes the log. It is not an error to close it twice.
+// Close serves what was asked before and closes the log. It is not an error to close it twice. Where the
+// log has stopped, or stops over it, Close returns why: what nobody asked to be forced may be lost.
 func (l *Log) Close() error {
+	const op = "close decision log"
 	l.last.Lock()
 	l.last.closed = true
 	l.last.Unlock()
@@ -104,8 +106,11 @@ func (l *Log) Close() error {
 		return nil
 	}
 	err := s.close(patience)
-	if s.failure() != nil && !s.gone {
-		return err // a write may still reach the disk, so nobody else may have the directory
+	if cause := s.failure(); cause != nil {
+		if err = errors.Join(cause, err); !s.gone {
+			return l.stop(op, err) // a write may still reach the disk, so nobody else may have the directory
+		}
+		err = l.stop(op, err)
 	}
 	return errors.Join(err, l.lock.Close())
 }

@@ -143,14 +143,17 @@ func (s *store) end() {
 	})
 }
 
-// close ends the store. A store that has failed is given patience to end; what is left of it then
-// is cut off from the disk. An error means that not even that was possible; close may then be
-// called again.
+// close ends the store. A store that has failed, or fails while it ends, is given patience to end; what
+// is left of it then is cut off from the disk. An error of a store that has failed means that not even
+// that was possible; close may then be called again.
 func (s *store) close(patience time.Duration) error {
 	s.end()
-	if s.failure() == nil {
-		<-s.ended
-		return s.endErr
+	select {
+	case <-s.ended:
+		if s.failure() == nil {
+			return s.endErr
+		}
+	case <-s.failed:
 	}
 	if s.gone {
 		return nil

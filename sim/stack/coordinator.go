@@ -77,7 +77,7 @@ func (c *coordinator) close() {
 	for _, t := range c.active {
 		t.actor.loop.Stop()
 	}
-	if err := c.log.Close(); err != nil {
+	if err := c.log.Close(); err != nil && !errors.Is(err, decision.ErrStopped) {
 		c.w.fail(err)
 	}
 	c.log = nil
