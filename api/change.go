@@ -33,14 +33,15 @@ func (s *Server) ChangeCluster(ctx context.Context, req *assentv1.ChangeClusterR
 	}
 	ctx, cancel := context.WithTimeout(ctx, changePatience)
 	defer cancel()
+	var ready time.Time
 	if c.Kind == membership.Leave {
-		if err := s.readyToLeave(ctx, c.Node); err != nil {
+		if ready, err = s.readyToLeave(ctx, c.Node); err != nil {
 			return nil, err
 		}
 	}
 	epoch, err := s.opts.Node.Change(ctx, c)
 	if c.Kind == membership.Leave && errors.Is(err, cluster.ErrRefused) {
-		s.stays(ctx, c.Node)
+		s.stays(ctx, c.Node, ready)
 	}
 	log := s.opts.Logger.With("change", c.Kind, "node", c.Node, "key", c.Key, "by", c.Operator, "reason", c.Reason)
 	switch {

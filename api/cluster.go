@@ -132,7 +132,9 @@ func (s *Server) answer(from protocol.NodeID, question []byte) []byte {
 	case len(question) > 0 && question[0] == askLeave:
 		return s.leaveAnswer(question)
 	case len(question) > 0 && question[0] == askStay && s.opts.Sites != nil:
-		s.opts.Sites.Stay()
+		if until, ok := stayOf(question); ok {
+			s.opts.Sites.Stay(until)
+		}
 	}
 	return nil // of a later version
 }

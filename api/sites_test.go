@@ -47,14 +47,14 @@ func startNodes(t *testing.T, patience time.Duration, names ...protocol.NodeID) 
 		view := func() site.View {
 			v := site.View{Number: node.State().View.Number}
 			for _, m := range node.Members() {
-				v.Members = append(v.Members, site.Member{Node: m.Node, Storage: node.SitesOf(m.Node), Votes: m.Votes})
+				v.Members = append(v.Members, site.Heard(m.Node, node.SitesOf(m.Node), m.Votes))
 			}
 			return v
 		}
 		host := check1(site.Open(t.Context(), site.Config{Self: id, Cluster: view, Network: node.Sites(), Dir: filepath.Join(dir, "sites"),
 			Resources: resources, Logger: quiet, VoteTimeout: patience, Retry: patience, RetryMost: patience}))(t)
 		t.Cleanup(func() { host.Close() })
-		node.TellSites(host.Storage)
+		node.TellSites(host.Announcement)
 		manager := check1(assent.Open(t.Context(), assent.Config{Log: log, Resources: resources, Logger: quiet, Elsewhere: node.Elsewhere}))(t)
 		t.Cleanup(func() { manager.Close(context.Background()) })
 		servers[id] = check1(New(manager, resources, Options{Node: node, Sites: host, Logger: quiet}))(t)

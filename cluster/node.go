@@ -77,7 +77,7 @@ type announcement struct {
 	Started time.Time `json:"started"`
 	// Leaving says that it takes no new transactions and is about to stop.
 	Leaving bool `json:"leaving,omitempty"`
-	// Sites names the stable records with which it takes part in transactions among sites, if it does.
+	// Sites is with what it takes part in transactions among sites, if it does, in the words of package site.
 	Sites string `json:"sites,omitempty"`
 }
 
@@ -165,15 +165,15 @@ func (n *Node) Leave() {
 // Sites returns the channel on which the machines of transactions among sites speak to one another.
 func (n *Node) Sites() *transport.Channel { return n.mesh.Channel(siteChannel) }
 
-// TellSites has this node tell the others, with every heartbeat, the name of the stable records with which it takes
-// part in transactions among sites: what storage returns, which is empty while it takes no part.
-func (n *Node) TellSites(storage func() string) {
+// TellSites has this node tell the others, with every heartbeat, with what it takes part in transactions among sites:
+// what announcement returns, which is empty while it takes no part.
+func (n *Node) TellSites(announcement func() string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.sites = storage
+	n.sites = announcement
 }
 
-// SitesOf returns the name that another node has told last, or "" where it has told none.
+// SitesOf returns what another node has told last, or "" where it has told nothing.
 func (n *Node) SitesOf(node protocol.NodeID) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

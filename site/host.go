@@ -32,7 +32,8 @@ type Host struct {
 	works    map[commit.TransactionID]*work
 	machines map[machineKey]*machine
 	closed   bool
-	leaving  time.Time // until then no new work is taken
+	begun    map[commit.TransactionID]time.Time // what began here and was not asked to commit or abort, since when
+	leaving  time.Time                          // until then no new work is taken
 	workers  sync.WaitGroup
 	inbound  chan mail
 
@@ -56,7 +57,7 @@ func Open(ctx context.Context, cfg Config) (h *Host, err error) {
 		return nil, fmt.Errorf("site: make an id: %w", err)
 	}
 	h = &Host{cfg: cfg, codec: codec, run: run.String(), works: map[commit.TransactionID]*work{}, machines: map[machineKey]*machine{},
-		inbound: make(chan mail, mostMail)}
+		begun: map[commit.TransactionID]time.Time{}, inbound: make(chan mail, mostMail)}
 	h.life, h.end = context.WithCancel(context.Background())
 	if h.store, err = openStore(ctx, cfg, codec); err != nil {
 		return nil, err
@@ -118,12 +119,11 @@ func (h *Host) Close() error {
 	return h.store.close()
 }
 
-// Storage names the stable records of this site. It was drawn when they were made. Other nodes must be told it: it is
-// what their View.Members have for this one. It is empty while the node is about to leave (Leave): nobody begins
-// anything with it then.
-func (h *Host) Storage() string {
+// Announcement is what other nodes must be told of this site, again and again: Heard makes of it what their
+// View.Members have for this one. It names the site's stable records, and says whether the node is about to leave.
+func (h *Host) Announcement() string {
 	if h.isLeaving() {
-		return ""
+		return h.store.owner + leavingMark
 	}
 	return h.store.owner
 }
@@ -133,11 +133,18 @@ func (h *Host) Begin(p Protocol) (Transaction, error) {
 	if err := p.Check(); err != nil {
 		return Transaction{}, fmt.Errorf("site: %w", err)
 	}
-	if h.isLeaving() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	switch {
+	case now.Before(h.leaving):
 		return Transaction{}, fmt.Errorf("site: %w", ErrLeaving)
+	case len(h.begun) >= h.cfg.MaxTransactions:
+		return Transaction{}, fmt.Errorf("site: %d transactions have begun here, and nobody has asked for them to be committed; no more are allowed at a time", len(h.begun))
 	}
-	id := h.run + "-" + strconv.FormatUint(h.counter.Add(1), 36)
-	return Transaction{ID: commit.TransactionID(id), Protocol: p, Coordinator: h.cfg.Self}, nil
+	id := commit.TransactionID(h.run + "-" + strconv.FormatUint(h.counter.Add(1), 36))
+	h.begun[id] = now
+	return Transaction{ID: id, Protocol: p, Coordinator: h.cfg.Self}, nil
 }
 
 // Join begins the transaction's branch in the resource name at this site, or returns the one that it
@@ -156,6 +163,7 @@ func (h *Host) Join(ctx context.Context, t Transaction, name string, again bool)
 	if err != nil {
 		return nil, err
 	}
+	defer w.joining.Add(-1)
 	return w.join(ctx, name, r)
 }
 
@@ -178,7 +186,7 @@ func (b branches) Join(ctx context.Context, r resource.Resource) (resource.Branc
 	return nil, fmt.Errorf("site: the resource is not one of node %q", b.h.cfg.Self)
 }
 
-// workOf returns the transaction's work, which begins with the first call.
+// workOf returns the transaction's work, which begins with the first call. It counts the caller as one that joins.
 func (h *Host) workOf(t Transaction, again bool) (*work, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -189,6 +197,7 @@ func (h *Host) workOf(t Transaction, again bool) (*work, error) {
 		if w.asked {
 			return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
 		}
+		w.joining.Add(1)
 		return w, nil
 	}
 	if h.machines[machineKey{t.ID, h.cfg.Self}] != nil {
@@ -207,6 +216,7 @@ func (h *Host) workOf(t Transaction, again bool) (*work, error) {
 	w.timer = h.cfg.Clock.AfterFunc(h.cfg.Timeout, func() {
 		h.input(t, h.cfg.Self, commit.Abandon{Reason: fmt.Sprintf("not asked for a vote within %v", h.cfg.Timeout)})
 	})
+	w.joining.Add(1)
 	h.works[t.ID] = w
 	return w, nil
 }
@@ -249,7 +259,18 @@ func (h *Host) Abort(t Transaction, sites []protocol.NodeID, reason string) erro
 	if t.Coordinator != h.cfg.Self {
 		return fmt.Errorf("site: %q began at node %q; only that may ask for it to be aborted", t.ID, t.Coordinator)
 	}
+	h.mu.Lock()
+	_, works := h.works[t.ID]
+	delete(h.begun, t.ID)
+	h.mu.Unlock()
+	open := t
 	t = t.settle(h.view(), sites)
+	if _, ok := t.part(h.cfg.Self); !ok { // nobody would answer it
+		if works {
+			h.input(open, h.cfg.Self, commit.Abandon{Reason: reason})
+		}
+		return fmt.Errorf("site: %q: %w: node %s is no member of the cluster", t.ID, ErrAlone, h.cfg.Self)
+	}
 	sites = slices.DeleteFunc(slices.Clone(sites), func(n protocol.NodeID) bool { return !t.has(n) })
 	if t.Protocol != PaxosCommit {
 		m, err := h.head(t, sites)
@@ -334,6 +355,7 @@ func (h *Host) head(t Transaction, sites []protocol.NodeID) (*machine, error) {
 		return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
 	}
 	m := h.install(k, t, coordinator)
+	delete(h.begun, t.ID)
 	if t.Protocol == PaxosCommit {
 		m.take(h.works[t.ID])
 	}
@@ -350,7 +372,8 @@ func (h *Host) has(k machineKey) bool {
 // deliver gives a message to the machine that it is for, which is made where there is none. It fails where the
 // transaction is not the one that is known here by that id.
 func (h *Host) deliver(t Transaction, from, to protocol.NodeID, message protocol.Message) error {
-	m, err := h.find(t, to)
+	_, ends := message.(commit.Finish) // its answer lets the coordinator end, and promises nothing
+	m, err := h.find(t, to, ends)
 	if m != nil {
 		m.begin()
 		m.loop.Deliver(protocol.Receive{From: from, Message: message})
@@ -360,7 +383,7 @@ func (h *Host) deliver(t Transaction, from, to protocol.NodeID, message protocol
 
 // input gives a value from this site to one of its machines.
 func (h *Host) input(t Transaction, to protocol.NodeID, v protocol.Value) {
-	m, err := h.find(t, to)
+	m, err := h.find(t, to, true)
 	if m != nil {
 		m.begin()
 		m.loop.Deliver(protocol.Input{Value: v})
@@ -372,8 +395,10 @@ func (h *Host) input(t Transaction, to protocol.NodeID, v protocol.Value) {
 
 // find returns a machine, which is made where there is none: with the work that was done here or, where
 // there is none, as after a crash with nothing on record. It returns nil where the host is closed, and an error where no
-// more machines are allowed, or what is known by the transaction's id is not that transaction.
-func (h *Host) find(t Transaction, address protocol.NodeID) (*machine, error) {
+// more machines are allowed, or what is known by the transaction's id is not that transaction. While the node is about
+// to leave, nothing is made for a transaction of which nothing is known here, unless always says so: as if the node
+// were down.
+func (h *Host) find(t Transaction, address protocol.NodeID, always bool) (*machine, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -395,6 +420,8 @@ func (h *Host) find(t Transaction, address protocol.NodeID) (*machine, error) {
 		m := h.install(k, t, h.participant(t))
 		m.take(w)
 		return m, nil
+	case !always && time.Now().Before(h.leaving) && h.machines[machineKey{t.ID, t.headOf()}] == nil:
+		return nil, ErrLeaving
 	case len(h.works)+len(h.machines) >= h.cfg.MaxTransactions:
 		return nil, fmt.Errorf("%d transactions are remembered; no more are allowed at a time", h.cfg.MaxTransactions)
 	}

@@ -2,6 +2,7 @@ package site
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"assent/protocol"
@@ -71,6 +72,7 @@ func (h *Host) sweepForEver() {
 // sweep forgets what has been over since the time.
 func (h *Host) sweep(before time.Time) {
 	h.mu.Lock()
+	maps.DeleteFunc(h.begun, func(_ commit.TransactionID, since time.Time) bool { return time.Since(since) > h.cfg.Timeout })
 	var old []*machine
 	for _, m := range h.machines {
 		if m.overBefore(before) {

@@ -35,7 +35,10 @@ type machine struct {
 	// forgettable says that every site has reported to some coordinator.
 	forgettable bool
 	// votes says that it holds, as an acceptor, what others have voted.
-	votes   bool
+	votes bool
+	// awaited are the sites that a coordinator with a decision has not heard to have done it.
+	awaited []protocol.NodeID
+	warned  bool // it was said that all those are gone
 	wrote   bool // something is on record in this run
 	failure error
 }
@@ -200,11 +203,34 @@ func (m *machine) Observe(e trace.Event) {
 		m.mu.Lock()
 		m.stepped, m.standing = time.Now(), s
 		m.votes = acceptor && len(p.Acceptor.Acceptors)+len(p.Acceptor.Records) > 0
+		m.awaited = m.awaited[:0]
+		if m.isHead() && s.Decision != commit.Undecided && !m.result.Finished {
+			m.awaited = awaited(m.awaited, m.machine)
+		}
 		m.mu.Unlock()
 	}
 	if o := m.h.cfg.Observer; o != nil {
 		o.Observe(e)
 	}
+}
+
+// awaited appends to list the sites that the coordinator has not heard to have finished.
+func awaited(list []protocol.NodeID, of protocol.Machine) []protocol.NodeID {
+	var members []commit.Member
+	switch c := of.(type) {
+	case *commit.CoordinatorNode:
+		members = c.Coordinator.Members
+	case *commit.ThreePhaseCoordinator:
+		members = c.Members
+	case *commit.PaxosSite:
+		members = c.Leader.Coordinator.Members
+	}
+	for _, m := range members {
+		if m.Outcome == commit.Unfinished && m.Vote != commit.ReadOnly {
+			list = append(list, m.Node)
+		}
+	}
+	return list
 }
 
 // status says where the machine stands.

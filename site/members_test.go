@@ -91,6 +91,9 @@ func TestWhoHasJoinedTakesPart(t *testing.T) {
 	if _, err := w.host("n1").Commit(ctx, tx, []protocol.NodeID{"n2"}, true); !errors.Is(err, ErrAlone) {
 		t.Errorf("n1, which has left, commits: %v", err)
 	}
+	if err := w.host("n1").Abort(tx, []protocol.NodeID{"n2"}, "it has left"); !errors.Is(err, ErrAlone) || w.in("n1", tx).ID != "" {
+		t.Errorf("n1, which has left, aborts: %v, and then has %+v", err, w.in("n1", tx))
+	}
 }
 
 // both tells two observers.
@@ -309,23 +312,37 @@ func TestLeave(t *testing.T) {
 	w := newWorld(t, 3, 1)
 	w.all()
 	h := w.host("n2")
-	leave := func(patience time.Duration) error {
+	var until time.Time
+	leave := func(patience time.Duration) (err error) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		return h.Leave(ctx)
+		until, err = h.Leave(ctx)
+		return err
 	}
 	tx := w.begin("n1", PaxosCommit)
 	if err := w.put(tx, "key", "n1", "n2"); err != nil {
 		t.Fatal(err)
 	}
+	own := w.begin("n2", TwoPhase)
+	if err := leave(time.Millisecond); !errors.Is(err, ErrUnfinished) || !strings.Contains(err.Error(), fmt.Sprintf("%s (begun)", own.ID)) {
+		t.Errorf("with a transaction that has begun: %v", err)
+	}
+	first := until
+	if err := h.Abort(own, nil, "not wanted"); err != nil {
+		t.Error(err)
+	}
 	if err := leave(time.Millisecond); !errors.Is(err, ErrUnfinished) || !strings.Contains(err.Error(), fmt.Sprintf("%s (open)", tx.ID)) {
 		t.Errorf("with open work: %v", err)
 	}
-	if _, err := h.Begin(PaxosCommit); !errors.Is(err, ErrLeaving) || h.Storage() != "" {
+	if _, err := h.Begin(PaxosCommit); !errors.Is(err, ErrLeaving) || !Heard("n2", h.Announcement(), 1).Leaving {
 		t.Errorf("it begins a transaction while it leaves: %v", err)
 	}
 	if err := w.put(w.begin("n1", PaxosCommit), "other", "n2"); !errors.Is(err, ErrLeaving) {
 		t.Errorf("it takes new work while it leaves: %v", err)
+	}
+	unknown := w.begin("n1", PaxosCommit).settle(h.view(), []protocol.NodeID{"n1"})
+	if err := h.deliver(unknown, "n1", "n2", commit.Bundle{ID: unknown.ID}); !errors.Is(err, ErrLeaving) {
+		t.Errorf("it accepts what is new to it while it leaves: %v", err)
 	}
 	if r, err := w.host("n1").Commit(t.Context(), tx, []protocol.NodeID{"n1", "n2"}, true); err != nil || r.Decision != commit.Commit {
 		t.Errorf("what was open is not committed: %+v, %v", r, err)
@@ -333,8 +350,12 @@ func TestLeave(t *testing.T) {
 	if err := leave(20 * time.Second); err != nil {
 		t.Errorf("with all over: %v", err)
 	}
-	h.Stay()
-	if _, err := h.Begin(PaxosCommit); err != nil || h.Storage() == "" {
+	h.Stay(first)
+	if _, err := h.Begin(PaxosCommit); !errors.Is(err, ErrLeaving) {
+		t.Errorf("whoever asked first ends what was asked since: %v", err)
+	}
+	h.Stay(until)
+	if _, err := h.Begin(PaxosCommit); err != nil || Heard("n2", h.Announcement(), 1) != (Member{Node: "n2", Storage: h.store.owner, Votes: 1}) {
 		t.Errorf("it stays, and begins nothing: %v", err)
 	}
 }
@@ -344,8 +365,84 @@ func TestLeaveInDoubt(t *testing.T) {
 	w, tx := doubt(t, TwoPhase)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if err := w.host("n2").Leave(ctx); !errors.Is(err, ErrUnfinished) || !strings.Contains(err.Error(), fmt.Sprintf("%s (in doubt)", tx.ID)) {
+	if _, err := w.host("n2").Leave(ctx); !errors.Is(err, ErrUnfinished) || !strings.Contains(err.Error(), fmt.Sprintf("%s (in doubt)", tx.ID)) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestLeaveFinishes: what a node that is about to leave takes part in commits, and aborts, even where only one member
+// besides has a vote.
+func TestLeaveFinishes(t *testing.T) {
+	w := newWorld(t, 2, 1)
+	w.all()
+	var open []Transaction
+	for _, p := range []Protocol{PaxosCommit, PaxosCommit, TwoPhase} {
+		tx := w.begin("n1", p)
+		if err := w.put(tx, string(tx.ID), "n1", "n2"); err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, tx)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	left := make(chan error, 1)
+	go func() {
+		_, err := w.host("n2").Leave(ctx)
+		left <- err
+	}()
+	w.mu.Lock()
+	w.leaving = "n2"
+	w.mu.Unlock()
+	both := []protocol.NodeID{"n1", "n2"}
+	if r, err := w.host("n1").Commit(ctx, open[0], both, true); err != nil || r.Decision != commit.Commit {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if p, _ := w.in("n1", open[0]).part("n2"); !p.Site || p.Votes != 0 {
+		t.Errorf("n2 has the part %+v", p)
+	}
+	for _, tx := range open[1:] {
+		if err := w.host("n1").Abort(tx, both, "not wanted"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-left; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLeaveInVain: a coordinator leaves although a site has not said that it did as decided, when that is gone for good.
+func TestLeaveInVain(t *testing.T) {
+	for _, p := range Protocols() {
+		w := newWorld(t, 3, 1)
+		w.acceptors = []protocol.NodeID{"n1"}
+		w.observer = &trap{when: lastWord, spring: func(trace.Event) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.cut[[2]protocol.NodeID{"n3", "n1"}] = true
+		}}
+		w.all()
+		tx := w.begin("n1", p)
+		if err := w.put(tx, "key", "n2", "n3"); err != nil {
+			t.Fatal(err)
+		}
+		if p == ThreePhase || p == QuorumThreePhase { // what follows would wait for n3's word
+			if err := w.host("n1").Abort(tx, []protocol.NodeID{"n2", "n3"}, "not wanted"); err != nil {
+				t.Fatal(err)
+			}
+		} else if r, err := w.host("n1").Commit(t.Context(), tx, []protocol.NodeID{"n2", "n3"}, false); err != nil || r.Decision != commit.Commit {
+			t.Fatalf("%s: %+v, %v", p, r, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		if _, err := w.host("n1").Leave(ctx); !errors.Is(err, ErrUnfinished) {
+			t.Errorf("%s: with n3 to be told: %v", p, err)
+		}
+		cancel()
+		w.members("n1", "n2")
+		ctx, cancel = context.WithTimeout(t.Context(), 20*time.Second)
+		if _, err := w.host("n1").Leave(ctx); err != nil {
+			t.Errorf("%s: with n3 gone: %v", p, err)
+		}
+		cancel()
 	}
 }
 

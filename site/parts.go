@@ -23,11 +23,23 @@ type View struct {
 // Member is a node of a View.
 type Member struct {
 	Node protocol.NodeID
-	// Storage is what the node's Host.Storage returns, as the node has told. It is empty where the node has not been
-	// heard, or takes no part.
+	// Storage names the stable records with which the node takes part, as the node has told. It is empty where the node
+	// has not been heard, or takes no part.
 	Storage string
+	// Leaving says that the node is about to leave. It finishes what it takes part in, and is no acceptor of anything
+	// more where there are others.
+	Leaving bool
 	// Votes is the node's weight as an acceptor of Paxos Commit. One without any is none.
 	Votes int
+}
+
+// leavingMark ends the announcement of a node that is about to leave. No storage's name has a space.
+const leavingMark = " leaving"
+
+// Heard returns what a view has for a node with so many votes that has announced this (Host.Announcement), or nothing.
+func Heard(node protocol.NodeID, announcement string, votes int) Member {
+	storage, leaving := strings.CutSuffix(announcement, leavingMark)
+	return Member{Node: node, Storage: storage, Leaving: leaving, Votes: votes}
 }
 
 // Transaction names a transaction among sites to those who take part in it.
@@ -176,7 +188,7 @@ func (h *Host) view() View {
 	v.Members = slices.Clone(v.Members)
 	for i := range v.Members {
 		if v.Members[i].Node == h.cfg.Self {
-			v.Members[i].Storage = h.store.owner
+			v.Members[i].Storage, v.Members[i].Leaving = h.store.owner, h.isLeaving()
 		}
 	}
 	return v
@@ -191,6 +203,23 @@ func (v View) member(node protocol.NodeID) (Member, bool) {
 	return v.Members[i], true
 }
 
+// votes returns a member's weight as an acceptor of what is settled now. Who is about to leave has none, as if it had
+// left, unless there is nobody else.
+func (v View) votes(m Member) int {
+	stays := func(o Member) bool { return !o.Leaving && o.Votes > 0 }
+	if m.Leaving && slices.ContainsFunc(v.Members, stays) {
+		return 0
+	}
+	return m.Votes
+}
+
+// gone reports whether the node of a part has left the cluster, or lost the records with which it took part.
+func (v View) gone(p Part) bool {
+	return !slices.ContainsFunc(v.Members, func(m Member) bool {
+		return m.Node == p.Node && (m.Storage == "" || m.Storage == p.Storage)
+	})
+}
+
 // settle gives the transaction its parts: this node as its coordinator, the sites, and, in Paxos Commit, acceptors:
 // members that have been heard, those with most votes first, and of equal ones those that have a part anyway.
 func (t Transaction) settle(v View, sites []protocol.NodeID) Transaction {
@@ -202,7 +231,7 @@ func (t Transaction) settle(v View, sites []protocol.NodeID) Transaction {
 			return
 		}
 		t.Parts = append(t.Parts, Part{Node: node, Storage: m.Storage, Site: slices.Contains(sites, node)})
-		votes = append(votes, m.Votes)
+		votes = append(votes, v.votes(m))
 	}
 	add(t.Coordinator)
 	for _, n := range sites {
@@ -231,12 +260,12 @@ func (t Transaction) wanting(v View, sites []protocol.NodeID) string {
 	heard, all := 0, 0
 	var silent []string
 	for _, m := range v.Members {
-		all += m.Votes
+		all += v.votes(m)
 		if m.Storage == "" {
 			silent = append(silent, string(m.Node))
 			continue
 		}
-		heard += m.Votes
+		heard += v.votes(m)
 	}
 	if _, ok := v.member(t.Coordinator); !ok {
 		return fmt.Sprintf("node %s is no member of the cluster", t.Coordinator)
@@ -277,11 +306,6 @@ func (h *Host) awaitParts(ctx context.Context, t Transaction, sites []protocol.N
 // missing says which of those that the transaction needs are gone, as far as the view tells: they have left the cluster,
 // or have lost what they promised; or "".
 func (t Transaction) missing(v View) string {
-	gone := func(p Part) bool {
-		return !slices.ContainsFunc(v.Members, func(m Member) bool {
-			return m.Node == p.Node && (m.Storage == "" || m.Storage == p.Storage)
-		})
-	}
 	const left = "have left the cluster, or lost their records: "
 	var system quorum.System
 	for _, p := range t.Parts {
@@ -290,13 +314,13 @@ func (t Transaction) missing(v View) string {
 			system.Members = append(system.Members, quorum.Member{Node: p.Node, Votes: p.Votes})
 		case t.Protocol == QuorumThreePhase && p.Site:
 			system.Members = append(system.Members, quorum.Member{Node: p.Node, Votes: 1})
-		case t.Protocol == TwoPhase && p.Node == t.Coordinator && gone(p):
+		case t.Protocol == TwoPhase && p.Node == t.Coordinator && v.gone(p):
 			return left + string(p.Node) + ", which coordinates it"
 		}
 	}
 	system.Write = system.Total()/2 + 1
 	tally := system.WriteTally(func(node protocol.NodeID) quorum.Answer {
-		if p, _ := t.part(node); gone(p) {
+		if p, _ := t.part(node); v.gone(p) {
 			return quorum.Unreachable
 		}
 		return quorum.Granted

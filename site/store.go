@@ -98,7 +98,7 @@ func (s *store) identify(ctx context.Context) error {
 		return fmt.Errorf("%w: %q, and this version reads %s: use the version that wrote them", ErrFormat, known, format)
 	case used:
 		return fmt.Errorf("%w: an earlier version wrote them, in which transactions did not name who takes part: "+
-			"finish them with that version, and start this one when assent list shows none", ErrFormat)
+			"finish them with that version, and when assent list shows none at any node, stop it, and remove this directory", ErrFormat)
 	case s.owner == "":
 		s.owner = "site-" + s.run // 31 bytes
 	}

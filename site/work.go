@@ -22,7 +22,8 @@ type work struct {
 	timer func() // stops the time after which the work is given up, unless the site has voted
 	asked bool   // for its vote, so no more work is taken; h.mu
 
-	joined atomic.Bool // there is a branch
+	joined  atomic.Bool  // there is a branch
+	joining atomic.Int32 // how many callers are about to begin one, or have one returned
 
 	mu       sync.Mutex // held while branches prepare and finish, which may take long
 	branches map[string]*part
@@ -44,6 +45,9 @@ type branchEvidence struct {
 	Resource string
 	Evidence []byte
 }
+
+// busy reports whether there is a branch, or may be one any moment.
+func (w *work) busy() bool { return w.joined.Load() || w.joining.Load() > 0 }
 
 func (w *work) id(name string) resource.ID {
 	return resource.ID{Owner: w.h.store.owner, Transaction: string(w.t.ID), Branch: name}

@@ -41,6 +41,7 @@ type world struct {
 	mu       sync.Mutex
 	number   uint64 // of the view
 	storages map[protocol.NodeID]string
+	leaving  protocol.NodeID // who is heard to be about to leave
 	random   *rand.Rand
 	loss     float64
 	cut      map[[2]protocol.NodeID]bool
@@ -142,7 +143,7 @@ func (w *world) view() View {
 		if slices.Contains(w.absent, id) {
 			continue
 		}
-		m := Member{Node: id, Storage: w.storages[id]}
+		m := Member{Node: id, Storage: w.storages[id], Leaving: id == w.leaving}
 		if len(w.acceptors) == 0 || slices.Contains(w.acceptors, id) {
 			m.Votes = 1
 		}
@@ -180,7 +181,7 @@ func (w *world) up(id protocol.NodeID) *Host {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.storages[id] = n.host.Storage()
+	w.storages[id] = n.host.store.owner
 	return n.host
 }
 

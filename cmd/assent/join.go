@@ -125,7 +125,7 @@ func (s *site) openSites(ctx context.Context, logger *slog.Logger) error {
 		return &failure{exit: exitError, err: err, text: err.Error(), hint: resource.HintOf(err)}
 	}
 	s.sites = host
-	s.node.TellSites(host.Storage)
+	s.node.TellSites(host.Announcement)
 	s.closers = append(s.closers, closer{"transactions among sites", host.Close})
 	return nil
 }
@@ -135,7 +135,7 @@ func (s *site) members() sites.View {
 	state := s.node.State()
 	v := sites.View{Number: state.View.Number}
 	for _, m := range state.Members {
-		v.Members = append(v.Members, sites.Member{Node: m.Node, Storage: s.node.SitesOf(m.Node), Votes: m.Votes})
+		v.Members = append(v.Members, sites.Heard(m.Node, s.node.SitesOf(m.Node), m.Votes))
 	}
 	return v
 }
