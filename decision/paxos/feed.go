@@ -139,8 +139,9 @@ func (s *store) measure(in *instance) {
 // tell sends each peer that has acknowledged the last it was told a summary of what has changed
 // since. What it tells is stable. The caller is the working goroutine.
 func (s *store) tell() {
+	s.telling = false
 	if !s.clean() {
-		s.settle(s.tell) // something was learned since
+		s.tellSettled() // something was learned since
 		return
 	}
 	if !s.mayVote() {
@@ -151,6 +152,18 @@ func (s *store) tell() {
 		if b := s.nextFeed(p, now); b != nil {
 			s.log.cfg.Network.Send(p.node, b)
 		}
+	}
+}
+
+// tellSettled calls tell when all that is written by now is stable, as settle does: once, however often it is asked
+// for until then. The caller is the working goroutine.
+func (s *store) tellSettled() {
+	switch {
+	case !s.telling:
+		s.telling = true
+		s.settle(s.tell)
+	case !s.forced && s.failure() == nil:
+		s.rest()
 	}
 }
 
@@ -207,7 +220,7 @@ func (s *store) acknowledged(p *peer, number uint64) {
 	}
 	f.sent = nil
 	if len(f.queue) > 0 {
-		s.batch.Then(func() { s.settle(s.tell) })
+		s.batch.Then(s.tellSettled)
 	}
 }
 

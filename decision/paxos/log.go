@@ -241,7 +241,7 @@ func (s *store) tend() {
 		}
 		s.compact()
 		if s.failure() == nil {
-			s.settle(s.tell)
+			s.tellSettled()
 		}
 		s.forced = false
 	})

@@ -102,6 +102,7 @@ type store struct {
 	// something was forced since the last time that the working goroutine was asked to tend.
 	later, ripe []func()
 	forced      bool
+	telling     bool // tell waits in one of them
 	// compactAt is the number of segments above which the oldest go.
 	compactAt int
 	// tending is since when the working goroutine has been asked to tend; 0 when it has done so.
@@ -343,7 +344,7 @@ func (s *store) putStanding() {
 // others have written this storage down, for one that was alone needed nobody until now.
 func (s *store) putEpoch(blank bool, e Epoch) {
 	if blank {
-		s.later, s.ripe = nil, nil // it was about what is held no more
+		s.later, s.ripe, s.telling = nil, nil, false // it was about what is held no more
 		s.put(appendBlank)
 	}
 	s.mu.Lock()
