@@ -283,6 +283,61 @@ func TestLeaderThatIsLeftOutYields(t *testing.T) {
 	}
 }
 
+// Who agrees on the next slots may have left by what stands in them. It promises nothing any more, and knows what
+// stands: a leader that needs it there asks, and goes on.
+func TestLeaderLearnsFromWhoHasLeft(t *testing.T) {
+	a := &replica{Self: "a", Window: 2, Reigns: []paxos.Reign{{From: 1, Configuration: majority(1, "a")}}}
+	c := &replica{Self: "c", Storage: "sc", Window: 2, Seeds: []protocol.NodeID{"a"}}
+	change := func(next paxos.Configuration) protocol.Event {
+		return submit(entry{Kind: paxos.Reconfiguration, Configuration: &next})
+	}
+	for _, r := range []*replica{a, c} {
+		step(r, protocol.Start{})
+	}
+	step(a, protocol.Input{Value: paxos.Lead[value]{}})
+	heavy := quorum.System{Members: []quorum.Member{{Node: "a", Votes: 1}, {Node: "c", Votes: 3}}, Read: 3, Write: 3}
+	out := step(a, change(paxos.Configuration{Number: 2, System: heavy, Storages: []paxos.Storage{{Node: "c", ID: "sc"}}}))
+	want(t, "c joins, with most of the votes", appended(out), "1 2", "2 0")
+	step(c, from("a", paxos.Transfer[paxos.History]{Snapshot: a.Base, Chosen: 2}))
+	step(c, from("a", paxos.Fetched[value]{Chosen: 2, Entries: a.Log}))
+	step(c, protocol.Input{Value: paxos.Lead[value]{}}) // a is cut off: all that it and c say to each other is lost
+	want(t, "c leaves, as it has agreed alone", appended(step(c, change(majority(3, "a")))), "3 2", "4 0")
+
+	var learned []string
+	for range 3 {
+		for _, asked := range step(a, protocol.Expire{Timer: paxos.LogTimer}).Sends {
+			for _, said := range step(c, from("a", asked.Message)).Sends {
+				learned = append(learned, appended(step(a, from("c", said.Message)))...)
+			}
+		}
+	}
+	want(t, "a learns what stands", learned, "3 2", "4 0")
+	want(t, "and goes on alone", appended(step(a, submit(command("x")))), "5 1x")
+}
+
+// A leader asks for promises until it has enough for each of the configurations to come, not for the last alone.
+func TestLeaderNeedsPromisesForEachReign(t *testing.T) {
+	r := &replica{Self: "a", Window: 3, Reigns: []paxos.Reign{{From: 1, Configuration: majority(1, "a")},
+		{From: 2, Configuration: majority(2, "a", "c")}, {From: 3, Configuration: majority(3, "a")}}}
+	step(r, protocol.Start{})
+	want(t, "the first slot needs nobody else", appended(step(r, protocol.Input{Value: paxos.Lead[value]{}})), "1 0")
+	step(r, submit(command("x")))
+	want(t, "the second does", messages(step(r, protocol.Expire{Timer: paxos.LogTimer})), "c beat 1", "c 1a 1.a", "c fetch 2")
+	step(r, from("c", paxos.LogPhase1b[value]{Ballot: r.Ballot}))
+	want(t, "it has promised", acceptedBy(r, "c", 2), "2 1x")
+	want(t, "and is needed no more", messages(step(r, protocol.Expire{Timer: paxos.LogTimer})))
+}
+
+// What a leader has settled out of turn stands as soon as it knows what stands before it, whoever tells.
+func TestSettledOutOfTurn(t *testing.T) {
+	r, _ := leading(t, 4)
+	step(r, submit(command("x")))
+	step(r, submit(command("y")))
+	want(t, "the second is accepted first", acceptedBy(r, "b", 2))
+	out := step(r, from("c", paxos.Fetched[value]{Chosen: 1, Entries: []record{{Slot: 1, Ballot: r.Ballot, Entry: command("x")}}}))
+	want(t, "c tells what stands in the first", appended(out), "1 1x", "2 1y")
+}
+
 // A node whose storage is not the one that is known of it has forgotten what it promised, and does not count.
 func TestOtherStorageDoesNotCount(t *testing.T) {
 	r := newReplica("a", 2)

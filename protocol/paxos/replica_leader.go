@@ -164,16 +164,22 @@ func (r *Replica[V, S]) settle(i int, s Storage, out *protocol.Effects) {
 		return
 	}
 	o.Settled, o.Accepted = true, nil
-	settled := r.Chosen
-	for _, o := range r.Open {
-		if o.Settled && o.Slot == settled+1 {
-			settled++
-		}
-	}
-	r.goOn(r.Ballot, settled, out)
+	r.goOn(r.Ballot, r.settled(), out)
 }
 
-// advanced lets go of what is behind Chosen, and goes on with what is before it.
+// settled returns the slot up to which what stands is known, or has been settled by the leader.
+func (r *Replica[V, S]) settled() Slot {
+	s := r.Chosen
+	for _, o := range r.Open {
+		if o.Settled && o.Slot == s+1 {
+			s++
+		}
+	}
+	return s
+}
+
+// advanced lets go of what is behind Chosen, and goes on with what is before it. What was settled out of turn may
+// stand next now, where another has told what stands before it.
 func (r *Replica[V, S]) advanced(out *protocol.Effects) {
 	if r.State != Preparing && r.State != Leading {
 		return
@@ -181,6 +187,10 @@ func (r *Replica[V, S]) advanced(out *protocol.Effects) {
 	r.Bound = slices.Clone(after(r.Bound, r.Chosen))
 	r.Open = slices.DeleteFunc(slices.Clone(r.Open), func(o OpenSlot[V]) bool { return o.Slot <= r.Chosen })
 	r.Next = max(r.Next, r.Chosen+1)
+	if settled := r.settled(); settled > r.Chosen {
+		r.goOn(r.Ballot, settled, out) // it has advanced then, and comes back here
+		return
+	}
 	if !r.mayLead() {
 		r.yield(out)
 		return
@@ -191,7 +201,8 @@ func (r *Replica[V, S]) advanced(out *protocol.Effects) {
 	r.take(out)
 }
 
-// beat tells all who leads, and asks those again who have not answered for a beat.
+// beat tells all who leads, and asks those again who have not answered for a beat, or have not promised and are needed
+// for one of the next slots.
 func (r *Replica[V, S]) beat(out *protocol.Effects) {
 	for _, n := range r.peers(true) {
 		out.Send(n, Heartbeat[V]{Ballot: r.Ballot, Chosen: r.Chosen})
@@ -211,8 +222,11 @@ func (r *Replica[V, S]) beat(out *protocol.Effects) {
 			}
 		}
 	}
-	if !r.ready(min(r.Chosen+r.window(), r.Reigns[len(r.Reigns)-1].From)) {
+	if slices.ContainsFunc(r.reigning(), func(x Reign) bool { return !r.ready(max(x.From, r.Chosen+1)) }) {
 		r.canvass(out)
+		if r.Options.withDefaults().Poll > 0 {
+			r.ask(out) // who agrees on the next slots may have left by what stands in them: it promises nothing any more
+		}
 	}
 	r.armBeat(out)
 }

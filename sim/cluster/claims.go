@@ -192,6 +192,7 @@ func (w *world) changed(node protocol.NodeID, s membership.State) {
 		w.broken(claimState, fmt.Sprintf("in epoch %d it is other at %s than elsewhere", s.Epoch, node))
 	}
 	w.states[s.Epoch] = state
+	w.epoch = max(w.epoch, s.Epoch)
 }
 
 // total is all the money there is.

@@ -168,10 +168,8 @@ func (m *member) busy() string {
 			return "does not know that " + key + " is set"
 		}
 	}
-	for _, o := range m.n.w.present() {
-		if o.up && o.member.state.Epoch > m.state.Epoch {
-			return "lags behind in the cluster's own state"
-		}
+	if m.state.Epoch < m.n.w.epoch { // whoever knew it may have forgotten, in a crash of all
+		return "lags behind in the cluster's own state"
 	}
 	return ""
 }

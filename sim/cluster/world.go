@@ -36,6 +36,7 @@ type world struct {
 	touched      []*transaction         // since the claims were judged last
 	views        map[uint64]membership.View
 	states       map[uint64][]byte // the cluster's own state, by epoch
+	epoch        uint64            // the last of these
 	pending      int               // pieces of work that are not at their end
 	arriving     uint64            // the number of the packet that is being delivered
 	keys         []string          // of the configuration, that clients were told are set
