@@ -34,11 +34,12 @@
 // may have given it to somebody else.
 //
 // Where statements are queued (Tx.Queue), PREPARE follows them in the same request, and the branch takes no
-// lock, unless the server hides from the session's role when the session began: before the server reads the request nothing shows there, and afterwards it is prepared or over, as
-// soon as no statement waits any more. The branch's own rollback knows its session, ends it whether it is idle or
-// not, and looks once more for what was prepared. A rollback by id from another process does not know it: a branch
-// that is prepared behind its back is found by the next scan of the manager, which proposes abort for it. It
-// cannot be committed, for its vote has reached nobody.
+// lock, unless the server hides from the session's role when the session began: before the server reads the
+// request nothing shows there, and afterwards it is prepared or over, as soon as no statement waits any more.
+// The branch's own rollback knows its session, ends it whether it is idle or not, and looks once more for what
+// was prepared. A rollback by id from another process does not know it: a branch that is prepared behind its
+// back is found by the next scan, which proposes abort for it. Package assent scans again and again, package
+// site when it starts. Such a branch cannot be committed, for its vote has reached nobody.
 //
 // A branch that is neither prepared nor open, and of which no evidence is known, is taken for one
 // that was never prepared. That is wrong only if somebody committed it by hand between its PREPARE
