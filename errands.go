@@ -1,6 +1,7 @@
 package assent
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +22,32 @@ type errands struct {
 // wanted is what follows from an event.
 type wanted struct {
 	answers  []*errand
+	calls    *calls // of the answers
 	proposal *commit.Propose
+}
+
+// calls are requests to several branches that have one context: that of a phase. What ends one of them before
+// its time, a rollback, ends the others just as well.
+type calls struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	left   atomic.Int32
+}
+
+// begin adds a call. The first one sets for how long all may take.
+func (c *calls) begin(life context.Context, timeout time.Duration) context.Context {
+	if c.left.Load() == 0 { // none is under way
+		c.ctx, c.cancel = context.WithTimeout(life, timeout)
+	}
+	c.left.Add(1)
+	return c.ctx
+}
+
+// end ends a call. The last one releases the context.
+func (c *calls) end() {
+	if c.left.Add(-1) == 0 {
+		c.cancel()
+	}
 }
 
 // errand is a branch that was asked, and whose answer somebody must wait for.
@@ -40,7 +66,10 @@ func (e *errands) take(p *participant) bool {
 	if e.drivers == 0 {
 		return false
 	}
-	answer := p.ask()
+	if e.wanted.calls == nil {
+		e.wanted.calls = &calls{}
+	}
+	answer := p.ask(e.wanted.calls)
 	if answer == nil && p.t.single {
 		answer = func() protocol.Value { return p.do(p.next()) }
 	}

@@ -164,7 +164,7 @@ func (p *participant) returned() {
 
 // ask sends the branch its next request and returns what waits for the machine's next input. It returns
 // nil where the branch cannot be asked so: a worker must do it.
-func (p *participant) ask() (answer func() protocol.Value) {
+func (p *participant) ask(c *calls) (answer func() protocol.Value) {
 	s, ok := p.branch.(resource.Split)
 	if !ok {
 		return nil
@@ -174,9 +174,9 @@ func (p *participant) ask() (answer func() protocol.Value) {
 	p.mu.Unlock()
 	switch request.(type) {
 	case commit.PrepareBranch:
-		answer = p.askToPrepare(s)
+		answer = p.askToPrepare(s, c)
 	case commit.CommitBranch:
-		answer = p.askToCommit(s)
+		answer = p.askToCommit(s, c)
 	}
 	if answer != nil {
 		p.next()
@@ -199,36 +199,35 @@ func (p *participant) do(request protocol.Value) protocol.Value {
 }
 
 func (p *participant) prepare() protocol.Value {
-	ctx, cancel, doomed := p.preparing()
+	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.PrepareTimeout)
 	defer cancel()
-	if doomed {
+	if p.preparing(cancel) {
 		return commit.BranchPrepared{Vote: commit.No, Reason: "aborted before it was asked"}
 	}
 	return p.voted(p.branch.Prepare(ctx))
 }
 
 // askToPrepare is prepare in two parts.
-func (p *participant) askToPrepare(s resource.Split) func() protocol.Value {
-	ctx, cancel, doomed := p.preparing()
-	if !doomed {
+func (p *participant) askToPrepare(s resource.Split, c *calls) func() protocol.Value {
+	ctx := c.begin(p.t.m.life, p.t.m.cfg.PrepareTimeout)
+	if !p.preparing(c.cancel) {
 		if answer := s.StartPrepare(ctx); answer != nil {
 			return func() protocol.Value {
-				defer cancel()
+				defer c.end()
 				return p.voted(answer())
 			}
 		}
 	}
-	cancel()
+	c.end()
 	return nil
 }
 
-// preparing returns the context of a prepare, which a rollback ends.
-func (p *participant) preparing() (ctx context.Context, cancel context.CancelFunc, doomed bool) {
-	ctx, cancel = context.WithTimeout(p.t.m.life, p.t.m.cfg.PrepareTimeout)
+// preparing says how a rollback ends the prepare that begins. It reports whether there is one already.
+func (p *participant) preparing(cancel context.CancelFunc) (doomed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cancel = cancel
-	return ctx, cancel, p.doomed
+	return p.doomed
 }
 
 // voted makes of a branch's answer to prepare the machine's next input.
@@ -307,15 +306,14 @@ func (p *participant) finish(attempt func(context.Context) (commit.Outcome, erro
 }
 
 // askToCommit is finish, for commit, in two parts.
-func (p *participant) askToCommit(s resource.Split) func() protocol.Value {
-	ctx, cancel := context.WithTimeout(p.t.m.life, p.t.m.cfg.FinishTimeout)
-	answer := s.StartCommit(ctx)
+func (p *participant) askToCommit(s resource.Split, c *calls) func() protocol.Value {
+	answer := s.StartCommit(c.begin(p.t.m.life, p.t.m.cfg.FinishTimeout))
 	if answer == nil {
-		cancel()
+		c.end()
 		return nil
 	}
 	return func() protocol.Value {
-		defer cancel()
+		defer c.end()
 		return p.tried(answer())
 	}
 }

@@ -86,6 +86,7 @@ func (m *Manager) runOnce(ctx context.Context, work func(context.Context, *Tx) e
 
 	workCtx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
+	tx.setWork(workCtx, cancel)
 	completed := false
 	defer func() {
 		if !completed { // work panicked, or ended its goroutine

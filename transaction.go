@@ -28,7 +28,7 @@ type transaction struct {
 	recovered bool
 	loop      *engine.Loop
 	concluded chan struct{} // closed when conclusion is set
-	unsure    chan struct{} // closed when a one-phase commit has not said how it ended
+	unsure    chan struct{} // closed when a one-phase commit has not said how it ended; nil where there is none
 	finished  chan struct{} // closed when all is finished and a heuristic outcome, if any, is stable
 	errands   errands
 	single    bool // it has one branch; set before it is driven
@@ -37,6 +37,7 @@ type transaction struct {
 	participants   map[protocol.NodeID]*participant
 	conclusion     commit.Concluded
 	hasConcluded   bool
+	concludedAt    time.Time
 	completed      bool // the coordinator has heard of all it waits for
 	retiring       bool
 	stopped        bool
@@ -54,7 +55,6 @@ func newTransaction(m *Manager, id commit.TransactionID, began time.Time) *trans
 	return &transaction{
 		m: m, id: id, began: began,
 		concluded:    make(chan struct{}),
-		unsure:       make(chan struct{}),
 		finished:     make(chan struct{}),
 		participants: map[protocol.NodeID]*participant{},
 	}
@@ -77,7 +77,9 @@ func (t *transaction) assemble() {
 			onePhase = false
 		}
 	}
-	t.single = len(nodes) == 1
+	if t.single = len(nodes) == 1; t.single {
+		t.unsure = make(chan struct{})
+	}
 	slices.Sort(nodes) // so that a run passes its points in the same order every time
 	options := t.m.cfg.options()
 	options.NoOnePhase = !onePhase
@@ -165,7 +167,12 @@ func (t *transaction) conclude() {
 	if decided == commit.Abort && t.entry == nil && t.cause == nil {
 		t.cause = &AbortedError{ID: t.id, Cause: commit.Cancelled, By: "manager", Reason: "the manager was closed", Err: ErrClosed}
 	}
-	t.conclusion, t.hasConcluded = commit.Concluded{Decision: decided, Cause: commit.Settled}, true
+	t.setConclusion(commit.Concluded{Decision: decided, Cause: commit.Settled})
+}
+
+// setConclusion tells whoever waits how it ended. The caller holds t.mu, and is the first.
+func (t *transaction) setConclusion(c commit.Concluded) {
+	t.conclusion, t.hasConcluded, t.concludedAt = c, true, time.Now()
 	close(t.concluded)
 }
 
@@ -232,8 +239,7 @@ func (t *transaction) Emit(value protocol.Value) {
 	case commit.Concluded:
 		t.mu.Lock()
 		if !t.hasConcluded { // else Close has said the same, while a caller was giving up
-			t.conclusion, t.hasConcluded = v, true
-			close(t.concluded)
+			t.setConclusion(v)
 		}
 		t.mu.Unlock()
 	case commit.Contradicted:
@@ -288,23 +294,69 @@ func (t *transaction) decided(stands decision.Entry) protocol.Event {
 	return protocol.Input{Value: v}
 }
 
-// await waits for the outcome as Tx.Commit promises.
+// await waits for the outcome as Tx.Commit promises. Where nothing goes wrong it is woken once.
 func (t *transaction) await(ctx context.Context, early bool) error {
-	select {
-	case <-t.concluded:
-	case <-t.m.life.Done():
+	ended, unsure := t.finished, t.unsure
+	if early {
+		ended = t.concluded
+	}
+	wait := time.NewTimer(t.m.cfg.FinishWait)
+	defer wait.Stop()
+	for {
 		select {
-		case <-t.m.over: // Close may say yet how it ended
+		case <-ended:
+			if !early || t.committed() {
+				return t.outcome()
+			}
+			ended, early = t.finished, false
+		case <-wait.C: // it was set before the wait began that it is for
+			left := t.finishWait()
+			if left <= 0 {
+				return t.outcome()
+			}
+			wait.Reset(left)
+		case <-unsure:
+			if err := t.awaitBranch(ctx); err != nil {
+				return err
+			}
+			unsure = nil
+		case <-t.m.life.Done():
+			if !closed(t.concluded) {
+				select {
+				case <-t.m.over: // Close may say yet how it ended
+				case <-ctx.Done():
+				}
+			}
+			if !closed(t.concluded) {
+				return t.undecided(ErrClosed)
+			}
+			return t.outcome()
 		case <-ctx.Done():
+			return t.hurry(ctx)
 		}
-		if !closed(t.concluded) {
-			return t.undecided(ErrClosed)
-		}
-	case <-t.unsure:
-		if err := t.awaitBranch(ctx); err != nil {
-			return err
-		}
-	case <-ctx.Done():
+	}
+}
+
+// finishWait is how much longer Commit waits for branches to be finished: as long as ever, while nothing is
+// decided.
+func (t *transaction) finishWait() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.hasConcluded {
+		return t.m.cfg.FinishWait
+	}
+	return t.m.cfg.FinishWait - time.Since(t.concludedAt)
+}
+
+func (t *transaction) committed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.conclusion.Decision == commit.Commit
+}
+
+// hurry returns the outcome to a caller whose context has ended.
+func (t *transaction) hurry(ctx context.Context) error {
+	if !closed(t.concluded) {
 		t.mu.Lock()
 		t.impatience = ctx.Err()
 		t.mu.Unlock()
@@ -313,20 +365,6 @@ func (t *transaction) await(ctx context.Context, early bool) error {
 		if err := t.awaitDecision(ctx); err != nil {
 			return err
 		}
-	}
-	t.mu.Lock()
-	committed := t.conclusion.Decision == commit.Commit
-	t.mu.Unlock()
-	if early && committed {
-		return t.outcome()
-	}
-	wait := time.NewTimer(t.m.cfg.FinishWait)
-	defer wait.Stop()
-	select {
-	case <-t.finished:
-	case <-wait.C:
-	case <-ctx.Done():
-	case <-t.m.life.Done():
 	}
 	return t.outcome()
 }

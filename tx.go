@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,17 +24,31 @@ type Tx struct {
 	why      *AbortedError // set when the manager ended it
 	branches map[string]*joined
 	order    []string
-	stop     func() // of the timeout
+	stop     func()          // of the timeout
+	work     context.Context // that of Run's work; nil without
+	endWork  context.CancelFunc
 }
 
 // joined is a branch that is being begun, or was.
 type joined struct {
 	ctx    context.Context    // that of Begin, which ends with the transaction: nobody waits for what comes too late
 	cancel context.CancelFunc // ends it
-	ready  chan struct{}      // closed when what follows is set
+	done   bool               // what follows is set; guarded by the transaction's mu
+	ready  chan struct{}      // closed then; nil while nobody waits for it
 	branch resource.Branch
 	err    error
 	gaveUp bool // because the context of whoever was to begin the branch has ended, or the transaction
+}
+
+// wait returns what is closed when the branch has been begun, or not. The caller holds the transaction's mu.
+func (j *joined) wait() <-chan struct{} {
+	if j.ready == nil {
+		j.ready = make(chan struct{})
+		if j.done {
+			close(j.ready)
+		}
+	}
+	return j.ready
 }
 
 var _ resource.Transaction = (*Tx)(nil)
@@ -73,6 +85,13 @@ func (m *Manager) Begin(ctx context.Context, options ...Option) (*Tx, error) {
 // phase (of a single branch), and one of branches that have written nothing.
 func (tx *Tx) ID() string { return string(tx.id) }
 
+// setWork says which context the work of Run has, and how to end it.
+func (tx *Tx) setWork(ctx context.Context, end context.CancelFunc) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	tx.work, tx.endWork = ctx, end
+}
+
 // Join returns the transaction's branch in r, beginning it if it has none. Adapters call it;
 // applications call the adapter's own Join. It fails with ErrNotOpen after the end, and where r
 // is not one of the manager's resources. A failed Join leaves the transaction as it was. Where two
@@ -84,16 +103,16 @@ func (tx *Tx) Join(ctx context.Context, r resource.Resource) (resource.Branch, e
 		return nil, fmt.Errorf("join transaction %s: %T is not a resource of this manager; add it to Config.Resources", tx.id, r)
 	}
 	for {
-		j, first, err := tx.enlist(ctx, name)
+		j, begun, err := tx.enlist(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		if first {
+		if begun == nil {
 			tx.beginBranch(r, name, j)
 			return j.branch, j.err
 		}
 		select {
-		case <-j.ready:
+		case <-begun:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -103,22 +122,26 @@ func (tx *Tx) Join(ctx context.Context, r resource.Resource) (resource.Branch, e
 	}
 }
 
-// enlist returns the place of name's branch, and whether the caller is the first there and must
-// begin it.
-func (tx *Tx) enlist(ctx context.Context, name string) (j *joined, first bool, err error) {
+// enlist returns the place of name's branch, and what to wait for until it is begun; nil where the caller
+// is the first there and must begin it.
+func (tx *Tx) enlist(ctx context.Context, name string) (j *joined, begun <-chan struct{}, err error) {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
 	if tx.ended {
-		return nil, false, tx.notOpen()
+		return nil, nil, tx.notOpen()
 	}
 	if j = tx.branches[name]; j != nil {
-		return j, false, nil
+		return j, j.wait(), nil
 	}
-	j = &joined{ready: make(chan struct{}), err: errBeginPanicked}
-	j.ctx, j.cancel = context.WithCancel(ctx)
+	j = &joined{err: errBeginPanicked}
+	if ctx == tx.work {
+		j.ctx, j.cancel = ctx, tx.endWork
+	} else {
+		j.ctx, j.cancel = context.WithCancel(ctx)
+	}
 	tx.branches[name] = j
 	tx.order = append(tx.order, name)
-	return j, true, nil
+	return j, nil, nil
 }
 
 // errBeginPanicked stands until Begin has returned.
@@ -127,16 +150,20 @@ var errBeginPanicked = errors.New("the resource panicked, or ended the goroutine
 // beginBranch begins the branch of j, and lets those go who wait for it, come what may.
 func (tx *Tx) beginBranch(r resource.Resource, name string, j *joined) {
 	defer func() {
+		tx.mu.Lock()
+		defer tx.mu.Unlock()
 		if j.err != nil {
 			j.err = fmt.Errorf("join %s: %w", name, j.err)
 			j.gaveUp = j.ctx.Err() != nil
-			tx.mu.Lock()
 			delete(tx.branches, name)
 			tx.order = remove(tx.order, name)
-			tx.mu.Unlock()
 		}
-		j.cancel()
-		close(j.ready)
+		if j.ctx != tx.work {
+			j.cancel()
+		}
+		if j.done = true; j.ready != nil {
+			close(j.ready)
+		}
 	}()
 	j.branch, j.err = r.Begin(j.ctx, tx.m.branchID(tx.id, name))
 }
@@ -224,23 +251,29 @@ func (tx *Tx) finish(why *AbortedError) ([]branch, error) {
 		return nil, err
 	}
 	tx.ended, tx.why = true, why
-	order, joins := slices.Clone(tx.order), maps.Clone(tx.branches)
 	if tx.stop != nil {
 		tx.stop()
 	}
-	tx.mu.Unlock()
-
-	var branches []branch
-	for _, j := range joins {
-		j.cancel()
-	}
-	for _, name := range order {
-		j := joins[name]
-		<-j.ready // Begin's context has ended
-		if j.err == nil {
-			branches = append(branches, branch{name, j.branch})
+	var begun []<-chan struct{}
+	for _, j := range tx.branches {
+		if !j.done {
+			j.cancel()
+			begun = append(begun, j.wait())
 		}
 	}
+	if begun != nil {
+		tx.mu.Unlock()
+		for _, b := range begun {
+			<-b // the context of Begin has ended
+		}
+		tx.mu.Lock() // those that were not begun are gone
+	}
+	branches := make([]branch, 0, len(tx.order))
+	for _, name := range tx.order {
+		branches = append(branches, branch{name, tx.branches[name].branch})
+	}
+	tx.mu.Unlock()
+
 	if len(branches) == 0 {
 		tx.m.forgetOpen(tx.id)
 	}

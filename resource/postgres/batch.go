@@ -19,7 +19,6 @@ type batch struct {
 	last       string
 
 	built    []pgx.ExtendedQueryBuilder // the arguments
-	plans    *plans
 	pipeline *pgconn.Pipeline
 	heard    int
 	trace    func(data pgx.TraceBatchQueryData)
@@ -30,10 +29,11 @@ type batch struct {
 type statement struct {
 	sql       string
 	arguments []any
+	plan      *pgconn.StatementDescription // set by missing
 }
 
 func (b *batch) add(sql string, arguments ...any) {
-	b.statements = append(b.statements, statement{sql, arguments})
+	b.statements = append(b.statements, statement{sql: sql, arguments: arguments})
 }
 
 // plans are the statements that a session has prepared for batches.
@@ -74,10 +74,11 @@ func (t *Tx) unlearn() {
 	}
 }
 
-// missing returns the statements that p does not know, each once.
+// missing looks up the statements' plans and returns the statements that p does not know, each once.
 func (b *batch) missing(p *plans) (missing []string) {
-	for _, s := range b.statements {
-		if p.known[s.sql] == nil && !slices.Contains(missing, s.sql) {
+	for i := range b.statements {
+		s := &b.statements[i]
+		if s.plan = p.known[s.sql]; s.plan == nil && !slices.Contains(missing, s.sql) {
 			missing = append(missing, s.sql)
 		}
 	}
@@ -133,6 +134,7 @@ func (t *Tx) learn(ctx context.Context, b *batch) error {
 	if last := pipeline.Close(); err == nil {
 		err = last
 	}
+	b.missing(p) // none, or err says why
 	return err
 }
 
@@ -141,10 +143,9 @@ func planName(n int) string { return "assent_" + strconv.Itoa(n) }
 // build encodes the arguments. What cannot be encoded leaves the session as it was.
 func (t *Tx) build(b *batch) error {
 	types := t.conn.Conn().TypeMap()
-	b.plans = t.plans()
 	b.built = make([]pgx.ExtendedQueryBuilder, len(b.statements))
 	for i, s := range b.statements {
-		if err := b.built[i].Build(types, b.plans.known[s.sql], s.arguments); err != nil {
+		if err := b.built[i].Build(types, s.plan, s.arguments); err != nil {
 			return named(s.sql, err)
 		}
 	}
@@ -156,7 +157,7 @@ func (t *Tx) submit(ctx context.Context, b *batch) error {
 	b.pipeline = t.conn.Conn().PgConn().StartPipeline(ctx)
 	for i, s := range b.statements {
 		a := &b.built[i]
-		b.pipeline.SendQueryStatement(b.plans.known[s.sql], a.ParamValues, a.ParamFormats, a.ResultFormats)
+		b.pipeline.SendQueryStatement(s.plan, a.ParamValues, a.ParamFormats, a.ResultFormats)
 	}
 	if b.last != "" {
 		b.pipeline.SendQueryParams(b.last, nil, nil, nil, nil)
