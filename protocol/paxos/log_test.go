@@ -338,6 +338,62 @@ func TestSettledOutOfTurn(t *testing.T) {
 	want(t, "c tells what stands in the first", appended(out), "1 1x", "2 1y")
 }
 
+// A leader may be told what stands in a slot that it has tried itself, by somebody who knows it of a higher ballot: other
+// than what it has tried. It must not say in its own ballot that the slot stands, for who has accepted what it has tried
+// would take that for what stands.
+func TestWhoIsToldOfAHigherBallotLeadsNoMore(t *testing.T) {
+	heavy := paxos.Configuration{Number: 1, System: quorum.System{Members: []quorum.Member{{Node: "a", Votes: 1}, {Node: "b", Votes: 1},
+		{Node: "c", Votes: 3}}, Read: 3, Write: 3}}
+	for name, compacts := range map[string]bool{"entries": false, "a snapshot": true} {
+		t.Run(name, func(t *testing.T) {
+			nodes := map[protocol.NodeID]*replica{}
+			for _, n := range []protocol.NodeID{"a", "b", "c"} {
+				nodes[n] = &replica{Self: n, Window: 4, Reigns: []paxos.Reign{{From: 1, Configuration: heavy}}}
+				step(nodes[n], protocol.Start{})
+			}
+			// hear gives a node what another sends to it, and returns what follows.
+			hear := func(to, by protocol.NodeID, sent protocol.Effects) (all protocol.Effects) {
+				for _, s := range sent.Sends {
+					if s.To == to {
+						out := step(nodes[to], from(by, s.Message))
+						all.Sends, all.Emits = append(all.Sends, out.Sends...), append(all.Emits, out.Emits...)
+					}
+				}
+				return all
+			}
+			a := nodes["a"]
+			step(a, protocol.Expire{Timer: paxos.LogTimer}) // it asks b
+			late := step(a, protocol.Expire{Timer: paxos.LogTimer})
+			want(t, "a asks c what stands, which takes its time", messages(late), "c fetch 1")
+			hear("a", "c", hear("c", "a", step(a, protocol.Input{Value: paxos.Lead[value]{}})))
+			want(t, "b alone accepts what a tries", messages(hear("b", "a", step(a, submit(command("x"))))), "a 2b 1")
+			step(nodes["c"], protocol.Input{Value: paxos.Lead[value]{}}) // it has most of the votes
+			want(t, "c leads", appended(step(nodes["c"], submit(command("y")))), "1 1y")
+			told := "1 1y"
+			if compacts {
+				step(nodes["c"], protocol.Input{Value: paxos.Compact[paxos.History]{Slot: 1, State: paxos.History{Values: []string{"y"}}}})
+				told = "restored 1"
+			}
+			want(t, "a is answered", appended(hear("a", "c", hear("c", "a", late))), told)
+			var learned []string
+			for range 4 { // a and b hear each other, and c hears nobody
+				for out := step(a, protocol.Expire{Timer: paxos.LogTimer}); len(out.Sends) > 0; {
+					back := hear("b", "a", out)
+					learned = append(learned, appended(back)...)
+					out = hear("a", "b", back)
+				}
+			}
+			want(t, "a says nothing of what stands to b", learned)
+			for i := 0; i < 2 && a.State != paxos.Leading; i++ { // c hears a, and promises a higher ballot
+				hear("a", "c", hear("c", "a", step(a, protocol.Expire{Timer: paxos.LogTimer})))
+			}
+			beat := step(a, protocol.Expire{Timer: paxos.LogTimer})
+			want(t, "a leads again", messages(beat), "b beat 1", "c beat 1")
+			want(t, "b learns what stands", appended(hear("b", "a", hear("a", "b", hear("b", "a", beat)))), told)
+		})
+	}
+}
+
 // A node whose storage is not the one that is known of it has forgotten what it promised, and does not count.
 func TestOtherStorageDoesNotCount(t *testing.T) {
 	r := newReplica("a", 2)

@@ -197,6 +197,7 @@ func (r *Replica[V, S]) recover(records protocol.Records, out *protocol.Effects)
 	for _, key := range slices.Sorted(maps.Keys(records)) {
 		if s, ok := records[key].(SlotRecord[V]); ok {
 			r.Log = append(r.Log, s)
+			r.Round = max(r.Round, s.Ballot.Round) // of what it was told, too, which it has not promised
 		}
 	}
 	r.goOn(Ballot{}, r.Chosen, out)

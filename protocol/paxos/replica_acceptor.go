@@ -142,7 +142,9 @@ func (r *Replica[V, S]) tell(to protocol.NodeID, m Fetch[V], out *protocol.Effec
 	out.Send(to, Fetched[V]{Entries: slices.Clone(r.Log[i:n]), Chosen: r.Chosen})
 }
 
-// fetched goes on by what it is told, and asks for more while there is more.
+// fetched goes on by what it is told, and asks for more while there is more. A leader that is told of a higher ballot is
+// displaced: what stands by that ballot may not be what the leader has tried, and whoever has accepted what it has tried
+// must not hear from it that the slot stands.
 func (r *Replica[V, S]) fetched(from protocol.NodeID, m Fetched[V], out *protocol.Effects) {
 	if len(r.Reigns) == 0 {
 		return
@@ -150,6 +152,7 @@ func (r *Replica[V, S]) fetched(from protocol.NodeID, m Fetched[V], out *protoco
 	before := r.Chosen
 	for _, s := range m.Entries {
 		if s.Slot > r.Chosen && s.Slot <= before+Slot(len(m.Entries)) {
+			r.displaced(s.Ballot, out)
 			s.Chosen = true
 			r.keep(s, out)
 		}
@@ -160,11 +163,15 @@ func (r *Replica[V, S]) fetched(from protocol.NodeID, m Fetched[V], out *protoco
 	}
 }
 
-// transferred takes over the state at a cut.
+// transferred takes over the state at a cut. By which ballots that stands it does not say: a leader that has tried one of
+// the slots before the cut, and has not settled it, gives up (see fetched).
 func (r *Replica[V, S]) transferred(from protocol.NodeID, m Transfer[S], out *protocol.Effects) {
 	s := m.Snapshot
 	if len(s.Reigns) == 0 || s.Slot <= r.Chosen && len(r.Reigns) > 0 {
 		return
+	}
+	if slices.ContainsFunc(r.Open, func(o OpenSlot[V]) bool { return o.Slot <= s.Slot && !o.Settled }) {
+		r.giveUp(out)
 	}
 	s.Joined = r.Base.Joined || len(r.Reigns) == 0
 	r.Base, r.Reigns, r.Chosen = s, s.Reigns, s.Slot

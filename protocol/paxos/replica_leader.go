@@ -246,13 +246,16 @@ func (r *Replica[V, S]) refused(from protocol.NodeID, m LogRefused[V], out *prot
 	}
 }
 
-// displaced gives the ballot up, because there is a higher one. Who is to lead begins a higher one yet,
-// after a pause.
+// displaced gives the ballot up where there is a higher one.
 func (r *Replica[V, S]) displaced(by Ballot, out *protocol.Effects) {
 	r.Round = max(r.Round, by.Round)
-	if r.State != Preparing && r.State != Leading || by.Compare(r.Ballot) <= 0 {
-		return
+	if (r.State == Preparing || r.State == Leading) && by.Compare(r.Ballot) > 0 {
+		r.giveUp(out)
 	}
+}
+
+// giveUp loses the ballot. Who is to lead begins a higher one, after a pause.
+func (r *Replica[V, S]) giveUp(out *protocol.Effects) {
 	r.yield(out)
 	if r.Wanted {
 		r.State = Displaced
