@@ -59,7 +59,12 @@ func (c *Configuration) has(s Storage) bool {
 	if !slices.ContainsFunc(c.System.Members, func(m quorum.Member) bool { return m.Node == s.Node }) {
 		return false
 	}
-	return !slices.ContainsFunc(c.Storages, func(known Storage) bool { return known.Node == s.Node && known.ID != s.ID })
+	return !c.replaces(s)
+}
+
+// replaces reports whether the node is known to have another storage than s.
+func (c *Configuration) replaces(s Storage) bool {
+	return slices.ContainsFunc(c.Storages, func(known Storage) bool { return known.Node == s.Node && known.ID != s.ID })
 }
 
 // names reports whether s is known to be an acceptor's.

@@ -328,6 +328,34 @@ func TestLeaderNeedsPromisesForEachReign(t *testing.T) {
 	want(t, "and is needed no more", messages(step(r, protocol.Expire{Timer: paxos.LogTimer})))
 }
 
+// A member that has lost its storage, and what it had promised on it, is asked again when it votes with another.
+func TestLeaderAsksTheSuccessor(t *testing.T) {
+	known := func(number uint64, storages []paxos.Storage, nodes ...protocol.NodeID) paxos.Configuration {
+		c := majority(number, nodes...)
+		c.Storages = storages
+		return c
+	}
+	old, anew := []paxos.Storage{{Node: "d", ID: "d1"}}, []paxos.Storage{{Node: "d", ID: "d2"}}
+	r := &replica{Self: "a", Window: 1, Reigns: []paxos.Reign{{From: 1, Configuration: known(1, old, "a", "b", "c", "d")}}}
+	step(r, protocol.Start{})
+	step(r, protocol.Input{Value: paxos.Lead[value]{}})
+	step(r, from("b", paxos.LogPhase1b[value]{Ballot: r.Ballot}))
+	step(r, from("d", paxos.LogPhase1b[value]{Ballot: r.Ballot, Storage: "d1"}))
+	for slot, c := range []paxos.Configuration{known(2, nil, "a", "b", "c"), known(3, anew, "a", "b", "c", "d")} { // d joins anew
+		step(r, submit(entry{Kind: paxos.Reconfiguration, Configuration: &c}))
+		for _, n := range []string{"b", "c"} {
+			step(r, from(protocol.NodeID(n), paxos.LogPhase2b[value]{Ballot: r.Ballot, Slot: paxos.Slot(slot) + 1}))
+		}
+	}
+	step(r, submit(command("x"))) // c is down from now on
+	want(t, "the successor is asked", messages(step(r, protocol.Expire{Timer: paxos.LogTimer})),
+		"b beat 2", "c beat 2", "d beat 2", "c 1a 1.a", "d 1a 1.a", "b fetch 3")
+	out := step(r, from("d", paxos.LogPhase1b[value]{Ballot: r.Ballot, Storage: "d2"}))
+	want(t, "it promises", messages(out), "b 2a 3 1x", "c 2a 3 1x", "d 2a 3 1x")
+	step(r, from("b", paxos.LogPhase2b[value]{Ballot: r.Ballot, Slot: 3}))
+	want(t, "and accepts", appended(step(r, from("d", paxos.LogPhase2b[value]{Ballot: r.Ballot, Slot: 3, Storage: "d2"}))), "3 1x")
+}
+
 // What a leader has settled out of turn stands as soon as it knows what stands before it, whoever tells.
 func TestSettledOutOfTurn(t *testing.T) {
 	r, _ := leading(t, 4)

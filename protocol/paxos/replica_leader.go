@@ -36,9 +36,14 @@ func (r *Replica[V, S]) prepare(out *protocol.Effects) {
 	out.Arm(LogTimer, pause)
 }
 
+// canvass asks those who have not promised. What was promised with a storage that has a successor by now is as good as
+// not promised.
 func (r *Replica[V, S]) canvass(out *protocol.Effects) {
 	for _, n := range r.peers(false) {
-		if !slices.ContainsFunc(r.Promises, func(s Storage) bool { return s.Node == n }) {
+		lasts := func(s Storage) bool {
+			return s.Node == n && !slices.ContainsFunc(r.reigning(), func(x Reign) bool { return x.Configuration.replaces(s) })
+		}
+		if !slices.ContainsFunc(r.Promises, lasts) {
 			out.Send(n, LogPhase1a[V]{Ballot: r.Ballot})
 		}
 	}
