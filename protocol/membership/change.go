@@ -309,7 +309,15 @@ func (s *State) Judge(c Change, answers func(protocol.NodeID) bool) (why string)
 	if tally.Verdict() != quorum.Reached {
 		return "too few would be left who answer: " + tally.String()
 	}
+	if !next.led() {
+		return fmt.Sprintf("the registers move, in epoch %d, and nobody would be left to vote who has a part in that: wait until they have moved", s.Registers.Number)
+	}
 	return ""
+}
+
+// led reports whether somebody may lead: while the registers move, a voter who has a part in them.
+func (s *State) led() bool {
+	return s.Registers.Next == nil || slices.ContainsFunc(s.View.Members, func(v Voter) bool { return v.Votes > 0 && s.Registers.needs(v.Node) })
 }
 
 // full reports whether there is no place for the node.

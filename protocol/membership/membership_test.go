@@ -651,6 +651,26 @@ func TestWhoCannotMoveTheRegistersDoesNotLead(t *testing.T) {
 	}
 }
 
+// Of those who have a part in the registers' move one voter stays: without one nobody could lead, for good.
+func TestSomebodyIsLeftToMoveTheRegisters(t *testing.T) {
+	s := founded(t, "a", "b")
+	alter(t, &s, Change{Kind: Join, Node: "c", Member: Member{Storage: "sc", Wanted: 1}})
+	alter(t, &s, Change{Kind: Regroup, Registers: 2})
+	alter(t, &s, Change{Kind: Join, Node: "d", Member: Member{Storage: "sd", Wanted: 1}}) // too late for the move
+	alter(t, &s, Change{Kind: Weigh, Node: "d", Votes: 1})
+	alter(t, &s, Change{Kind: Leave, Node: "a"})
+	for _, c := range []Change{{Kind: Leave, Node: "b"}, {Kind: Exclude, Node: "b"}, {Kind: Weigh, Node: "b", Votes: 0}} {
+		if why := s.Judge(c, everybody); !strings.Contains(why, "nobody would be left to vote who has a part in that") {
+			t.Errorf("%v of b: %q", c.Kind, why)
+		}
+	}
+	c := s
+	alter(t, &c, Change{Kind: Weigh, Node: "c", Votes: 1}) // it has a part
+	alter(t, &c, Change{Kind: Leave, Node: "b"})
+	alter(t, &s, Change{Kind: Regroup, Registers: 3})
+	alter(t, &s, Change{Kind: Leave, Node: "b"})
+}
+
 // A founder of one that hears the members of a cluster that was there before stops, and remembers. Who asks to be let
 // in, and a member that came so, do not stop it.
 func TestLoneFounderThatWasAMember(t *testing.T) {
