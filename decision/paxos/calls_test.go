@@ -7,7 +7,7 @@ import (
 	"assent/protocol/commit"
 )
 
-// TestStrayAnswers: an answer counts only where it has the number and the kind of what was asked and,
+// TestStrayAnswers: an answer counts only where it has the number, the epoch and the kind of what was asked and,
 // where it tells of one transaction, tells of that one.
 func TestStrayAnswers(t *testing.T) {
 	p := &peer{contact: &contact{}, node: "b"}
@@ -26,8 +26,11 @@ func TestStrayAnswers(t *testing.T) {
 		"done":                {call{answer: kindDone, id: "tx-1"}, 7, kindDone, "", true},
 		"an answer for pages": {call{answer: kindPage}, 7, kindAnswer, "tx-1", false},
 		"a page":              {call{answer: kindPage}, 7, kindPage, "", true},
+		"of another epoch":    {call{answer: kindAnswer, id: "tx-1", epoch: 1}, 7, kindAnswer, "tx-1", false},
+		"done in another":     {call{answer: kindDone, epoch: 1}, 7, kindDone, "", false},
 	} {
 		asked := c.asked
+		asked.epoch += 2 // that of the answers
 		asked.replies = make(chan reply, 1)
 		l := &Log{calls: map[uint64]*call{7: &asked}}
 		b := appendUint(nil, c.number)
@@ -37,7 +40,7 @@ func TestStrayAnswers(t *testing.T) {
 		case kindPage:
 			b = appendPage(b, page{})
 		}
-		l.replied(p, &reader{data: b}, c.kind)
+		l.replied(p, 2, &reader{data: b}, c.kind)
 		if got := len(asked.replies) == 1; got != c.counts {
 			t.Errorf("%s: counts: %v; want %v", what, got, c.counts)
 		}

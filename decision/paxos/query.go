@@ -15,6 +15,7 @@ import (
 type call struct {
 	answer  kind
 	id      commit.TransactionID // of an answer of kindAnswer
+	epoch   uint64               // in which it is asked, and must be answered
 	replies chan reply
 	// turned is closed when the epoch in which it was asked is over.
 	turned chan struct{}
@@ -72,7 +73,7 @@ func (l *Log) call(answer kind, id commit.TransactionID) (c *call, number uint64
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r = l.roster.Load() // when the next one has come, this call is told
-	c = &call{answer: answer, id: id, replies: make(chan reply, 4*(len(r.peers)+1)), turned: make(chan struct{})}
+	c = &call{answer: answer, id: id, epoch: r.number(), replies: make(chan reply, 4*(len(r.peers)+1)), turned: make(chan struct{})}
 	l.lastCall++
 	l.calls[l.lastCall] = c
 	return c, l.lastCall, r
@@ -152,8 +153,8 @@ func (l *Log) within(r *roster, do func(*store)) {
 	}
 }
 
-// replied takes a peer's answer to the call that it is for.
-func (l *Log) replied(p *peer, r *reader, k kind) {
+// replied takes a peer's answer, of that epoch, to the call that it is for.
+func (l *Log) replied(p *peer, epoch uint64, r *reader, k kind) {
 	number := r.uint()
 	answer := reply{from: p.node, kind: k}
 	switch k {
@@ -165,20 +166,21 @@ func (l *Log) replied(p *peer, r *reader, k kind) {
 		answer.moved = r.moved()
 	}
 	if r.err == nil {
-		l.hand(number, answer)
+		l.hand(number, epoch, answer)
 	}
 }
 
-// answers reports whether r is an answer to what was asked.
-func (c *call) answers(r reply) bool {
-	return r.kind == c.answer && (r.kind != kindAnswer || r.state.id == c.id)
+// answers reports whether r, of that epoch, is an answer to what was asked. One of a later epoch is not: who answers
+// may have come to that as a new member, and hold nothing any more of what counts in the quorums of this one.
+func (c *call) answers(epoch uint64, r reply) bool {
+	return epoch == c.epoch && r.kind == c.answer && (r.kind != kindAnswer || r.state.id == c.id)
 }
 
-// hand gives an answer to the call that it is for, if anybody waits for it.
-func (l *Log) hand(number uint64, r reply) {
+// hand gives an answer of that epoch to the call that it is for, if anybody waits for it.
+func (l *Log) hand(number, epoch uint64, r reply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c, ok := l.calls[number]; ok && c.answers(r) {
+	if c, ok := l.calls[number]; ok && c.answers(epoch, r) {
 		select {
 		case c.replies <- r:
 		default: // asked too often; what is missing is asked again
@@ -186,11 +188,12 @@ func (l *Log) hand(number uint64, r reply) {
 	}
 }
 
-// respond sends the answer to a call, or hands it over where the call is this Log's own (p is nil).
+// respond sends the answer to a call, or hands it over where the call is this Log's own (p is nil). The caller is the
+// working goroutine: what it has stepped since it was asked may have begun another epoch.
 func (s *store) respond(p *peer, number uint64, k kind, r reply) {
 	if p == nil {
 		r.from, r.kind = s.log.cfg.Self, k
-		s.log.hand(number, r)
+		s.log.hand(number, s.roster.number(), r)
 		return
 	}
 	b := s.payload()

@@ -133,7 +133,7 @@ func (l *Log) otherMessage(known *roster, p *peer, r *reader, k kind) {
 		r.epoch() // it is the one that is known
 		return
 	case kindAnswer, kindDone, kindPage, kindMoved:
-		l.replied(p, r, k)
+		l.replied(p, known.number(), r, k)
 		return
 	}
 	number := r.uint()
