@@ -435,6 +435,13 @@ func memberOf(all []Member, node protocol.NodeID) *Member {
 	return nil
 }
 
+// left notes that a participant has voted read-only, where its vote was not known.
+func (c *Coordinator) left(node protocol.NodeID) {
+	if m := memberOf(c.Members, node); m != nil && m.Vote == NoVote {
+		m.Vote = ReadOnly
+	}
+}
+
 // admit adds a participant that a coordinator made anew did not know of.
 func (c *Coordinator) admit(m Member) {
 	if known := memberOf(c.Members, m.Node); known != nil {

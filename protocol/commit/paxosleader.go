@@ -282,9 +282,13 @@ func (l *PaxosLeader) register(ev protocol.Event, out *protocol.Effects) {
 	for _, v := range lower.Emits {
 		switch v := v.(type) {
 		case learnt:
-			if l.Coordinator.State == CoordinatorVoting {
+			switch s := l.Coordinator.State; {
+			case s == CoordinatorVoting:
 				l.coordinator(protocol.Receive{From: v.from, Message: Voted{ID: l.Coordinator.ID, Vote: v.cast.Vote,
 					Evidence: v.cast.Evidence, Reason: v.cast.Reason}}, out)
+			case (s == CoordinatorProposing || s == CoordinatorRecovered) && v.cast.Vote == ReadOnly:
+				// It has left, and is told nothing: that it has nothing committed contradicts no decision.
+				l.Coordinator.left(v.from)
 			}
 		case Decided:
 			l.coordinator(protocol.Input{Value: v}, out)
