@@ -283,6 +283,7 @@ func (w *world) forgotten(sites ...protocol.NodeID) {
 	for _, id := range sites {
 		for {
 			w.host(id).sweep(time.Now().Add(time.Hour))
+			w.host(id).askOthers(time.Now().Add(time.Hour))
 			left := w.host(id).List()
 			if len(left) == 0 {
 				break

@@ -33,6 +33,8 @@ type Host struct {
 	machines map[machineKey]*machine
 	closed   bool
 	begun    map[commit.TransactionID]time.Time // what began here and was not asked to commit or abort, since when
+	barred   map[commit.TransactionID]int       // what is not begun here while leftovers of it are rolled back, in how many resources
+	down     map[protocol.NodeID]time.Time      // coordinators of open work that seem to be down, since when
 	leaving  time.Time                          // until then no new work is taken
 	workers  sync.WaitGroup
 	inbound  chan mail
@@ -57,7 +59,7 @@ func Open(ctx context.Context, cfg Config) (h *Host, err error) {
 		return nil, fmt.Errorf("site: make an id: %w", err)
 	}
 	h = &Host{cfg: cfg, codec: codec, run: run.String(), works: map[commit.TransactionID]*work{}, machines: map[machineKey]*machine{},
-		begun: map[commit.TransactionID]time.Time{}, inbound: make(chan mail, mostMail)}
+		begun: map[commit.TransactionID]time.Time{}, barred: map[commit.TransactionID]int{}, inbound: make(chan mail, mostMail)}
 	h.life, h.end = context.WithCancel(context.Background())
 	if h.store, err = openStore(ctx, cfg, codec); err != nil {
 		return nil, err
@@ -68,12 +70,9 @@ func Open(ctx context.Context, cfg Config) (h *Host, err error) {
 	}
 	h.mu.Lock()
 	var anew []*machine
-	promised := map[commit.TransactionID]bool{}
 	for _, k := range found {
-		mine := k.key.address == cfg.Self && isPromise(k.records[commit.BranchKey])
-		promised[k.key.id] = promised[k.key.id] || mine
 		m := h.makeAnew(k.key, k.transaction)
-		m.recover, m.promised = k.records, mine
+		m.recover, m.promised = k.records, k.key.address == cfg.Self && isPromise(k.records[commit.BranchKey])
 		anew = append(anew, m)
 	}
 	h.mu.Unlock()
@@ -85,8 +84,9 @@ func Open(ctx context.Context, cfg Config) (h *Host, err error) {
 		h.workers.Go(h.read)
 	}
 	h.workers.Go(h.sweepForEver)
+	h.workers.Go(h.watchCoordinators)
 	for name := range cfg.Resources {
-		h.workers.Go(func() { h.rollBackUnpromised(name, promised) })
+		h.workers.Go(func() { h.scanForEver(name) })
 	}
 	return h, nil
 }
@@ -120,12 +120,14 @@ func (h *Host) Close() error {
 }
 
 // Announcement is what other nodes must be told of this site, again and again: Heard makes of it what their
-// View.Members have for this one. It names the site's stable records, and says whether the node is about to leave.
+// View.Members have for this one. It names the site's stable records and its present life, and says whether the node is
+// about to leave.
 func (h *Host) Announcement() string {
+	text := h.store.owner + " " + h.run
 	if h.isLeaving() {
-		return h.store.owner + leavingMark
+		text += leavingMark
 	}
-	return h.store.owner
+	return text
 }
 
 // Begin names a new transaction that this site coordinates.
@@ -193,14 +195,14 @@ func (h *Host) workOf(t Transaction, again bool) (*work, error) {
 	if h.closed {
 		return nil, ErrClosed
 	}
-	if w := h.works[t.ID]; w != nil {
+	if w := h.works[t.ID]; w != nil && h.barred[t.ID] == 0 {
 		if w.asked {
 			return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
 		}
 		w.joining.Add(1)
 		return w, nil
 	}
-	if h.machines[machineKey{t.ID, h.cfg.Self}] != nil {
+	if h.machines[machineKey{t.ID, h.cfg.Self}] != nil || h.barred[t.ID] > 0 {
 		return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
 	}
 	if time.Now().Before(h.leaving) {
@@ -281,11 +283,13 @@ func (h *Host) Abort(t Transaction, sites []protocol.NodeID, reason string) erro
 		m.begin()
 		return nil
 	}
-	if h.has(machineKey{t.ID, h.cfg.Self}) {
-		return fmt.Errorf("site: %q: %w", t.ID, ErrOver)
-	}
 	// The machine of this site is made here, so nobody can ask it to lead any more.
-	h.input(t, h.cfg.Self, commit.Abandon{Reason: reason})
+	m, err := h.alone(t)
+	if err != nil {
+		return err
+	}
+	m.begin()
+	m.loop.Deliver(protocol.Input{Value: commit.Abandon{Reason: reason}})
 	for _, n := range sites {
 		if n != h.cfg.Self {
 			h.send(t, t.headOf(), n, commit.Finish{ID: t.ID, Decision: commit.Abort})
@@ -325,145 +329,6 @@ func (h *Host) List() []Status {
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Role, b.Role)) })
 	return all
-}
-
-// head makes the coordinator of t.
-func (h *Host) head(t Transaction, sites []protocol.NodeID) (*machine, error) {
-	o := h.cfg.options()
-	k := machineKey{t.ID, t.headOf()}
-	var coordinator protocol.Machine
-	switch t.Protocol {
-	case TwoPhase:
-		coordinator = &commit.CoordinatorNode{Coordinator: *commit.NewCoordinator(t.ID, sites, o)}
-	case ThreePhase:
-		coordinator = commit.NewThreePhaseCoordinator(t.ID, sites, o)
-	case QuorumThreePhase:
-		c, err := commit.NewQuorumCoordinator(t.ID, sites, commit.Majority(len(sites)), o)
-		if err != nil {
-			return nil, fmt.Errorf("site: %w", err)
-		}
-		coordinator = c
-	case PaxosCommit:
-		coordinator = h.paxosSite(t, t.electorate())
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed {
-		return nil, ErrClosed
-	}
-	if h.machines[k] != nil {
-		return nil, fmt.Errorf("site: %q: %w", t.ID, ErrOver)
-	}
-	m := h.install(k, t, coordinator)
-	delete(h.begun, t.ID)
-	if t.Protocol == PaxosCommit {
-		m.take(h.works[t.ID])
-	}
-	return m, nil
-}
-
-// has reports whether there is a machine of that name.
-func (h *Host) has(k machineKey) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.machines[k] != nil
-}
-
-// deliver gives a message to the machine that it is for, which is made where there is none. It fails where the
-// transaction is not the one that is known here by that id.
-func (h *Host) deliver(t Transaction, from, to protocol.NodeID, message protocol.Message) error {
-	_, ends := message.(commit.Finish) // its answer lets the coordinator end, and promises nothing
-	m, err := h.find(t, to, ends)
-	if m != nil {
-		m.begin()
-		m.loop.Deliver(protocol.Receive{From: from, Message: message})
-	}
-	return err
-}
-
-// input gives a value from this site to one of its machines.
-func (h *Host) input(t Transaction, to protocol.NodeID, v protocol.Value) {
-	m, err := h.find(t, to, true)
-	if m != nil {
-		m.begin()
-		m.loop.Deliver(protocol.Input{Value: v})
-	}
-	if err != nil {
-		h.cfg.Logger.Error("a transaction cannot go on here", "transaction", t.ID, "error", err)
-	}
-}
-
-// find returns a machine, which is made where there is none: with the work that was done here or, where
-// there is none, as after a crash with nothing on record. It returns nil where the host is closed, and an error where no
-// more machines are allowed, or what is known by the transaction's id is not that transaction. While the node is about
-// to leave, nothing is made for a transaction of which nothing is known here, unless always says so: as if the node
-// were down.
-func (h *Host) find(t Transaction, address protocol.NodeID, always bool) (*machine, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed {
-		return nil, nil
-	}
-	k := machineKey{t.ID, address}
-	w := h.works[t.ID]
-	m := h.machines[k]
-	switch {
-	case m != nil:
-		if err := m.settle(t); err != nil {
-			return nil, err
-		}
-		return m, nil
-	case address == h.cfg.Self && w != nil:
-		if !w.t.opens(t) {
-			return nil, fmt.Errorf("the work that goes by its id is not of this transaction")
-		}
-		m := h.install(k, t, h.participant(t))
-		m.take(w)
-		return m, nil
-	case !always && time.Now().Before(h.leaving) && h.machines[machineKey{t.ID, t.headOf()}] == nil:
-		return nil, ErrLeaving
-	case len(h.works)+len(h.machines) >= h.cfg.MaxTransactions:
-		return nil, fmt.Errorf("%d transactions are remembered; no more are allowed at a time", h.cfg.MaxTransactions)
-	}
-	m = h.makeAnew(k, t)
-	m.recover = protocol.Records{}
-	return m, nil
-}
-
-// makeAnew makes a machine as after a crash. The caller holds h.mu.
-func (h *Host) makeAnew(k machineKey, t Transaction) *machine {
-	if k.address == h.cfg.Self {
-		return h.install(k, t, h.participant(t))
-	}
-	if t.Protocol == TwoPhase {
-		return h.install(k, t, &commit.CoordinatorNode{Coordinator: *commit.NewCoordinator(t.ID, nil, h.cfg.options())})
-	}
-	return h.install(k, t, commit.NewThreePhaseCoordinator(t.ID, nil, h.cfg.options()))
-}
-
-// participant makes the machine that votes for this site.
-func (h *Host) participant(t Transaction) protocol.Machine {
-	o, outside := h.cfg.options(), commit.Branch{Outside: true}
-	switch t.Protocol {
-	case ThreePhase:
-		return &commit.ThreePhaseNode{Participant: *commit.NewThreePhaseParticipant(t.ID, h.cfg.Self, t.headOf(), o), Branch: outside}
-	case QuorumThreePhase:
-		return &commit.QuorumNode{Participant: *commit.NewQuorumParticipant(t.ID, h.cfg.Self, t.headOf(), o), Branch: outside}
-	case PaxosCommit:
-		return h.paxosSite(t, nil)
-	default:
-		return &commit.ParticipantNode{Participant: *commit.NewParticipant(t.ID, t.headOf(), o), Branch: outside}
-	}
-}
-
-// paxosSite makes the machine of this site in Paxos Commit. Whoever coordinates gives the electorate.
-func (h *Host) paxosSite(t Transaction, e *commit.Electorate) *commit.PaxosSite {
-	o := h.cfg.options()
-	return &commit.PaxosSite{
-		Self: h.cfg.Self, Leader: commit.NewPaxosLeader(t.ID, h.cfg.Self, e, o), Acceptor: &commit.VoteAcceptor{ID: t.ID},
-		Participant: &commit.PaxosParticipant{Participant: *commit.NewParticipant(t.ID, t.headOf(), o),
-			Branch: commit.Branch{Outside: true}, Self: h.cfg.Self},
-	}
 }
 
 // spawn runs f in a goroutine that Close waits for, unless the host is closed.

@@ -1,45 +1,69 @@
 package site
 
 import (
+	"context"
 	"fmt"
-	"maps"
+	"slices"
 	"time"
 
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/resource"
 )
 
-// rollBackUnpromised rolls back what an earlier run left prepared in the resource name and had not
-// promised: no vote of it had left. It tries until the resource answers.
-func (h *Host) rollBackUnpromised(name string, promised map[commit.TransactionID]bool) {
-	for pause := h.cfg.Retry; ; pause = min(2*pause, h.cfg.RetryMost) {
-		err := h.rollBackOnce(name, promised)
-		if err == nil || h.life.Err() != nil {
+// scanForEver rolls back what is prepared in the resource name and was never promised, at once and then again and again:
+// an earlier run may have left it, and the resource may be down, or come to it late.
+func (h *Host) scanForEver(name string) {
+	known := false // the last scan failed, and the log says so
+	for pause := h.cfg.Retry; ; {
+		err := h.scan(name)
+		if h.life.Err() != nil {
 			return
 		}
-		h.cfg.Logger.Warn("what is prepared cannot be listed and cleared yet; trying again", "resource", name, "error", err)
+		wait := h.cfg.ScanInterval
+		switch {
+		case err != nil:
+			if !known {
+				h.cfg.Logger.Warn("what is prepared cannot be listed and cleared yet; trying again", "resource", name, "error", err)
+			}
+			wait, pause = min(wait, pause), min(2*pause, h.cfg.RetryMost)
+		case known:
+			h.cfg.Logger.Info("what is prepared is listed again", "resource", name)
+			fallthrough
+		default:
+			pause = h.cfg.Retry
+		}
+		known = err != nil
 		select {
-		case <-time.After(pause):
+		case <-time.After(wait):
 		case <-h.life.Done():
 			return
 		}
 	}
 }
 
-func (h *Host) rollBackOnce(name string, promised map[commit.TransactionID]bool) error {
+// scan rolls back, once, what is prepared in the resource name and was never promised: no vote of it had left. It lists
+// what is prepared, looks what this run has to do with it, and lists again, so that what is finished and forgotten
+// meanwhile is not taken for what nobody knows. What is in both lists is barred from being begun before it is rolled back.
+func (h *Host) scan(name string) error {
 	ctx, cancel := h.withTimeout()
 	defer cancel()
-	r := h.cfg.Resources[name]
-	prepared, err := r.Recover(ctx)
+	first, err := h.unpromised(ctx, name)
+	if err != nil || len(first) == 0 {
+		return err
+	}
+	second, err := h.unpromised(ctx, name)
 	if err != nil {
 		return err
 	}
-	for _, p := range prepared {
+	for _, p := range second {
 		id := commit.TransactionID(p.ID.Transaction)
-		if p.Foreign != "" || p.ID.Owner != h.store.owner || p.ID.Branch != name || promised[id] || h.begunHere(id, name) {
+		if !slices.ContainsFunc(first, func(q resource.Prepared) bool { return q.ID == p.ID }) || !h.bar(id) {
 			continue
 		}
-		if _, err := r.Rollback(ctx, p); err != nil {
+		_, err := h.cfg.Resources[name].Rollback(ctx, p)
+		h.unbar(id)
+		if err != nil {
 			return fmt.Errorf("roll back %q: %w", id, err)
 		}
 		h.cfg.Logger.Info("a branch that was never promised is rolled back", "transaction", id, "resource", name)
@@ -47,90 +71,112 @@ func (h *Host) rollBackOnce(name string, promised map[commit.TransactionID]bool)
 	return nil
 }
 
-// begunHere reports whether the transaction's branch in the resource began in this run.
-func (h *Host) begunHere(id commit.TransactionID, name string) bool {
+// unpromised lists the branches of this site that are prepared in the resource name, and of which nothing is known that
+// would let them be.
+func (h *Host) unpromised(ctx context.Context, name string) ([]resource.Prepared, error) {
+	prepared, err := h.cfg.Resources[name].Recover(ctx)
+	if err != nil {
+		return nil, err
+	}
 	h.mu.Lock()
-	w := h.works[id]
-	h.mu.Unlock()
-	return w != nil && w.has(name)
+	defer h.mu.Unlock()
+	return slices.DeleteFunc(prepared, func(p resource.Prepared) bool {
+		return p.Foreign != "" || p.ID.Owner != h.store.owner || p.ID.Branch != name || h.answersFor(commit.TransactionID(p.ID.Transaction))
+	}), nil
 }
 
-// sweepForEver forgets, from time to time, what has been finished for long.
-func (h *Host) sweepForEver() {
-	every := time.NewTicker(min(h.cfg.KeepFor, time.Minute))
+// answersFor reports whether this run has begun branches of the transaction, or is bound by a vote on it. What has only
+// been heard of the transaction since a restart is no reason to keep what was prepared before. The caller holds h.mu.
+func (h *Host) answersFor(id commit.TransactionID) bool {
+	if w := h.works[id]; w != nil && w.busy() {
+		return true
+	}
+	m := h.machines[machineKey{id, h.cfg.Self}]
+	return m != nil && (m.work.busy() || m.bound())
+}
+
+// bar keeps the transaction from being begun here until unbar, unless this site answers for it.
+func (h *Host) bar(id commit.TransactionID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.answersFor(id) {
+		return false
+	}
+	h.barred[id]++
+	return true
+}
+
+func (h *Host) unbar(id commit.TransactionID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.barred[id]--; h.barred[id] == 0 {
+		delete(h.barred, id)
+	}
+}
+
+// watchCoordinators gives up, from time to time, work whose coordinator has been down for long.
+func (h *Host) watchCoordinators() {
+	every := time.NewTicker(max(h.cfg.AbandonAfter/4, time.Millisecond))
 	defer every.Stop()
 	for {
 		select {
 		case now := <-every.C:
-			h.sweep(now.Add(-h.cfg.KeepFor))
+			h.abandonOrphans(now)
 		case <-h.life.Done():
 			return
 		}
 	}
 }
 
-// sweep forgets what has been over since the time.
-func (h *Host) sweep(before time.Time) {
+// abandonOrphans gives up work that was not asked for its vote and whose coordinator has been started again since, or has
+// seemed to be down, or been no member of the cluster, for Config.AbandonAfter: before it votes a site may abort alone. A
+// coordinator that was only slow, or had asked at the last moment, is answered with a no.
+func (h *Host) abandonOrphans(now time.Time) {
+	open := map[protocol.NodeID][]Transaction{}
 	h.mu.Lock()
-	maps.DeleteFunc(h.begun, func(_ commit.TransactionID, since time.Time) bool { return time.Since(since) > h.cfg.Timeout })
-	var old []*machine
-	for _, m := range h.machines {
-		if m.overBefore(before) {
-			old = append(old, m)
+	for _, w := range h.works {
+		if !w.asked && w.t.Coordinator != h.cfg.Self {
+			open[w.t.Coordinator] = append(open[w.t.Coordinator], w.t)
 		}
 	}
 	h.mu.Unlock()
-	for _, m := range old {
-		// A machine that has been stopped takes nothing more, and is there until its records are not: nobody
-		// makes it anew in between.
-		m.loop.Stop()
-		if m.isHead() {
-			h.tellCompleted(m.t()) // once more: the first word may have been lost
+	view := h.view()
+	silent := h.silent(open, view, now)
+	for node, all := range open {
+		i := slices.IndexFunc(view.Members, func(m Member) bool { return m.Node == node })
+		for _, t := range all {
+			why := ""
+			switch {
+			case silent[node]:
+				why = "seems to be down"
+			case i >= 0 && t.outlived(view.Members[i]):
+				why = "was started again"
+			default:
+				continue
+			}
+			h.cfg.Logger.Warn("work is given up that its coordinator has not asked for its vote", "transaction", t.ID, "coordinator", node, "why", "it "+why)
+			h.input(t, h.cfg.Self, commit.Abandon{Reason: fmt.Sprintf("its coordinator, node %s, %s", node, why)})
 		}
-		if err := h.store.forget(m.key); err != nil {
-			h.cfg.Logger.Warn("what is over cannot be forgotten", "transaction", m.key.id, "error", err)
-			return
-		}
-		h.mu.Lock()
-		if w := h.works[m.key.id]; w != nil && m.key.address == h.cfg.Self {
-			w.timer()
-			delete(h.works, m.key.id)
-		}
-		delete(h.machines, m.key)
-		h.mu.Unlock()
 	}
 }
 
-// tellCompleted tells all that have a part that every site has reported: nobody can be in doubt any more, so what they
-// remember of the transaction may be forgotten. In two-phase commit nobody need be told: a site that
-// has forgotten its part answers nothing.
-func (h *Host) tellCompleted(t Transaction) {
-	if t.Protocol == TwoPhase {
-		return
-	}
-	data, err := h.codec.Encode(completed{t})
-	if err != nil {
-		h.cfg.Logger.Error("a message cannot be sent", "transaction", t.ID, "error", err)
-		return
-	}
-	for _, p := range t.Parts {
-		if p.Node == h.cfg.Self {
-			h.completed(t)
-			continue
+// silent returns which of the coordinators have seemed to be down, or been no members, for long, and notes since when.
+func (h *Host) silent(coordinators map[protocol.NodeID][]Transaction, view View, now time.Time) map[protocol.NodeID]bool {
+	down := map[protocol.NodeID]time.Time{}
+	for node := range coordinators {
+		member := slices.ContainsFunc(view.Members, func(m Member) bool { return m.Node == node })
+		if !member || h.cfg.Suspects != nil && h.cfg.Suspects(node) {
+			down[node] = now
 		}
-		h.cfg.Network.Send(p.Node, data)
 	}
-}
-
-// completed notes that what is remembered of the transaction may be forgotten.
-func (h *Host) completed(t Transaction) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, address := range []protocol.NodeID{h.cfg.Self, t.headOf()} {
-		if m := h.machines[machineKey{t.ID, address}]; m != nil && m.t().is(t) {
-			m.mu.Lock()
-			m.forgettable = true
-			m.mu.Unlock()
+	silent := map[protocol.NodeID]bool{}
+	for node := range down {
+		if since, ok := h.down[node]; ok {
+			down[node], silent[node] = since, now.Sub(since) >= h.cfg.AbandonAfter
 		}
 	}
+	h.down = down
+	return silent
 }

@@ -11,6 +11,7 @@ import (
 	"assent/engine"
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/protocol/paxos"
 	"assent/trace"
 )
 
@@ -32,14 +33,18 @@ type machine struct {
 	standing commit.Standing // after the last step
 	promised bool            // its branch has voted yes
 	stepped  time.Time       // when it made its last step
-	// forgettable says that every site has reported to some coordinator.
-	forgettable bool
+	// forgettable is since when it is known that every site has reported to some coordinator; zero while it is not.
+	forgettable time.Time
 	// votes says that it holds, as an acceptor, what others have voted.
 	votes bool
 	// awaited are the sites that a coordinator with a decision has not heard to have done it.
 	awaited []protocol.NodeID
-	warned  bool // it was said that all those are gone
-	wrote   bool // something is on record in this run
+	leading bool                     // as a leader in Paxos Commit it is bringing the decision about
+	cleared map[protocol.NodeID]bool // who has said that the transaction is over there
+	warned  bool                     // it was said that all those are gone
+	wrote   bool                     // something is on record in this run
+	forcing int                      // how many writes are being made
+	retired bool                     // what it remembers is being forgotten; it records nothing, and so says nothing, any more
 	failure error
 }
 
@@ -100,29 +105,49 @@ func (m *machine) begin() {
 
 // Force implements engine.Hands.
 func (m *machine) Force(writes []protocol.Write) error {
+	m.mu.Lock()
+	if m.retired {
+		m.mu.Unlock()
+		return errRetired
+	}
+	m.forcing++
+	m.mu.Unlock()
 	err := m.h.store.force(m.key, m.t(), writes)
+	m.mu.Lock()
+	m.forcing--
 	if err == nil {
 		m.note(writes)
-	}
-	if err != nil {
-		m.mu.Lock()
+	} else {
 		m.failure = err
-		m.mu.Unlock()
+	}
+	m.mu.Unlock()
+	if err != nil {
 		m.h.cfg.Logger.Error("a site cannot record what it promises; the transaction stands still here", "transaction", m.t().ID, "error", err)
 	}
 	return err
 }
 
-// note notes what is stable now, and whether that is a promise.
+// errRetired says that a machine is being forgotten.
+var errRetired = errors.New("what is remembered of the transaction is being forgotten")
+
+// note notes what is stable now, and whether that is a promise. The caller holds m.mu.
 func (m *machine) note(writes []protocol.Write) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.wrote = true
+	m.wrote, m.stepped = true, time.Now()
 	for _, w := range writes {
-		if w.Key == commit.BranchKey && isPromise(w.Record) && m.key.address == m.h.cfg.Self {
-			m.promised = true
+		switch w.Record.(type) {
+		case paxos.AcceptorRecord[commit.Cast]:
+			m.votes = true
+		case commit.PreparedRecord, commit.SiteRecord:
+			m.promised = m.promised || w.Key == commit.BranchKey && m.key.address == m.h.cfg.Self
 		}
 	}
+}
+
+// bound reports whether the site has voted yes, or knows that commit is decided: what it has prepared is then kept.
+func (m *machine) bound() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.promised || m.standing.Decision == commit.Commit
 }
 
 // isPromise reports whether a participant's record is a yes vote of which the decision may not be known.
@@ -152,12 +177,29 @@ func (m *machine) Emit(value protocol.Value) {
 		m.mu.Unlock()
 		m.h.cfg.Logger.Error("a site's outcome contradicts the decision", "transaction", m.t().ID, "site", v.Node, "decision", v.Decision, "outcome", v.Outcome)
 	case commit.Completed:
-		m.mu.Lock()
-		m.result.Finished = true
-		m.mu.Unlock()
-		closeOnce(m.finished)
-		m.h.tellCompleted(m.t())
+		m.complete(v.Decision)
 	}
+}
+
+// complete notes that every site has reported, and tells all that have a part.
+func (m *machine) complete(d commit.Decision) {
+	m.mu.Lock()
+	m.result.Finished = true
+	m.mu.Unlock()
+	closeOnce(m.finished)
+	t := m.t()
+	r, _ := m.recover[commit.RegisterKey].(commit.DecisionRecord)
+	if t.Protocol != ThreePhase && t.Protocol != QuorumThreePhase || d != commit.Commit || m.recover != nil && len(r.Members) == 0 {
+		m.h.tellCompleted(t)
+		return
+	}
+	// From now on the others may forget their part, and would answer as if they had never voted. A coordinator made anew
+	// from a decision on record tells it once more to the members that stand there: so none stands there any more.
+	m.h.spawn(func() {
+		if m.Force([]protocol.Write{{Key: commit.RegisterKey, Record: commit.DecisionRecord{Decision: d}}}) == nil {
+			m.h.tellCompleted(t)
+		}
+	})
 }
 
 // conclude notes the decision.
@@ -204,9 +246,10 @@ func (m *machine) Observe(e trace.Event) {
 		m.stepped, m.standing = time.Now(), s
 		m.votes = acceptor && len(p.Acceptor.Acceptors)+len(p.Acceptor.Records) > 0
 		m.awaited = m.awaited[:0]
-		if m.isHead() && s.Decision != commit.Undecided && !m.result.Finished {
+		if !m.result.Finished {
 			m.awaited = awaited(m.awaited, m.machine)
 		}
+		m.leading = acceptor && p.Leader.Coordinator.State == commit.CoordinatorProposing
 		m.mu.Unlock()
 	}
 	if o := m.h.cfg.Observer; o != nil {
@@ -214,16 +257,20 @@ func (m *machine) Observe(e trace.Event) {
 	}
 }
 
-// awaited appends to list the sites that the coordinator has not heard to have finished.
+// awaited appends to list the sites that a coordinator has told the decision and not heard to have finished.
 func awaited(list []protocol.NodeID, of protocol.Machine) []protocol.NodeID {
 	var members []commit.Member
+	var state commit.CoordinatorState
 	switch c := of.(type) {
 	case *commit.CoordinatorNode:
-		members = c.Coordinator.Members
+		members, state = c.Coordinator.Members, c.Coordinator.State
 	case *commit.ThreePhaseCoordinator:
-		members = c.Members
+		members, state = c.Members, c.State
 	case *commit.PaxosSite:
-		members = c.Leader.Coordinator.Members
+		members, state = c.Leader.Coordinator.Members, c.Leader.Coordinator.State
+	}
+	if state != commit.CoordinatorCommitting && state != commit.CoordinatorAborting {
+		return list
 	}
 	for _, m := range members {
 		if m.Outcome == commit.Unfinished && m.Vote != commit.ReadOnly {
@@ -239,11 +286,12 @@ func (m *machine) status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := Status{Transaction: m.t(), Role: "participant", Decision: m.standing.Decision, Done: m.standing.Done,
-		InDoubt: m.promised && m.standing.Decision == commit.Undecided}
+		InDoubt: m.inDoubt()}
 	switch {
 	case m.t().Protocol == PaxosCommit && m.isHead():
 		s.Role = "coordinator and acceptor"
-		s.Done = m.result.Finished && (!branch || m.standing.Done)
+		// One made anew only answers, until it has a decision to tell.
+		s.Done = (m.result.Finished || m.recover != nil && !m.leading) && (!branch && !m.promised || m.standing.Done)
 	case m.t().Protocol == PaxosCommit && !branch && !m.promised:
 		s.Role, s.Done = "acceptor", true // it only answers
 	case m.t().Protocol == PaxosCommit:
@@ -257,21 +305,35 @@ func (m *machine) status() Status {
 	return s
 }
 
+// inDoubt reports whether the site has voted yes and does not know the decision. The caller holds m.mu.
+func (m *machine) inDoubt() bool { return m.promised && m.standing.Decision == commit.Undecided }
+
 // isHead reports whether this is the transaction's coordinator, whatever else it is.
 func (m *machine) isHead() bool {
 	return m.t().Coordinator == m.h.cfg.Self && m.key.address == m.t().headOf()
 }
 
+// retire reports whether the machine is over since the time, and whether every site has reported to it. What it
+// remembers may then be forgotten: from now on it records nothing, so a step that is being made, or about to be, says
+// nothing that would depend on a record. Who asks finds it silent, as if the node were down.
+func (m *machine) retire(before time.Time) (over, completed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retired = m.retired || m.overBefore(before)
+	return m.retired, m.result.Finished
+}
+
 // overBefore reports whether the machine has made no step since the time and nobody depends on what it
 // remembers. In two-phase commit that is so when it is done. In the other
 // protocols a site that has forgotten its part would answer as one that never voted, so it remembers until
-// all have reported, unless that is what it is: it gave its work up, or never did any.
+// all have reported, unless that is what it is: it gave its work up, or never did any. The caller holds m.mu.
 func (m *machine) overBefore(t time.Time) bool {
 	branch := m.work != nil && m.work.joined.Load()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.stepped.IsZero() || !m.stepped.Before(t) {
+	if m.forcing > 0 || m.stepped.IsZero() {
 		return false
+	}
+	if !m.stepped.Before(t) { // as a leader that goes on telling what all have done already
+		return !m.forgettable.IsZero() && m.forgettable.Before(t) && (m.standing.Done || !branch && !m.promised)
 	}
 	if len(m.recover) == 0 && !m.wrote && !branch {
 		return true // it holds no more than one that is made anew
@@ -281,7 +343,7 @@ func (m *machine) overBefore(t time.Time) bool {
 	}
 	gaveUp := m.key.address == m.h.cfg.Self && len(m.recover) == 0 && !m.promised && !m.votes &&
 		m.standing.Done && m.standing.Decision != commit.Commit
-	return m.forgettable || gaveUp
+	return !m.forgettable.IsZero() && !m.inDoubt() || gaveUp
 }
 
 // await waits for the result.

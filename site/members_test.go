@@ -344,6 +344,10 @@ func TestLeave(t *testing.T) {
 	if err := h.deliver(unknown, "n1", "n2", commit.Bundle{ID: unknown.ID}); !errors.Is(err, ErrLeaving) {
 		t.Errorf("it accepts what is new to it while it leaves: %v", err)
 	}
+	doubted := Transaction{ID: "of an earlier life", Protocol: TwoPhase, Coordinator: "n2"}.settle(h.view(), []protocol.NodeID{"n1"})
+	if err := h.deliver(doubted, "n1", "n2/c", commit.Voted{ID: doubted.ID, Vote: commit.Yes}); err != nil || w.in("n2", doubted).Decision != commit.Abort {
+		t.Errorf("while it leaves it does not answer who is in doubt: %v", err)
+	}
 	if r, err := w.host("n1").Commit(t.Context(), tx, []protocol.NodeID{"n1", "n2"}, true); err != nil || r.Decision != commit.Commit {
 		t.Errorf("what was open is not committed: %+v, %v", r, err)
 	}
@@ -355,7 +359,7 @@ func TestLeave(t *testing.T) {
 		t.Errorf("whoever asked first ends what was asked since: %v", err)
 	}
 	h.Stay(until)
-	if _, err := h.Begin(PaxosCommit); err != nil || Heard("n2", h.Announcement(), 1) != (Member{Node: "n2", Storage: h.store.owner, Votes: 1}) {
+	if _, err := h.Begin(PaxosCommit); err != nil || Heard("n2", h.Announcement(), 1) != (Member{Node: "n2", Storage: h.store.owner, Life: h.run, Votes: 1}) {
 		t.Errorf("it stays, and begins nothing: %v", err)
 	}
 }

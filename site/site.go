@@ -97,7 +97,7 @@ type Config struct {
 	// Resources are what transactions may change here, by name.
 	Resources map[string]resource.Resource
 
-	// Timeout is how long a site waits to be asked for its vote; then it aborts. Defaults to 60 s.
+	// Timeout is how long a site waits to be asked for its vote; then it aborts. Defaults to 60 s. See AbandonAfter.
 	Timeout time.Duration
 	// VoteTimeout is how long a coordinator waits for votes. A participant takes a coordinator that is
 	// silent for twice as long to be down. Defaults to 2 s.
@@ -107,6 +107,15 @@ type Config struct {
 	Retry, RetryMost time.Duration
 	// BranchTimeout bounds one call into a resource. Defaults to 10 s.
 	BranchTimeout time.Duration
+	// ScanInterval is the pause between two searches of a resource for what was prepared in this site's name and never
+	// promised. Defaults to 15 s.
+	ScanInterval time.Duration
+	// Suspects reports whether another node seems to be down. It may be wrong. It is called concurrently, and must not
+	// wait. Defaults to nobody.
+	Suspects func(protocol.NodeID) bool
+	// AbandonAfter is for how long the coordinator of work that was not asked for its vote must have seemed to be down, or
+	// have been no member, before the work is given up and its locks are free. Defaults to 5 s.
+	AbandonAfter time.Duration
 	// KeepFor is how long what is finished is remembered at least, to answer those who ask late. It must be
 	// longer than a message can be under way. What other sites may still depend on is kept until the
 	// coordinator has heard from all. Defaults to 1 minute.
@@ -130,6 +139,7 @@ func (c *Config) setDefaults() {
 	}{
 		{&c.Timeout, 60 * time.Second}, {&c.VoteTimeout, 2 * time.Second}, {&c.Retry, 100 * time.Millisecond},
 		{&c.RetryMost, 2 * time.Second}, {&c.BranchTimeout, 10 * time.Second}, {&c.KeepFor, time.Minute},
+		{&c.ScanInterval, 15 * time.Second}, {&c.AbandonAfter, 5 * time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -165,7 +175,7 @@ func (c *Config) validate() error {
 		}
 	}
 	for name, d := range map[string]time.Duration{"Timeout": c.Timeout, "VoteTimeout": c.VoteTimeout, "Retry": c.Retry,
-		"RetryMost": c.RetryMost, "BranchTimeout": c.BranchTimeout, "KeepFor": c.KeepFor} {
+		"RetryMost": c.RetryMost, "BranchTimeout": c.BranchTimeout, "KeepFor": c.KeepFor, "ScanInterval": c.ScanInterval, "AbandonAfter": c.AbandonAfter} {
 		if d < 0 || d > 30*24*time.Hour {
 			return fmt.Errorf("site: %s is %v; it must be from 0 to 30 days", name, d)
 		}

@@ -20,6 +20,13 @@ type letter struct {
 // completed says that every site has reported how its branches ended.
 type completed struct{ Transaction Transaction }
 
+// askOver asks a node whether the transaction is over there: whether it is in doubt about nothing and never will be.
+// over says that it is so. Where it is not, there is no answer.
+type (
+	askOver struct{ Transaction Transaction }
+	over    struct{ Transaction Transaction }
+)
+
 // headSuffix ends the address of a coordinator that is a machine of its own. In Paxos Commit a site is
 // one machine, whatever its roles.
 const headSuffix = "/c"
@@ -42,6 +49,8 @@ func newCodec() (*protocol.Codec, error) {
 		protocol.Type{Name: "site.Transaction", Zero: Transaction{}},
 		protocol.Type{Name: "site.Letter", Zero: letter{}},
 		protocol.Type{Name: "site.Completed", Zero: completed{}},
+		protocol.Type{Name: "site.AskOver", Zero: askOver{}},
+		protocol.Type{Name: "site.Over", Zero: over{}},
 		protocol.Type{Name: "site.Evidence", Zero: evidence{}})...)
 }
 
@@ -110,19 +119,9 @@ func (h *Host) accept(m mail) error {
 	if err != nil {
 		return err
 	}
-	if c, ok := v.(completed); ok {
-		if err := h.concerns(m.from, c.Transaction); err != nil {
-			return err
-		}
-		if !c.Transaction.ends(m.from) {
-			return fmt.Errorf("transaction %q is not node %q's to end", c.Transaction.ID, m.from)
-		}
-		h.completed(c.Transaction)
-		return nil
-	}
 	l, ok := v.(letter)
 	if !ok {
-		return fmt.Errorf("it is a %T", v)
+		return h.conclude(m.from, v)
 	}
 	message, err := h.open(m.from, l)
 	if err != nil {
@@ -132,6 +131,45 @@ func (h *Host) accept(m mail) error {
 		return fmt.Errorf("transaction %q: %w", l.Transaction.ID, err)
 	}
 	return nil
+}
+
+// conclude takes what nodes say to one another of a transaction's end.
+func (h *Host) conclude(from protocol.NodeID, v any) error {
+	switch v := v.(type) {
+	case completed:
+		if err := h.concerns(from, v.Transaction); err != nil {
+			return err
+		}
+		if !v.Transaction.ends(from) {
+			return fmt.Errorf("transaction %q is not node %q's to end", v.Transaction.ID, from)
+		}
+		h.completed(v.Transaction)
+	case askOver:
+		if err := h.concerns(from, v.Transaction); err != nil {
+			return err
+		}
+		if h.isOver(v.Transaction) {
+			h.tell(from, over(v))
+		}
+	case over:
+		if err := h.concerns(from, v.Transaction); err != nil {
+			return err
+		}
+		h.clear(from, v.Transaction)
+	default:
+		return fmt.Errorf("it is a %T", v)
+	}
+	return nil
+}
+
+// tell sends a node something that is no message of a machine.
+func (h *Host) tell(to protocol.NodeID, v any) {
+	data, err := h.codec.Encode(v)
+	if err != nil {
+		h.cfg.Logger.Error("a message cannot be sent", "to", to, "error", err)
+		return
+	}
+	h.cfg.Network.Send(to, data)
 }
 
 // concerns returns nil if the transaction is one in which the node from and this site have a part, this site with the

@@ -71,13 +71,6 @@ func (w *work) join(ctx context.Context, name string, r resource.Resource) (reso
 	return b, nil
 }
 
-// has reports whether the work has a branch in the resource.
-func (w *work) has(name string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.branches[name] != nil
-}
-
 // prepare has every branch prepare, all at once. The site votes yes if one does and none votes no.
 func (w *work) prepare() protocol.Value {
 	w.mu.Lock()
@@ -168,14 +161,40 @@ func (w *work) finish(records protocol.Records, want commit.Outcome,
 		p.outcome = o
 	}
 	if len(w.branches) == 0 && want == commit.Committed {
-		// Nothing is known of a vote that must have been yes: the records were lost, or forgotten.
-		return commit.BranchFinished{Outcome: commit.Hazard}
+		return w.recall(ctx)
 	}
 	if failed != nil {
 		w.h.cfg.Logger.Warn("a branch cannot be finished yet; trying again", "transaction", w.t.ID, "error", failed)
 		return commit.BranchFailed{}
 	}
 	return commit.BranchFinished{Outcome: w.outcome(want)}
+}
+
+// recall finds out what became of a vote that must have been yes and of which nothing is known here any more. The site
+// forgets when it is done, and a coordinator that was down tells it once more: then the resources know, which
+// remember for longer. Where none knows of a commit, or one knows of the contrary, the records were lost.
+func (w *work) recall(ctx context.Context) protocol.Value {
+	committed := false
+	var failed error
+	for name, r := range w.h.cfg.Resources {
+		o, err := r.Commit(ctx, resource.Prepared{ID: w.id(name)})
+		switch {
+		case err != nil:
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", name, err))
+		case o == commit.RolledBack:
+			return commit.BranchFinished{Outcome: commit.Hazard}
+		case o == commit.Committed:
+			committed = true
+		}
+	}
+	switch {
+	case failed != nil:
+		w.h.cfg.Logger.Warn("it cannot be found out yet how a branch ended; trying again", "transaction", w.t.ID, "error", failed)
+		return commit.BranchFailed{}
+	case committed:
+		return commit.BranchFinished{Outcome: commit.Committed}
+	}
+	return commit.BranchFinished{Outcome: commit.Hazard}
 }
 
 // outcome is what became of all branches together.

@@ -37,16 +37,20 @@ type world struct {
 	hurry time.Duration
 	// timeout is when work is given up that nobody asks about. It is 0 for never.
 	timeout time.Duration
+	// tweak changes what whoever opens from now on is told to be.
+	tweak func(*Config)
 
 	mu       sync.Mutex
 	number   uint64 // of the view
 	storages map[protocol.NodeID]string
-	leaving  protocol.NodeID // who is heard to be about to leave
+	lives    map[protocol.NodeID]string // who is heard to have this life; nobody has told it, else
+	leaving  protocol.NodeID            // who is heard to be about to leave
 	random   *rand.Rand
 	loss     float64
 	cut      map[[2]protocol.NodeID]bool
 	inbox    map[protocol.NodeID]*inbox
 	sites    map[protocol.NodeID]*node
+	posted   func(from protocol.NodeID, payload []byte) // sees what is sent
 	ended    sync.WaitGroup
 }
 
@@ -90,6 +94,9 @@ func newWorld(t *testing.T, n int, seed uint64) *world {
 func (b *inbox) Send(to protocol.NodeID, payload []byte) {
 	b.w.mu.Lock()
 	defer b.w.mu.Unlock()
+	if b.w.posted != nil {
+		b.w.posted(b.self, payload)
+	}
 	there := b.w.inbox[to]
 	if there == nil || b.w.inbox[b.self] != b || b.w.cut[[2]protocol.NodeID{b.self, to}] || b.w.random.Float64() < b.w.loss {
 		return
@@ -131,6 +138,9 @@ func (w *world) config(id protocol.NodeID, b *inbox, n *node) Config {
 	if w.hurry > 0 {
 		c.VoteTimeout, c.Retry, c.RetryMost = w.hurry, 10*time.Millisecond, 80*time.Millisecond
 	}
+	if w.tweak != nil {
+		w.tweak(&c)
+	}
 	return c
 }
 
@@ -143,7 +153,7 @@ func (w *world) view() View {
 		if slices.Contains(w.absent, id) {
 			continue
 		}
-		m := Member{Node: id, Storage: w.storages[id], Leaving: id == w.leaving}
+		m := Member{Node: id, Storage: w.storages[id], Life: w.lives[id], Leaving: id == w.leaving}
 		if len(w.acceptors) == 0 || slices.Contains(w.acceptors, id) {
 			m.Votes = 1
 		}

@@ -119,7 +119,7 @@ func (s *site) openSites(ctx context.Context, logger *slog.Logger) error {
 	host, err := sites.Open(ctx, sites.Config{
 		Self: s.node.Self(), Cluster: s.members, Network: s.node.Sites(), Dir: filepath.Join(s.cfg.DataDir, "sites"),
 		Resources: s.resources,
-		Timeout:   t.Transaction, BranchTimeout: t.Finish, Logger: logger,
+		Timeout:   t.Transaction, BranchTimeout: t.Finish, ScanInterval: t.ScanInterval, Suspects: s.node.Suspected, Logger: logger,
 	})
 	if err != nil {
 		return &failure{exit: exitError, err: err, text: err.Error(), hint: resource.HintOf(err)}
