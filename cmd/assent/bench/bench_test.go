@@ -77,7 +77,7 @@ func checkRow(t *testing.T, x commitRow) {
 	if x.Way == "floor" && x.All.OfFloor != 1 {
 		t.Errorf("the floor is %v of the floor", x.All.OfFloor)
 	}
-	trips := map[string]float64{"floor": 8, "pipelined": 6, "onetrip": 4, "assent": 6, "queued": 4, "plain": 4, "slow": 6, "cluster": 6}[x.Way]
+	trips := map[string]float64{"floor": 8, "pipelined": 6, "onetrip": 4, "logged": 8, "onetriplogged": 4, "assent": 6, "queued": 4, "plain": 4, "slow": 6, "cluster": 6}[x.Way]
 	if x.RoundTrips < trips { // more where a connection was made meanwhile
 		t.Errorf("%s at %d: %v round trips, want %v", x.Way, x.Concurrency, x.RoundTrips, trips)
 	}

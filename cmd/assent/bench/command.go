@@ -51,6 +51,10 @@ func commitCommand() *cobra.Command {
                       leaves branches that nobody can finish
   floor pipelined     the same, but BEGIN and the update travel together, as they do with Assent
   floor in one trip   the same, but BEGIN, the update and PREPARE travel together, as they do with a queue
+  floor with a log    as floor, with each decision forced to a bare file before COMMIT PREPARED, those of
+                      several callers at once: what two-phase commit takes that survives a crash
+  floor in one trip, log
+                      the same, in one trip
   assent              Assent as it is by default
   assent early reply  the caller goes on when the decision is stable
   assent queued       the update is queued (Tx.Queue): it travels together with PREPARE

@@ -184,8 +184,13 @@ func (m *measurement) countOpen(ctx context.Context, kind int) (c cost, n float6
 
 // logSyncs returns how often the decision log of w was forced.
 func logSyncs(w way) uint64 {
-	if m, ok := w.(*managed); ok {
-		return m.log.syncs()
+	switch w := w.(type) {
+	case *managed:
+		return w.log.syncs()
+	case *byHand:
+		if w.log != nil {
+			return w.log.syncs.Load()
+		}
 	}
 	return 0
 }

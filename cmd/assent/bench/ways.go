@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -44,6 +42,12 @@ var kinds = []struct {
 	}},
 	{"floor in one trip", "onetrip", always, func(_ context.Context, s *stage) (way, error) {
 		return newByHand(s, "floor in one trip", workAndPrepare), nil
+	}},
+	{"floor with a log", "logged", always, func(_ context.Context, s *stage) (way, error) {
+		return newLogged(s, "floor with a log", thenPrepare(step))
+	}},
+	{"floor in one trip, log", "onetriplogged", always, func(_ context.Context, s *stage) (way, error) {
+		return newLogged(s, "floor in one trip, log", workAndPrepare)
 	}},
 	{"assent", "assent", always, func(ctx context.Context, s *stage) (way, error) {
 		return s.assent(ctx, &managed{called: "assent", work: waiting}, 0)
@@ -180,49 +184,6 @@ func thenPrepare(work func(ctx context.Context, conn *pgxpool.Conn, row int) err
 		}
 		return command(ctx, conn, prepareTag+" "+id, prepareTag)
 	}
-}
-
-// byHand is two-phase commit by hand: each database's work and PREPARE follow one another without
-// waiting for the other database; when both are prepared both are committed. It keeps no log.
-type byHand struct {
-	plain
-	called  string
-	prefix  string
-	prepare func(ctx context.Context, conn *pgxpool.Conn, row int, id string) error
-	last    atomic.Uint64
-}
-
-func newByHand(s *stage, name string, prepare func(ctx context.Context, conn *pgxpool.Conn, row int, id string) error) *byHand {
-	return &byHand{plain: plain{pools: s.pools}, called: name, prepare: prepare, prefix: fmt.Sprintf("assent-bench-%x-", time.Now().UnixNano())}
-}
-
-func (h *byHand) name() string { return h.called }
-
-func (h *byHand) transact(ctx context.Context, row int) error {
-	name := h.prefix + strconv.FormatUint(h.last.Add(1), 36)
-	id := [2]string{"'" + name + "-1'", "'" + name + "-2'"} // both may be in one cluster
-	var conns [2]*pgxpool.Conn
-	err := both(func(i int) (err error) {
-		if conns[i], err = h.pools[i].Acquire(ctx); err != nil {
-			return err
-		}
-		return h.prepare(ctx, conns[i], row, id[i])
-	})
-	if err == nil {
-		err = both(func(i int) error {
-			return command(ctx, conns[i], "COMMIT PREPARED "+id[i], "COMMIT PREPARED")
-		})
-	}
-	for i, conn := range conns {
-		if conn == nil {
-			continue
-		}
-		if err != nil {
-			_ = command(ctx, conn, "ROLLBACK PREPARED "+id[i], "ROLLBACK PREPARED") // if it is prepared
-		}
-		conn.Release()
-	}
-	return err
 }
 
 // managed is Assent.
