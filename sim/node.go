@@ -63,7 +63,7 @@ func (n *node) revive() {
 	records, err := n.disk.Read()
 	if err != nil {
 		n.refused = true
-		n.w.fire(Corruption)
+		n.w.Fire(Corruption)
 		return
 	}
 	made := n.decl.Anew
@@ -88,7 +88,7 @@ func (n *node) crash(sent int) {
 	if sent >= 0 {
 		e.Value = trace.Sent(sent)
 	}
-	n.w.tell(e)
+	n.w.Tell(e)
 }
 
 // Force implements engine.Hands.
@@ -99,10 +99,10 @@ func (l *life) Force(writes []protocol.Write) error {
 	met, err := l.n.disk.Force(writes)
 	switch {
 	case met != 0:
-		l.n.w.fire(met)
+		l.n.w.Fire(met)
 		return errAiling
 	case err != nil:
-		l.n.w.fail(fmt.Errorf("%w: node %s: %v", ErrSystem, l.n.decl.ID, err))
+		l.n.w.Fail(fmt.Errorf("%w: node %s: %v", ErrSystem, l.n.decl.ID, err))
 	}
 	return err
 }
@@ -113,11 +113,11 @@ func (l *life) Send(to protocol.NodeID, message protocol.Message) {
 		return
 	}
 	if l.n.w.byID[to] == nil {
-		l.n.w.fail(fmt.Errorf("%w: %s sends %T to %q, which is no node", ErrSystem, l.n.decl.ID, message, to))
+		l.n.w.Fail(fmt.Errorf("%w: %s sends %T to %q, which is no node", ErrSystem, l.n.decl.ID, message, to))
 		return
 	}
 	if err := l.n.w.send(Packet{From: l.n.decl.ID, To: to, Message: message}); err != nil {
-		l.n.w.fail(fmt.Errorf("%w: %s sends: %v", ErrSystem, l.n.decl.ID, err))
+		l.n.w.Fail(fmt.Errorf("%w: %s sends: %v", ErrSystem, l.n.decl.ID, err))
 	}
 }
 
@@ -127,11 +127,11 @@ func (l *life) Emit(protocol.Value) {}
 // AfterFunc implements engine.Clock: the clock drifts as the plan says.
 func (l *life) AfterFunc(d time.Duration, f func()) (stop func()) {
 	name := l.arming
-	for i := range l.n.w.plan.Faults {
-		g := &l.n.w.plan.Faults[i]
-		if g.Class == Drift && g.Node == l.n.decl.ID && g.active(l.n.w.line.Now()) {
+	for i := range l.n.w.Plan.Faults {
+		g := &l.n.w.Plan.Faults[i]
+		if g.Class == Drift && g.Node == l.n.decl.ID && g.active(l.n.w.Line.Now()) {
 			d = min(d, mostTime) * 100 / time.Duration(max(g.Rate, 1))
-			l.n.w.fire(Drift)
+			l.n.w.Fire(Drift)
 		}
 	}
 	fire := func() {
@@ -155,7 +155,7 @@ func (l *life) Observe(e trace.Event) {
 		return
 	}
 	if sent, now := l.n.fuse.Blows(e); now {
-		l.n.w.fire(Crash)
+		l.n.w.Fire(Crash)
 		l.n.w.down(l.n, sent)
 		return
 	}
@@ -163,13 +163,13 @@ func (l *life) Observe(e trace.Event) {
 	case trace.Timer:
 		l.arming = e.Value.(protocol.Timer).Name
 	case trace.Send:
-		e.Message = l.n.w.net.Number()
+		e.Message = l.n.w.Net.Number()
 	case trace.Deliver:
 		if _, ok := e.Value.(protocol.Receive); ok {
-			e.Message = l.n.w.arriving
+			e.Message = l.n.w.Arriving
 		}
 	}
-	l.n.w.tell(e)
+	l.n.w.Tell(e)
 	if e.Kind == trace.Failed {
 		l.n.w.down(l.n, -1)
 	}

@@ -149,7 +149,7 @@ func (x *script) choose(choices []trace.Event) (used int, err error) {
 	if n == nil {
 		return 0, fmt.Errorf("no node is named %q", e.Node)
 	}
-	w.line.now = max(w.line.now, e.At)
+	w.Line.Pass(e.At)
 	switch e.Kind {
 	case trace.Deliver:
 		return x.deliver(n, e, choices[1:])
@@ -164,25 +164,25 @@ func (x *script) choose(choices []trace.Event) (used int, err error) {
 			return 0, err
 		}
 		if e.Kind == trace.Lose {
-			w.tell(x.take(i, e))
+			w.Tell(x.take(i, e))
 			break
 		}
 		if _, err := w.sys.Codec.Encode(e.Value); err != nil {
 			return 0, err
 		}
 		x.pending[i].Message = e.Value
-		w.tell(e)
+		w.Tell(e)
 	case trace.Duplicate:
 		i := x.match(x.history, e.Peer, e.Node, e)
 		if i < 0 {
 			return 0, errors.New("no such message was sent")
 		}
 		p := x.history[i]
-		w.net.count++
-		p.Number = w.net.count
+		w.Net.count++
+		p.Number = w.Net.count
 		x.pending = append(x.pending, p)
 		e.Value, e.Message = p.Message, p.Number
-		w.tell(e)
+		w.Tell(e)
 	case trace.Damage:
 		return 1, x.damage(n, e)
 	case trace.Cut, trace.Heal:
@@ -190,7 +190,7 @@ func (x *script) choose(choices []trace.Event) (used int, err error) {
 			return 0, fmt.Errorf("no node is named %q", e.Peer)
 		}
 		x.cut[link{e.Peer, e.Node}] = e.Kind == trace.Cut
-		w.tell(e)
+		w.Tell(e)
 	default:
 		return 0, fmt.Errorf("an event of the kind %s is no choice", e.Kind)
 	}
@@ -356,7 +356,7 @@ func (x *script) damage(n *node, e trace.Event) error {
 	default:
 		return fmt.Errorf("no damage is called %q", text)
 	}
-	x.w.tell(e)
+	x.w.Tell(e)
 	return nil
 }
 
@@ -366,8 +366,8 @@ func (x *script) sent(p Packet) error {
 	if err != nil {
 		return err
 	}
-	x.w.net.count++
-	p.Number, p.Message = x.w.net.count, copied
+	x.w.Net.count++
+	p.Number, p.Message = x.w.Net.count, copied
 	x.pending = append(x.pending, p)
 	x.history = append(x.history, p)
 	return nil

@@ -6,8 +6,8 @@
 // a phase of liveness, in which all is healed and everything must come to its end. It says nothing
 // about how fast live runs are: simulated time passes as the plan says.
 //
-// The faults and how to read a seed that fails are described in docs/simulator.md. Package stack below
-// this one simulates a deployment, stores and decision log included.
+// The faults and how to read a seed that fails are described in docs/simulator.md. A System is of machines alone. What
+// has more, as packages stack and cluster below this one have, is built of Run, Process and Disk.
 package sim
 
 import (

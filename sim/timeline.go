@@ -2,14 +2,15 @@ package sim
 
 import (
 	"container/heap"
+	"sync/atomic"
 	"time"
 )
 
 // Timeline is simulated time: a queue of what is going to happen. Time passes only from one
-// happening to the next. It is for one goroutine. The zero value is at time zero, with nothing to
+// happening to the next. It is for one goroutine, but for Now. The zero value is at time zero, with nothing to
 // come.
 type Timeline struct {
-	now    time.Duration
+	now    atomic.Int64
 	queue  queue
 	number uint64
 }
@@ -22,14 +23,14 @@ type happening struct {
 	do     func() // nil once cancelled
 }
 
-// Now returns the time since the run began.
-func (t *Timeline) Now() time.Duration { return t.now }
+// Now returns the time since the run began. It may be called by any goroutine.
+func (t *Timeline) Now() time.Duration { return time.Duration(t.now.Load()) }
 
 // After plans do for the moment d from now, or for this one if d is negative. The returned function
 // cancels it.
 func (t *Timeline) After(d time.Duration, do func()) (cancel func()) {
 	t.number++
-	h := &happening{at: t.now + max(d, 0), number: t.number, do: do}
+	h := &happening{at: t.Now() + max(d, 0), number: t.number, do: do}
 	heap.Push(&t.queue, h)
 	return func() { h.do = nil }
 }
@@ -42,13 +43,16 @@ func (t *Timeline) Next(until time.Duration) bool {
 		if h.do == nil {
 			continue
 		}
-		t.now = h.at
+		t.now.Store(int64(h.at))
 		h.do()
 		return true
 	}
-	t.now = max(t.now, until)
+	t.Pass(until)
 	return false
 }
+
+// Pass lets time pass until then, unless it has. What was planned for that time is still to come.
+func (t *Timeline) Pass(until time.Duration) { t.now.Store(int64(max(t.Now(), until))) }
 
 // queue is a heap.
 type queue []*happening

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"assent/protocol"
@@ -12,19 +11,10 @@ import (
 
 // world is a run of a System.
 type world struct {
-	sys      *System
-	plan     Plan
-	observer trace.Observer
-	line     Timeline
-	net      Network
-	nodes    []*node
-	byID     map[protocol.NodeID]*node
-	arriving uint64 // the number of the packet that is being delivered
-	events   uint64
-	fired    map[Class]int
-	reached  map[string]int
-	failure  *Failure
-	err      error
+	*Run
+	sys   *System
+	nodes []*node
+	byID  map[protocol.NodeID]*node
 	// script says that a script and not the plan brings about what happens.
 	script *script
 }
@@ -35,9 +25,7 @@ func newWorld(sys *System, plan Plan, observer trace.Observer) (*world, error) {
 	if err := sys.validate(plan); err != nil {
 		return nil, err
 	}
-	plan.Faults = slices.Clone(plan.Faults) // heal shortens them
-	w := &world{sys: sys, plan: plan, observer: observer, byID: map[protocol.NodeID]*node{},
-		fired: map[Class]int{}, reached: map[string]int{}}
+	w := &world{sys: sys, byID: map[protocol.NodeID]*node{}}
 	var ids []protocol.NodeID
 	for i, decl := range sys.Nodes {
 		n := &node{w: w, decl: decl, index: i, disk: NewDisk(sys.Codec)}
@@ -45,40 +33,33 @@ func newWorld(sys *System, plan Plan, observer trace.Observer) (*world, error) {
 		w.byID[decl.ID] = n
 		ids = append(ids, decl.ID)
 	}
-	w.net = Network{Line: &w.line, Plan: &w.plan, Codec: sys.Codec, Nodes: ids,
-		Arrive: w.arrive, Observe: w.tell, Fired: w.fired}
+	w.Run = NewRun(plan, observer, sys.Codec, ids, w.arrive)
 	return w, nil
 }
 
 // run takes the world through its two phases.
 func (w *world) run() {
-	w.net.Start()
-	for i := range w.plan.Faults {
-		f := &w.plan.Faults[i]
-		w.line.After(f.At, func() { w.strike(f) })
-	}
+	w.Begin(w.strike)
 	for i, n := range w.nodes { // in this order
-		w.line.After(time.Duration(i), func() { w.begin(n, protocol.Start{}) })
+		w.Line.After(time.Duration(i), func() { w.begin(n, protocol.Start{}) })
 	}
-	for w.going() && w.line.Next(w.plan.Safety) {
+	for w.Going() && w.Line.Next(w.Plan.Safety) {
 		w.judge()
 	}
 	w.heal()
 	w.judge()
-	end := w.plan.Safety + w.plan.Bound
-	w.line.After(w.plan.Bound/3, w.nudge)
-	for w.going() && !w.ended() {
-		if !w.line.Next(end) {
+	end := w.Plan.Safety + w.Plan.Bound
+	w.Line.After(w.Plan.Bound/3, w.nudge)
+	for w.Going() && !w.ended() {
+		if !w.Line.Next(end) {
 			break
 		}
 		w.judge()
 	}
-	if w.going() && !w.ended() && (w.sys.Excused == nil || !w.sys.Excused(w)) {
-		w.failure = &Failure{Claim: Ended, At: w.line.Now(), Detail: fmt.Sprintf("not at their end: %v", w.unfinished())}
+	if w.Going() && !w.ended() && (w.sys.Excused == nil || !w.sys.Excused(w)) {
+		w.Broken(Ended, fmt.Sprintf("not at their end: %v", w.unfinished()))
 	}
 }
-
-func (w *world) going() bool { return w.failure == nil && w.err == nil }
 
 // begin makes a node's machine for the first time, in the way that the plan says.
 func (w *world) begin(n *node, first protocol.Event) {
@@ -86,8 +67,8 @@ func (w *world) begin(n *node, first protocol.Event) {
 		return
 	}
 	way := 0
-	if n.index < len(w.plan.Begin) {
-		way = w.plan.Begin[n.index]
+	if n.index < len(w.Plan.Begin) {
+		way = w.Plan.Begin[n.index]
 	}
 	n.start(n.decl.New[way](), first)
 }
@@ -105,22 +86,22 @@ func (w *world) strike(f *Fault) {
 			break
 		}
 		if n.life != nil {
-			w.fire(Crash)
+			w.Fire(Crash)
 			w.down(n, -1)
 		}
 	case DiskFull, FailedSync, TornWrite:
 		if n.life != nil {
 			n.disk.Ail(f)
-			w.tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: damageText(f)})
+			w.Tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: damageText(f)})
 		}
 	case Corruption:
 		w.down(n, -1)
-		if n.disk.Corrupt(mix(w.plan.Seed ^ uint64(f.At))) {
-			w.tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: fmt.Sprintf("corrupt %d", n.disk.damage)})
+		if n.disk.Corrupt(mix(w.Plan.Seed ^ uint64(f.At))) {
+			w.Tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: fmt.Sprintf("corrupt %d", n.disk.damage)})
 		}
 	case Whim:
 		if n.life != nil && f.Sends < len(n.decl.Inputs) {
-			w.fire(Whim)
+			w.Fire(Whim)
 			n.life.loop.Deliver(protocol.Input{Value: n.decl.Inputs[f.Sends]})
 		}
 	}
@@ -140,39 +121,20 @@ func (w *world) down(n *node, sent int) {
 	if w.script != nil {
 		return
 	}
-	w.line.After(w.outage(n), func() { n.anew() })
-}
-
-// outage returns how long the node stays down: as long as the last fault says that could have been
-// the cause.
-func (w *world) outage(n *node) time.Duration {
-	d := busyTime
-	for i := range w.plan.Faults {
-		f := &w.plan.Faults[i]
-		switch f.Class {
-		case Crash, DiskFull, FailedSync, TornWrite, Corruption:
-			if f.Node == n.decl.ID && f.At <= w.line.Now() {
-				d = f.For
-			}
-		}
-	}
-	return min(d, max(w.plan.Safety-w.line.Now(), 0))
+	w.Line.After(w.Outage(n.decl.ID, busyTime), func() { n.anew() })
 }
 
 // heal ends the phase of safety: faults are over, disks repaired, and whoever is down comes back.
 func (w *world) heal() {
-	for i := range w.plan.Faults {
-		f := &w.plan.Faults[i]
-		f.For = min(f.For, max(w.plan.Safety-f.At, 0))
-	}
-	w.net.recut()
+	w.Heal()
+	w.Net.recut()
 	for _, n := range w.nodes {
 		n.fuse = Fuse{}
 		if n.disk.Repair() {
 			n.refused = false
-			w.tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: repaired})
+			w.Tell(trace.Event{Node: n.decl.ID, Kind: trace.Damage, Value: repaired})
 		}
-		w.line.After(0, func() { n.anew() })
+		w.Line.After(0, func() { n.anew() })
 	}
 }
 
@@ -203,23 +165,21 @@ func (w *world) unfinished() (ids []protocol.NodeID) {
 
 // judge puts the claims to the test in the present state.
 func (w *world) judge() {
-	if !w.going() {
+	if !w.Going() {
 		return
 	}
 	for _, p := range w.sys.Always {
 		if !p.Holds(w) {
-			w.failure = &Failure{Claim: p.Name, At: w.line.Now()}
+			w.Broken(p.Name, "")
 			return
 		}
 	}
 	for _, p := range w.sys.Sometimes {
 		if w.reached[p.Name] == 0 && p.Holds(w) {
-			w.reached[p.Name] = 1
+			w.Reach(p.Name)
 		}
 	}
-	if w.events > maxEvents {
-		w.err = fmt.Errorf("%w: more than %d events", ErrSystem, maxEvents)
-	}
+	w.Bound(maxEvents)
 }
 
 // send hands p to the network, or keeps it for the script.
@@ -227,7 +187,7 @@ func (w *world) send(p Packet) error {
 	if w.script != nil {
 		return w.script.sent(p)
 	}
-	return w.net.Send(p)
+	return w.Net.Send(p)
 }
 
 // timer arms a timer, or keeps it for the script.
@@ -235,7 +195,7 @@ func (w *world) timer(l *life, name string, d time.Duration, fire func()) (cance
 	if w.script != nil {
 		return w.script.armed(l, name, fire)
 	}
-	return w.line.After(d, fire)
+	return w.Line.After(d, fire)
 }
 
 // arrive delivers a packet.
@@ -244,31 +204,15 @@ func (w *world) arrive(p Packet) bool {
 	if n.life == nil {
 		return false
 	}
-	w.arriving = p.Number
+	w.Arriving = p.Number
 	n.life.loop.Deliver(protocol.Receive{From: p.From, Message: p.Message})
 	return true
 }
 
-func (w *world) tell(e trace.Event) {
-	w.events++
-	if w.observer != nil {
-		e.At = w.line.Now()
-		w.observer.Observe(e)
-	}
-}
-
-func (w *world) fire(c Class) { w.fired[c]++ }
-
-// fail ends the run because of the system.
-func (w *world) fail(err error) {
-	if w.err == nil {
-		w.err = err
-	}
-}
-
 func (w *world) report() Report {
-	return Report{Plan: w.plan, Failure: w.failure, Events: w.events, Messages: w.net.count,
-		Simulated: w.line.Now(), Fired: w.fired, Reached: w.reached, Unfinished: w.unfinished()}
+	r := w.Report()
+	r.Unfinished = w.unfinished()
+	return r
 }
 
 // Nodes implements spec.View.

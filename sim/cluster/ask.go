@@ -33,18 +33,18 @@ const (
 // ask asks what is held of a transaction, or of all, and puts together what a read quorum answers.
 func (r *registers) ask(id commit.TransactionID, then func(map[commit.TransactionID]Held, bool)) {
 	r.called++
-	number := r.called<<8 | uint64(r.n.life) // an answer to an earlier life must not count
+	number := r.called<<8 | uint64(r.n.Life) // an answer to an earlier life must not count
 	c := &call{number: number, query: Query{Number: number, ID: id}, system: r.system(id), got: map[protocol.NodeID]Page{}, then: then}
 	r.calls[number] = c
 	r.repeat(c)
-	r.n.after(askTime, func() { r.settle(number, false) })
+	r.n.After(askTime, func() { r.settle(number, false) })
 }
 
 // repeat asks those who have not answered, until the call is over.
 func (r *registers) repeat(c *call) {
 	if r.calls[c.number] == c {
 		r.inquire(c)
-		r.n.after(askAgain, func() { r.repeat(c) })
+		r.n.After(askAgain, func() { r.repeat(c) })
 	}
 }
 

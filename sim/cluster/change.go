@@ -30,13 +30,13 @@ func still(plan sim.Plan) bool { return plan.Seed%32 == 0 }
 
 // drawChange draws a change of members. It begins when the cluster may still be founding itself, at the earliest.
 func (w *world) drawChange(number int) task {
-	d := rand.New(rand.NewPCG(w.plan.Seed, uint64(number)+1000))
-	k := task{number: number, at: 300*time.Millisecond + time.Duration(d.Int64N(int64(w.plan.Safety*2/3)))}
-	k.change.Node = w.nodes[d.IntN(len(w.nodes))].id
+	d := rand.New(rand.NewPCG(w.Plan.Seed, uint64(number)+1000))
+	k := task{number: number, at: 300*time.Millisecond + time.Duration(d.Int64N(int64(w.Plan.Safety*2/3)))}
+	k.change.Node = w.nodes[d.IntN(len(w.nodes))].ID
 	k.change.Operator, k.change.Reason = "operator", "the plan"
 	switch d.IntN(9) {
 	case 0, 1, 2:
-		k.change.Kind, k.change.Node = membership.Join, w.nodes[len(w.c.Members)+number-w.c.Jobs].id
+		k.change.Kind, k.change.Node = membership.Join, w.nodes[len(w.c.Members)+number-w.c.Jobs].ID
 	case 3, 4:
 		k.change.Kind = membership.Leave
 	case 5, 6:
@@ -50,7 +50,7 @@ func (w *world) drawChange(number int) task {
 // alter makes a change of members, or has a client ask for it. Where nodes go for good in this run, nobody is sent away
 // who is not gone, and nobody is given more weight: the others must be able to do without those that go.
 func (c *client) alter(k task) {
-	n, goes := c.w.byID[k.change.Node], slices.ContainsFunc(c.w.plan.Faults, func(f sim.Fault) bool { return f.Class == sim.Gone })
+	n, goes := c.w.byID[k.change.Node], slices.ContainsFunc(c.w.Plan.Faults, func(f sim.Fault) bool { return f.Class == sim.Gone })
 	switch {
 	case k.change.Kind == membership.Join:
 		n.absent = false
@@ -84,7 +84,7 @@ func (n *node) tend() {
 		n.registers.teach()
 	}
 	if s.Next != nil && leads && (n.w.c.Log == Disk || n.registers.moved(s.Number)) {
-		n.member.actor.deliver(protocol.Input{Value: membership.Moved{Number: s.Number}})
+		n.member.actor.Deliver(protocol.Input{Value: membership.Moved{Number: s.Number}})
 	}
 }
 
@@ -93,14 +93,14 @@ func (n *node) tend() {
 func (b *branch) handOver() {
 	var members []protocol.NodeID
 	for _, m := range b.n.member.machine.State.Members {
-		if m.Node != b.n.id {
+		if m.Node != b.n.ID {
 			members = append(members, m.Node)
 		}
 	}
 	if len(members) > 0 {
-		b.n.w.reach("recovery: a branch on a node that is no member")
+		b.n.w.Reach("recovery: a branch on a node that is no member")
 		b.handed++
-		b.since = b.n.w.line.Now()
+		b.since = b.n.w.Line.Now()
 		b.adopt(members[b.handed%len(members)])
 	}
 }
@@ -108,7 +108,7 @@ func (b *branch) handOver() {
 // standing says what the node is not yet that it is to be, or nothing.
 func (m *member) standing() string {
 	s := &m.machine.State
-	own, member := s.Member(m.n.id)
+	own, member := s.Member(m.n.ID)
 	var why []string
 	switch {
 	case m.machine.Retired:

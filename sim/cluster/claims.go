@@ -91,14 +91,14 @@ func (t *transaction) branch(node protocol.NodeID) *standing {
 
 // refused notes that a store could not do the work: the branch would not vote yes.
 func (w *world) refused(id commit.TransactionID, node protocol.NodeID, reason string) {
-	w.reach("work refused: " + reason)
+	w.Reach("work refused: " + reason)
 	w.touch(id).branch(node).shown.Vote = commit.No
 }
 
 // voted notes what a store has answered to prepare.
 func (w *world) voted(id commit.TransactionID, node protocol.NodeID, v commit.Vote) {
 	b := w.touch(id).branch(node)
-	w.reach("vote: " + v.String())
+	w.Reach("vote: " + v.String())
 	if b.shown.Branch == commit.BranchCommitted || b.shown.Branch == commit.BranchRolledBack {
 		return // a late PREPARE is refused: that is no vote any more
 	}
@@ -120,11 +120,11 @@ func (w *world) finished(id commit.TransactionID, node protocol.NodeID, o commit
 	switch {
 	case o == commit.Committed && b.shown.Branch == commit.BranchRolledBack,
 		o == commit.RolledBack && b.shown.Branch == commit.BranchCommitted:
-		w.broken(claimHeuristic, fmt.Sprintf("%s at %s was %s and is %s", id, node, b.shown.Branch, o))
+		w.Broken(claimHeuristic, fmt.Sprintf("%s at %s was %s and is %s", id, node, b.shown.Branch, o))
 	case b.shown.Vote == commit.ReadOnly:
 		// It had nothing to finish, and answers either way.
 	case o == commit.Hazard:
-		w.broken(claimHeuristic, fmt.Sprintf("%s at %s: %s", id, node, o))
+		w.Broken(claimHeuristic, fmt.Sprintf("%s at %s: %s", id, node, o))
 	case o == commit.Committed:
 		b.shown.Branch = commit.BranchCommitted
 	case o == commit.RolledBack:
@@ -136,15 +136,15 @@ func (w *world) finished(id commit.TransactionID, node protocol.NodeID, o commit
 func (w *world) stands(id commit.TransactionID, v register.Value) {
 	e, err := decision.DecodeEntry(v.Entry)
 	if err != nil {
-		w.fail(fmt.Errorf("%s: %w", id, err))
+		w.Fail(fmt.Errorf("%s: %w", id, err))
 		return
 	}
 	t := w.touch(id)
-	w.reach("decided: " + e.Decision.String() + ", by " + e.By)
+	w.Reach("decided: " + e.Decision.String() + ", by " + e.By)
 	w.agree(t, t.stands, e.Decision)
 	w.agree(t, t.decision, e.Decision)
 	if t.stamp != 0 && t.stamp != v.Stamp {
-		w.broken(claimAgreement, fmt.Sprintf("%s: the value of stamp %d, and then that of %d", id, t.stamp, v.Stamp))
+		w.Broken(claimAgreement, fmt.Sprintf("%s: the value of stamp %d, and then that of %d", id, t.stamp, v.Stamp))
 	}
 	t.stands, t.decision, t.stamp = e.Decision, e.Decision, v.Stamp
 }
@@ -152,7 +152,7 @@ func (w *world) stands(id commit.TransactionID, v register.Value) {
 // concluded notes what a coordinator holds to be settled and stable.
 func (w *world) concluded(id commit.TransactionID, v commit.Concluded) {
 	t := w.touch(id)
-	w.reach("concluded: " + v.Decision.String() + ", " + v.Cause.String())
+	w.Reach("concluded: " + v.Decision.String() + ", " + v.Cause.String())
 	w.agree(t, t.decision, v.Decision)
 	t.decision = v.Decision
 }
@@ -160,7 +160,7 @@ func (w *world) concluded(id commit.TransactionID, v commit.Concluded) {
 // agree holds a decision against what was decided before.
 func (w *world) agree(t *transaction, before, now commit.Decision) {
 	if before != commit.Undecided && before != now {
-		w.broken(claimAgreement, fmt.Sprintf("%s: %s, and then %s", t.id, before, now))
+		w.Broken(claimAgreement, fmt.Sprintf("%s: %s, and then %s", t.id, before, now))
 	}
 }
 
@@ -168,7 +168,7 @@ func (w *world) agree(t *transaction, before, now commit.Decision) {
 func (w *world) told(id commit.TransactionID, d commit.Decision) {
 	t := w.touch(id)
 	if t.heard != commit.Undecided && t.heard != d {
-		w.broken(claimTold, fmt.Sprintf("%s: %s, and then %s", id, t.heard, d))
+		w.Broken(claimTold, fmt.Sprintf("%s: %s, and then %s", id, t.heard, d))
 	}
 	t.heard = d
 }
@@ -176,10 +176,10 @@ func (w *world) told(id commit.TransactionID, d commit.Decision) {
 // installed notes a view that a node was told.
 func (w *world) installed(node protocol.NodeID, v membership.View) {
 	if known, ok := w.views[v.Number]; ok && !reflect.DeepEqual(known, v) {
-		w.broken(spec.LinearMembership().Name, fmt.Sprintf("view %d at %s is %v, and elsewhere %v", v.Number, node, v.Members, known.Members))
+		w.Broken(spec.LinearMembership().Name, fmt.Sprintf("view %d at %s is %v, and elsewhere %v", v.Number, node, v.Members, known.Members))
 	}
 	w.views[v.Number] = v
-	w.reach("view " + strconv.FormatUint(v.Number, 10))
+	w.Reach("view " + strconv.FormatUint(v.Number, 10))
 }
 
 // changed notes the cluster's own state, as a node has it: as it is encoded, for a list that is empty may be none. A change
@@ -187,9 +187,9 @@ func (w *world) installed(node protocol.NodeID, v membership.View) {
 func (w *world) changed(node protocol.NodeID, s membership.State) {
 	s.Sessions = nil
 	state, err := w.codec.Encode(membership.Changed{State: s})
-	w.fail(err)
+	w.Fail(err)
 	if known, ok := w.states[s.Epoch]; ok && !bytes.Equal(known, state) {
-		w.broken(claimState, fmt.Sprintf("in epoch %d it is other at %s than elsewhere", s.Epoch, node))
+		w.Broken(claimState, fmt.Sprintf("in epoch %d it is other at %s than elsewhere", s.Epoch, node))
 	}
 	w.states[s.Epoch] = state
 	w.epoch = max(w.epoch, s.Epoch)
@@ -219,7 +219,7 @@ func (w *world) hasLeft(n *node) {
 	}
 	life, ok := n.disk.Record(memberPart + membership.LifeKey).(membership.LifeRecord)
 	if ok && !life.Blank && life.Founder == n.founder() {
-		w.left = append(w.left, n.id)
+		w.left = append(w.left, n.ID)
 	}
 }
 
@@ -228,7 +228,7 @@ func (w *world) away() {
 	for _, n := range w.present() {
 		for _, id := range w.left {
 			if m, ok := n.member.machine.State.Member(id); ok && !n.member.machine.Retired {
-				w.broken(claimLeft, fmt.Sprintf("at %s, %s is a member with %d votes", n.id, id, m.Votes))
+				w.Broken(claimLeft, fmt.Sprintf("at %s, %s is a member with %d votes", n.ID, id, m.Votes))
 			}
 		}
 	}
@@ -238,12 +238,12 @@ func (w *world) away() {
 func (w *world) settle() {
 	want := map[protocol.NodeID][]int64{}
 	for _, n := range w.nodes {
-		want[n.id] = slices.Repeat([]int64{opening}, n.accounts())
+		want[n.ID] = slices.Repeat([]int64{opening}, n.accounts())
 	}
 	for _, id := range w.names {
 		t := w.transactions[id]
 		if t.heard == commit.Commit && t.stands != commit.Commit && !t.idle() || t.heard == commit.Abort && t.stands == commit.Commit {
-			w.broken(claimTold, fmt.Sprintf("%s: %s was told, and %s stands", t.id, t.heard, t.stands))
+			w.Broken(claimTold, fmt.Sprintf("%s: %s was told, and %s stands", t.id, t.heard, t.stands))
 		}
 		if t.stands != commit.Commit {
 			continue
@@ -258,8 +258,8 @@ func (w *world) settle() {
 	}
 	for _, n := range w.present() {
 		for a := range n.accounts() {
-			if got := n.store.accounts[a]; got != want[n.id][a] {
-				w.broken(claimPlace, fmt.Sprintf("account %d at %s holds %d; it should hold %d", a, n.id, got, want[n.id][a]))
+			if got := n.store.accounts[a]; got != want[n.ID][a] {
+				w.Broken(claimPlace, fmt.Sprintf("account %d at %s holds %d; it should hold %d", a, n.ID, got, want[n.ID][a]))
 			}
 		}
 	}

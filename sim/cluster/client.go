@@ -26,16 +26,16 @@ type task struct {
 
 // draw draws the task with that number.
 func (w *world) draw(number int) task {
-	d := rand.New(rand.NewPCG(w.plan.Seed, uint64(number)+1000))
-	k := task{number: number, at: time.Duration(d.Int64N(int64(w.plan.Safety / 3)))}
+	d := rand.New(rand.NewPCG(w.Plan.Seed, uint64(number)+1000))
+	k := task{number: number, at: time.Duration(d.Int64N(int64(w.Plan.Safety / 3)))}
 	if d.IntN(4) == 0 {
-		k.at = time.Duration(d.Int64N(int64(w.plan.Safety)))
+		k.at = time.Duration(d.Int64N(int64(w.Plan.Safety)))
 	}
 	switch d.IntN(8) {
 	case 0:
 		k.audit = true
 		for _, n := range w.nodes[:len(w.c.Members)] {
-			p := Part{Node: n.id}
+			p := Part{Node: n.ID}
 			for a := range w.c.Accounts {
 				p.Operations = append(p.Operations, Operation{Account: a})
 			}
@@ -54,7 +54,7 @@ func (w *world) transfer(d *rand.Rand) (parts []Part) {
 	order := d.Perm(len(w.c.Members))
 	amount, n := int64(1+d.IntN(30)), min(2+d.IntN(2), len(order))
 	for i, at := range order[:n] {
-		p, change, a := Part{Node: w.nodes[at].id}, amount, d.IntN(w.c.Accounts)
+		p, change, a := Part{Node: w.nodes[at].ID}, amount, d.IntN(w.c.Accounts)
 		if i == 0 {
 			change = -amount * int64(n-1)
 		}
@@ -69,7 +69,7 @@ func (w *world) transfer(d *rand.Rand) (parts []Part) {
 		parts = append(parts, p)
 	}
 	if n < len(order) && d.IntN(3) == 0 {
-		parts = append(parts, Part{Node: w.nodes[order[n]].id, Operations: []Operation{{Account: d.IntN(w.c.Accounts)}}})
+		parts = append(parts, Part{Node: w.nodes[order[n]].ID, Operations: []Operation{{Account: d.IntN(w.c.Accounts)}}})
 	}
 	return parts
 }
@@ -77,7 +77,7 @@ func (w *world) transfer(d *rand.Rand) (parts []Part) {
 // assign gives the clients their work.
 func (w *world) assign() {
 	for number := range w.c.Work() {
-		if slices.Contains(w.plan.Skip, number) {
+		if slices.Contains(w.Plan.Skip, number) {
 			continue
 		}
 		c := w.clients[protocol.NodeID("client"+strconv.Itoa(1+number%w.c.Clients))]
@@ -85,11 +85,11 @@ func (w *world) assign() {
 		case number < w.c.Jobs:
 			k := w.draw(number)
 			w.pending++
-			w.line.After(k.at, func() { c.begin(k, 1) })
-		case !still(w.plan):
+			w.Line.After(k.at, func() { c.begin(k, 1) })
+		case !still(w.Plan):
 			k := w.drawChange(number)
 			w.pending++
-			w.line.After(k.at, func() { c.alter(k) })
+			w.Line.After(k.at, func() { c.alter(k) })
 		}
 	}
 }
@@ -133,7 +133,7 @@ func newClient(w *world, id protocol.NodeID) *client {
 // node returns the node that is asked at the given try.
 func (c *client) node(k task, try int) protocol.NodeID {
 	all := c.w.asks()
-	return all[(k.number*7+int(c.w.plan.Seed%97)+try)%len(all)].id
+	return all[(k.number*7+int(c.w.Plan.Seed%97)+try)%len(all)].ID
 }
 
 // begin makes an attempt.
@@ -143,12 +143,12 @@ func (c *client) begin(k task, attempt int) {
 	c.wants[x.ref] = x
 	to := c.node(k, attempt)
 	if len(k.parts) == 0 {
-		c.w.send("", c.id, to, Configure{Ref: x.ref, Change: k.change})
-		c.w.line.After(4*patience, func() { c.again(x) })
+		c.w.Say("", c.id, to, Configure{Ref: x.ref, Change: k.change})
+		c.w.Line.After(4*patience, func() { c.again(x) })
 		return
 	}
-	c.w.send("", c.id, to, Begin{Ref: x.ref, Parts: k.parts})
-	c.w.line.After(begunTime, func() {
+	c.w.Say("", c.id, to, Begin{Ref: x.ref, Parts: k.parts})
+	c.w.Line.After(begunTime, func() {
 		if x.id == "" {
 			c.again(x)
 		}
@@ -161,7 +161,7 @@ func (c *client) again(x *want) {
 	case x.over:
 		return
 	case x.attempt < attempts:
-		c.w.line.After(time.Duration(50<<x.attempt)*time.Millisecond, func() { c.begin(x.task, x.attempt+1) })
+		c.w.Line.After(time.Duration(50<<x.attempt)*time.Millisecond, func() { c.begin(x.task, x.attempt+1) })
 	default:
 		c.w.pending--
 	}
@@ -182,7 +182,7 @@ func (c *client) receive(p sim.Packet) {
 	case Begun:
 		if x := c.wants[m.Ref]; x.id == "" && !x.over {
 			x.id = m.ID
-			c.w.line.After(patience, func() { c.ask(x) })
+			c.w.Line.After(patience, func() { c.ask(x) })
 		}
 	case Told:
 		for _, ref := range slices.Sorted(maps.Keys(c.wants)) {
@@ -210,7 +210,7 @@ func (c *client) receive(p sim.Packet) {
 func (c *client) told(x *want, m Told) {
 	if m.Decision == commit.Undecided {
 		if x.nothing++; x.nothing >= mostNothing && c.w.healed {
-			c.w.reach("a client gives up: nothing is decided")
+			c.w.Reach("a client gives up: nothing is decided")
 			c.done(x)
 		}
 		return
@@ -221,9 +221,9 @@ func (c *client) told(x *want, m Told) {
 	case m.Decision == commit.Abort:
 		c.again(x)
 	case x.task.audit && m.Sum > 0: // the node that ran it has told what it read
-		c.w.reach("a consistent read")
+		c.w.Reach("a consistent read")
 		if total := c.w.total(); m.Sum != total {
-			c.w.broken(claimMoney, fmt.Sprintf("%d was read of %d", m.Sum, total))
+			c.w.Broken(claimMoney, fmt.Sprintf("%d was read of %d", m.Sum, total))
 		}
 		c.done(x)
 	default:
@@ -237,6 +237,6 @@ func (c *client) ask(x *want) {
 		return
 	}
 	x.asks++
-	c.w.send(string(x.id), c.id, c.node(x.task, x.attempt+x.asks), Inquiry{ID: x.id})
-	c.w.line.After(askPause, func() { c.ask(x) })
+	c.w.Say(string(x.id), c.id, c.node(x.task, x.attempt+x.asks), Inquiry{ID: x.id})
+	c.w.Line.After(askPause, func() { c.ask(x) })
 }

@@ -304,5 +304,5 @@ func (c *Cluster) Run(plan sim.Plan, observer trace.Observer) (sim.Report, error
 	}
 	w := newWorld(c.filled(), plan, observer)
 	w.run()
-	return w.report(), w.err
+	return w.Report(), w.Err()
 }

@@ -33,7 +33,7 @@ func (r *registers) roster(e register.Epoch) roster {
 		z.system.System.Read--
 	}
 	for _, m := range slices.Concat(e.Members, e.Next) {
-		if m.Node == r.n.id {
+		if m.Node == r.n.ID {
 			z.own = append(z.own, m)
 		} else if !slices.Contains(z.others, m.Node) {
 			z.others = append(z.others, m.Node)
@@ -66,7 +66,7 @@ func (r *registers) serves() bool {
 
 // names reports whether the node is a member in the epoch that is known.
 func (r *registers) names(node protocol.NodeID) bool {
-	return node == r.n.id || r.n.w.c.Log == Disk || slices.Contains(r.known.others, node)
+	return node == r.n.ID || r.n.w.c.Log == Disk || slices.Contains(r.known.others, node)
 }
 
 // system returns the acceptors of a transaction.
@@ -76,7 +76,7 @@ func (r *registers) system(id commit.TransactionID) paxos.Epoch {
 		if id != "" {
 			home = r.n.w.nodeOf(string(id))
 		}
-		return paxos.Epoch{Number: r.known.epoch.Number, System: quorum.Majority(home.id)}
+		return paxos.Epoch{Number: r.known.epoch.Number, System: quorum.Majority(home.ID)}
 	}
 	return r.known.system
 }
@@ -91,7 +91,7 @@ func (r *registers) take(p sim.Packet, d Dated) {
 		r.heed(p, m)
 		return
 	}
-	r.n.w.received(p)
+	r.n.w.Heard(p)
 	switch {
 	case d.Epoch > known && d.Entered != nil:
 		if known == 0 || r.names(p.From) { // else it may be of another cluster, that was before
@@ -121,15 +121,15 @@ func (r *registers) heed(p sim.Packet, m protocol.Message) {
 		r.answered(p.From, id, m)
 		return
 	case Page:
-		r.n.w.received(p)
+		r.n.w.Heard(p)
 		r.told(p.From, m)
 		return
 	case Inventory:
-		r.n.w.received(p)
+		r.n.w.Heard(p)
 		r.surveyed(p.From, m)
 		return
 	case Taught:
-		r.n.w.received(p)
+		r.n.w.Heard(p)
 		r.holds(p.From, m)
 		return
 	}
@@ -144,13 +144,13 @@ func (r *registers) heed(p sim.Packet, m protocol.Message) {
 	case register.Learn, register.Annotate:
 		r.add(delivery{id: id, event: protocol.Receive{From: p.From, Message: m}, number: p.Number})
 	case Query:
-		r.n.w.received(p)
+		r.n.w.Heard(p)
 		r.add(delivery{then: func() { r.asked(p.From, m) }})
 	case Survey:
-		r.n.w.received(p)
+		r.n.w.Heard(p)
 		r.add(delivery{then: func() { r.survey(p.From) }})
 	case Teach:
-		r.n.w.received(p)
+		r.n.w.Heard(p)
 		r.taught(p.From, m)
 	}
 }
@@ -161,10 +161,10 @@ func (r *registers) adopt(e register.Epoch) {
 		return
 	}
 	r.known = r.roster(e)
-	r.add(delivery{id: fenceName, event: protocol.Receive{From: r.n.id, Message: Entering{Epoch: e}}})
+	r.add(delivery{id: fenceName, event: protocol.Receive{From: r.n.ID, Message: Entering{Epoch: e}}})
 	for _, id := range slices.Sorted(maps.Keys(r.proposals)) {
 		if p := r.proposals[id]; p.stands == nil {
-			p.actor.deliver(protocol.Input{Value: r.known.system})
+			p.actor.Deliver(protocol.Input{Value: r.known.system})
 		}
 	}
 	for _, number := range slices.Sorted(maps.Keys(r.calls)) {

@@ -10,13 +10,14 @@ import (
 	"assent/protocol/election"
 	"assent/protocol/membership"
 	"assent/protocol/paxos"
+	"assent/sim"
 )
 
 // member is a node's part of the cluster's own state, and its beliefs about the others.
 type member struct {
 	n       *node
 	machine *membership.Node
-	actor   *actor
+	actor   *sim.Actor
 	status  membership.Status
 	state   membership.State
 	asked   uint64
@@ -66,7 +67,7 @@ func (c *Cluster) options() membership.Options {
 // newMember makes the machine of a node with those records, as cluster.Config.machine does: what is on record comes to
 // it later, so one with records begins as one that knows only whom to ask.
 func newMember(n *node, records protocol.Records) *member {
-	self := membership.Member{Node: n.id, Storage: n.storage(), Wanted: 1, Address: string(n.id) + ":1"}
+	self := membership.Member{Node: n.ID, Storage: n.storage(), Wanted: 1, Address: string(n.ID) + ":1"}
 	if n.founder() {
 		self.Wanted = n.w.c.Members[n.index].Votes
 	}
@@ -75,7 +76,7 @@ func newMember(n *node, records protocol.Records) *member {
 		var seeds []protocol.NodeID
 		for _, o := range n.w.nodes {
 			if o != n {
-				seeds = append(seeds, o.id)
+				seeds = append(seeds, o.ID)
 			}
 		}
 		m.machine = membership.Joiner(self, seeds, n.w.c.options())
@@ -83,22 +84,22 @@ func newMember(n *node, records protocol.Records) *member {
 		m.machine = membership.Founder(self, n.w.founders, n.w.c.options())
 	}
 	m.state = m.machine.State
-	m.actor = n.actor(memberScope, m.machine, m)
+	m.actor = n.Actor(memberScope, m.machine, m)
 	return m
 }
 
 // begin gives the machine its first event.
 func (m *member) begin(records protocol.Records) {
 	if _, known := records[membership.LifeKey].(membership.LifeRecord); !known {
-		m.actor.deliver(protocol.Start{})
+		m.actor.Deliver(protocol.Start{})
 		return
 	}
-	m.actor.deliver(protocol.Recover{Records: records})
+	m.actor.Deliver(protocol.Recover{Records: records})
 }
 
 // Force implements engine.Hands.
 func (m *member) Force(writes []protocol.Write) error {
-	if !m.actor.alive() {
+	if !m.actor.Alive() {
 		return errDisk
 	}
 	return m.n.force(memberPart, writes)
@@ -106,25 +107,25 @@ func (m *member) Force(writes []protocol.Write) error {
 
 // Send implements engine.Hands.
 func (m *member) Send(to protocol.NodeID, message protocol.Message) {
-	if m.actor.alive() && m.n.w.byID[to] != nil {
+	if m.actor.Alive() && m.n.w.byID[to] != nil {
 		m.n.transmit(memberScope, to, message)
 	}
 }
 
 // Emit implements engine.Hands.
 func (m *member) Emit(value protocol.Value) {
-	if !m.actor.alive() {
+	if !m.actor.Alive() {
 		return
 	}
 	switch v := value.(type) {
 	case membership.Installed:
-		m.n.w.installed(m.n.id, v.View)
+		m.n.w.installed(m.n.ID, v.View)
 	case membership.Changed:
 		m.state = v.State
-		m.n.w.changed(m.n.id, v.State)
-		m.n.after(0, m.n.tend)
+		m.n.w.changed(m.n.ID, v.State)
+		m.n.After(0, m.n.tend)
 	case membership.Retired:
-		m.n.w.reach("a node has left and is not needed")
+		m.n.w.Reach("a node has left and is not needed")
 	case membership.Status:
 		m.status = v
 		now := map[protocol.NodeID]bool{}
@@ -133,13 +134,13 @@ func (m *member) Emit(value protocol.Value) {
 		}
 		for id, p := range m.n.peers {
 			if now[id] != p.suspected {
-				p.suspected, p.changed = now[id], m.n.w.line.Now()
+				p.suspected, p.changed = now[id], m.n.w.Line.Now()
 			}
 		}
 	case membership.Answered:
 		if a, ok := m.asks[v.Ref]; ok {
 			delete(m.asks, v.Ref)
-			m.n.w.reach(a.kind.String() + ": " + v.Result.String())
+			m.n.w.Reach(a.kind.String() + ": " + v.Result.String())
 			m.n.send("", a.client, Configured{Ref: a.ref, Result: v.Result})
 		}
 	}
@@ -149,7 +150,7 @@ func (m *member) Emit(value protocol.Value) {
 func (m *member) configure(client protocol.NodeID, c Configure) {
 	m.asked++
 	m.asks[m.asked] = ask{client, c.Ref, c.Change.Kind}
-	m.actor.deliver(protocol.Input{Value: membership.Ask{Ref: m.asked, Change: c.Change}})
+	m.actor.Deliver(protocol.Input{Value: membership.Ask{Ref: m.asked, Change: c.Change}})
 }
 
 // leader returns who leads, as far as this node knows.
@@ -175,7 +176,7 @@ func (m *member) busy() string {
 }
 
 // storage names the node's disk.
-func (n *node) storage() string { return string(n.id) + "/1" }
+func (n *node) storage() string { return string(n.ID) + "/1" }
 
 // peer is what a node knows of another.
 type peer struct {
@@ -187,8 +188,8 @@ type peer struct {
 // announce tells the others of this life.
 func (n *node) announce() {
 	for _, o := range n.w.nodes {
-		if o != n && n.needs(o.id) {
-			n.send("", o.id, News{Prefix: n.prefix})
+		if o != n && n.needs(o.ID) {
+			n.send("", o.ID, News{Prefix: n.prefix})
 		}
 	}
 }
@@ -206,7 +207,7 @@ func (n *node) alive(id commit.TransactionID) bool {
 	if strings.HasPrefix(string(id), n.prefix) {
 		return true
 	}
-	now, leads := n.w.line.Now(), n.member.leader() == n.id
+	now, leads := n.w.Line.Now(), n.member.leader() == n.ID
 	for o, p := range n.peers {
 		if n.needs(o) && p.prefix != "" && strings.HasPrefix(string(id), p.prefix) {
 			return !p.suspected || !leads && now-p.changed < deference

@@ -59,14 +59,14 @@ func (r *registers) surveyed(from protocol.NodeID, a Inventory) {
 	for _, h := range a.Unsettled {
 		since, met := m.met[h.ID]
 		if !met {
-			m.met[h.ID] = r.n.w.line.Now()
-		} else if r.n.w.line.Now()-since >= movePatience { // its own proposer has not come to an end
-			r.n.w.reach("the registers move: what was accepted is settled")
+			m.met[h.ID] = r.n.w.Line.Now()
+		} else if r.n.w.Line.Now()-since >= movePatience { // its own proposer has not come to an end
+			r.n.w.Reach("the registers move: what was accepted is settled")
 			r.decide(h.ID, h.Value, func(register.Value) {})
 		}
 	}
 	if m.over = r.known.system.Fenced(func(n protocol.NodeID) bool { return m.done[n] }); m.over {
-		r.n.w.reach("the registers move")
+		r.n.w.Reach("the registers move")
 		r.n.tend()
 	}
 }
@@ -98,7 +98,7 @@ func (r *registers) seenTo(c *copied) bool {
 		return c.Acceptor == nil || c.Acceptor.Value.Stamp == 0
 	}
 	return r.entered.system.Next.Writing(func(n protocol.NodeID) quorum.Answer {
-		if n == r.n.id || slices.Contains(c.holders, n) {
+		if n == r.n.ID || slices.Contains(c.holders, n) {
 			return quorum.Granted
 		}
 		return quorum.Silent
@@ -114,7 +114,7 @@ func (r *registers) teach() {
 	for _, v := range r.known.system.Next.Members {
 		var t Teach
 		for _, id := range slices.Sorted(maps.Keys(r.copies)) {
-			if c := r.copies[id]; c.Chosen && v.Node != r.n.id && !slices.Contains(c.holders, v.Node) {
+			if c := r.copies[id]; c.Chosen && v.Node != r.n.ID && !slices.Contains(c.holders, v.Node) {
 				t.States = append(t.States, c.held())
 			}
 		}
@@ -164,7 +164,7 @@ func (r *registers) anew(z roster) bool {
 		r.faulted = r.faulted || string(ownerOf(id)) == r.n.prefix // it is not known here any more what was begun
 	}
 	if len(r.copies) > 0 {
-		r.n.w.reach("who comes back drops what it held")
+		r.n.w.Reach("who comes back drops what it held")
 	}
 	clear(r.copies)
 	return true

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"assent/engine"
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/sim"
@@ -17,19 +16,15 @@ import (
 
 // node is a machine of the cluster: what of it outlives a crash, and the parts of its present life.
 type node struct {
+	sim.Process
 	w     *world
-	id    protocol.NodeID
 	index int
 	disk  *sim.Disk
-	up    bool
 	gone  bool // for good
 	// absent says that it has not been started yet: it is to join.
 	absent bool
 	// refused says that it has found its disk damaged and stays down.
 	refused bool
-	life    int // how often it has come up
-	since   time.Duration
-	fuse    sim.Fuse
 
 	// Of this life:
 
@@ -55,32 +50,35 @@ const (
 	storePart    = "store/"
 )
 
+// leastOutage is how long a node stays down that no fault of the plan has taken down.
+const leastOutage = 100 * time.Millisecond
+
 // errDisk says that the simulated disk has failed a write.
 var errDisk = errors.New("the disk has failed")
 
 // start brings the node up over its disk. A damaged disk keeps it down.
 func (n *node) start() {
-	if n.up || n.gone || n.absent || n.refused {
+	if n.Up || n.gone || n.absent || n.refused {
 		return
 	}
 	records, err := n.disk.Read()
 	if err != nil {
 		n.refused = true
-		n.w.fire(sim.Corruption)
+		n.w.Fire(sim.Corruption)
 		return
 	}
-	n.life++
-	n.up, n.since, n.soft = true, n.w.line.Now(), nil
-	n.prefix, n.minted = prefixOf(n.id, n.life), 0
+	n.Rise()
+	n.soft = nil
+	n.prefix, n.minted = prefixOf(n.ID, n.Life), 0
 	if n.w.c.flaw == reusesName {
-		n.prefix = prefixOf(n.id, 1)
+		n.prefix = prefixOf(n.ID, 1)
 	}
 	n.coordinations, n.branches = map[commit.TransactionID]*coordination{}, map[commit.TransactionID]*branch{}
 	n.jobs, n.begun = map[commit.TransactionID]*job{}, map[string]commit.TransactionID{}
 	n.peers, n.strange = map[protocol.NodeID]*peer{}, map[string]time.Duration{}
 	for _, o := range n.w.nodes {
 		if o != n {
-			n.peers[o.id] = &peer{}
+			n.peers[o.ID] = &peer{}
 		}
 	}
 	n.store = openStore(n, part(records, storePart))
@@ -132,24 +130,19 @@ func (w *world) nodeOf(prefix string) *node {
 
 // crash takes the node down. sent says where within a step it falls; it is negative between steps.
 func (n *node) crash(sent int) {
-	if !n.up {
+	if !n.Up {
 		return
 	}
-	n.up = false
-	n.member.actor.loop.Stop()
+	n.Fall(sent)
+	n.member.actor.Stop()
 	n.registers.stop()
 	for _, t := range n.coordinations {
-		t.actor.loop.Stop()
+		t.actor.Stop()
 	}
 	for _, b := range n.branches {
-		b.actor.loop.Stop()
+		b.actor.Stop()
 	}
-	e := trace.Event{Node: n.id, Kind: trace.Crash}
-	if sent >= 0 {
-		e.Value = trace.Sent(sent)
-	}
-	n.w.tell(e)
-	n.w.line.After(n.w.outage(n.id), n.start)
+	n.w.Line.After(n.w.Outage(n.ID, leastOutage), n.start)
 }
 
 // force makes the writes stable, and with them all that was written before. A disk that fails takes the node
@@ -160,11 +153,11 @@ func (n *node) force(part string, writes []protocol.Write) error {
 	met, err := n.disk.Force(writes)
 	switch {
 	case err != nil:
-		n.w.fail(err)
+		n.w.Fail(err)
 	case met == 0:
 		return nil
 	default:
-		n.w.fire(met)
+		n.w.Fire(met)
 		n.crash(-1)
 	}
 	return errDisk
@@ -177,54 +170,30 @@ func (n *node) write(part string, writes []protocol.Write) {
 	}
 }
 
-// after plans do, which a crash of the node prevents. A clock that drifts makes it later or sooner.
-func (n *node) after(d time.Duration, do func()) (cancel func()) {
-	life := n.life
-	if f := n.w.active(sim.Drift, n.id); f != nil {
-		n.w.fire(sim.Drift)
-		d = d * 100 / time.Duration(max(f.Rate, 1))
-	}
-	return n.w.line.After(d, func() {
-		if n.up && n.life == life {
-			do()
-		}
-	})
-}
-
 // every does it now and then, each time after a pause that differs from node to node.
 func (n *node) every(d time.Duration, do func()) {
-	n.after(d+d*time.Duration(n.index)/16, func() {
+	n.After(d+d*time.Duration(n.index)/16, func() {
 		do()
 		n.every(d, do)
 	})
 }
 
-// work plans a call of the store, and then what follows from its answer: a crash may fall before the call, or
-// between the call and what follows.
-func (n *node) work(scope string, call func() (then func())) {
-	n.after(n.w.pause(scope, n.id), func() {
-		if then := call(); n.up && then != nil {
-			n.after(n.w.pause(scope, n.id), then)
-		}
-	})
-}
-
 // transmit hands a machine's message to the network, or to this node itself.
 func (n *node) transmit(scope string, to protocol.NodeID, message protocol.Message) {
-	if to != n.id {
-		n.w.carry(sim.Packet{Scope: scope, From: n.id, To: to, Message: message})
+	if to != n.ID {
+		n.w.Carry(sim.Packet{Scope: scope, From: n.ID, To: to, Message: message})
 		return
 	}
-	n.after(n.w.pause(scope, n.id), func() { n.receive(sim.Packet{Scope: scope, From: n.id, To: to, Message: message}) })
+	n.After(n.w.Pause(scope, n.ID), func() { n.receive(sim.Packet{Scope: scope, From: n.ID, To: to, Message: message}) })
 }
 
 // send sends a message that is no machine's.
 func (n *node) send(scope string, to protocol.NodeID, message protocol.Message) {
-	if to != n.id {
-		n.w.send(scope, n.id, to, message)
+	if to != n.ID {
+		n.w.Say(scope, n.ID, to, message)
 		return
 	}
-	n.w.tell(trace.Event{Scope: scope, Node: n.id, Kind: trace.Send, Peer: to, Value: message})
+	n.w.Tell(trace.Event{Scope: scope, Node: n.ID, Kind: trace.Send, Peer: to, Value: message})
 	n.transmit(scope, to, message)
 }
 
@@ -240,10 +209,10 @@ func (n *node) receive(p sim.Packet) {
 		n.participate(id, p)
 	default:
 		if p.Scope == memberScope {
-			n.member.actor.deliver(protocol.Receive{From: p.From, Message: m})
+			n.member.actor.Deliver(protocol.Receive{From: p.From, Message: m})
 			return
 		}
-		n.w.received(p)
+		n.w.Heard(p)
 		n.serve(id, p)
 	}
 }
@@ -287,58 +256,4 @@ func (n *node) busy() string {
 		return what
 	}
 	return n.member.busy()
-}
-
-// actor runs one machine at a node: it is the clock and the observer of its loop.
-type actor struct {
-	n     *node
-	life  int
-	scope string
-	loop  *engine.Loop
-}
-
-var (
-	_ engine.Clock   = (*actor)(nil)
-	_ trace.Observer = (*actor)(nil)
-)
-
-func (n *node) actor(scope string, m protocol.Machine, hands engine.Hands) *actor {
-	a := &actor{n: n, life: n.life, scope: scope}
-	a.loop = engine.New(engine.Config{Scope: scope, Node: n.id, Machine: m, Hands: hands, Clock: a, Observer: a})
-	return a
-}
-
-func (a *actor) alive() bool { return a.n.up && a.n.life == a.life }
-
-// deliver gives the machine an event, unless its node is down.
-func (a *actor) deliver(ev protocol.Event) {
-	if a.alive() {
-		a.loop.Deliver(ev)
-	}
-}
-
-// AfterFunc implements engine.Clock.
-func (a *actor) AfterFunc(d time.Duration, f func()) (stop func()) { return a.n.after(d, f) }
-
-// Observe implements trace.Observer: it passes events on, and is where the node dies within a step.
-func (a *actor) Observe(e trace.Event) {
-	if !a.alive() {
-		return
-	}
-	if sent, now := a.n.fuse.Blows(e); now {
-		a.n.w.fire(sim.Crash)
-		a.n.crash(sent)
-		return
-	}
-	switch e.Kind {
-	case trace.Send:
-		if e.Peer != a.n.id {
-			e.Message = a.n.w.net.Number()
-		}
-	case trace.Deliver:
-		if _, ok := e.Value.(protocol.Receive); ok {
-			e.Message = a.n.w.arriving
-		}
-	}
-	a.n.w.tell(e)
 }

@@ -17,7 +17,7 @@ type proposal struct {
 	id      commit.TransactionID
 	own     register.Value
 	machine register.Proposer
-	actor   *actor
+	actor   *sim.Actor
 	stands  *register.Value
 	waiting []func(register.Value)
 }
@@ -53,9 +53,9 @@ func (r *registers) propose(id commit.TransactionID, value register.Value) *prop
 	self := protocol.NodeID(r.n.prefix)
 	p.machine.EpochProposer = paxos.NewEpochProposer(paxos.Proposer[register.Value]{Instance: paxos.Instance(id), Self: self,
 		Options: paxos.Options{RetryMost: 2 * time.Second}, Owner: !traced && !r.faulted && ownerOf(id) == self, Round: r.next()}, r.system(id))
-	p.actor = r.n.actor(string(id), &p.machine, p)
+	p.actor = r.n.Actor(string(id), &p.machine, p)
 	r.proposals[id] = p
-	r.n.after(0, func() { p.actor.deliver(protocol.Input{Value: paxos.Propose[register.Value]{Value: p.own}}) })
+	r.n.After(0, func() { p.actor.Deliver(protocol.Input{Value: paxos.Propose[register.Value]{Value: p.own}}) })
 	return p
 }
 
@@ -64,11 +64,11 @@ func (p *proposal) Force([]protocol.Write) error { return nil }
 
 // Send implements engine.Hands.
 func (p *proposal) Send(to protocol.NodeID, message protocol.Message) {
-	if !p.actor.alive() {
+	if !p.actor.Alive() {
 		return
 	}
 	epoch := p.machine.Epoch.Number
-	if to != p.r.n.id {
+	if to != p.r.n.ID {
 		p.r.n.transmit(string(p.id), to, date(epoch, message))
 	} else if epoch == p.r.known.epoch.Number {
 		p.r.heed(sim.Packet{Scope: string(p.id), From: to, Message: message}, message)
@@ -78,18 +78,18 @@ func (p *proposal) Send(to protocol.NodeID, message protocol.Message) {
 // Emit implements engine.Hands.
 func (p *proposal) Emit(value protocol.Value) {
 	d, ok := value.(paxos.Decided[register.Value])
-	if !ok || !p.actor.alive() {
+	if !ok || !p.actor.Alive() {
 		return
 	}
 	p.stands = &d.Value
 	p.r.n.w.stands(p.id, d.Value)
 	learn := register.Learn{Chosen: true, Value: d.Value}
-	p.r.add(delivery{id: p.id, event: protocol.Receive{From: p.r.n.id, Message: learn}})
+	p.r.add(delivery{id: p.id, event: protocol.Receive{From: p.r.n.ID, Message: learn}})
 	if p.r.n.w.c.Log == Paxos {
 		p.r.tell(p.id, learn)
 	}
 	for _, then := range p.waiting {
-		p.r.n.after(0, func() { then(d.Value) })
+		p.r.n.After(0, func() { then(d.Value) })
 	}
 	p.waiting = nil
 }
@@ -103,5 +103,5 @@ func (r *registers) answered(from protocol.NodeID, id commit.TransactionID, mess
 	if m, ok := message.(paxos.Phase2b[register.Value]); ok && m.Ballot.Node != p.machine.Proposer.Self {
 		return
 	}
-	p.actor.deliver(protocol.Receive{From: from, Message: message})
+	p.actor.Deliver(protocol.Receive{From: from, Message: message})
 }

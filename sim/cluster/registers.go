@@ -19,7 +19,7 @@ import (
 // the proposals that it has under way. It is the hands that decision/paxos has live.
 type registers struct {
 	n     *node
-	life  int
+	actor *sim.Actor // of the life that the batch is of, without a machine
 	batch *engine.Batch
 	// inbox are events that wait for the batch, which takes together what comes at about the same time.
 	inbox   []delivery
@@ -81,9 +81,9 @@ func (c *copied) held() Held {
 
 // openRegisters takes back what the disk holds.
 func openRegisters(n *node, records protocol.Records) *registers {
-	r := &registers{n: n, life: n.life, copies: map[commit.TransactionID]*copied{},
+	r := &registers{n: n, actor: n.Actor("", nil, nil), copies: map[commit.TransactionID]*copied{},
 		proposals: map[commit.TransactionID]*proposal{}, calls: map[uint64]*call{}, keys: map[string]bool{}}
-	r.batch = engine.NewBatch(engine.BatchConfig{Node: n.id, Hands: r, Observer: r})
+	r.batch = engine.NewBatch(engine.BatchConfig{Node: n.ID, Hands: r, Observer: r})
 	if n.w.c.Log == Disk {
 		r.known = r.roster(register.Epoch{Number: 1})
 		r.entered = r.known
@@ -139,16 +139,16 @@ func (r *registers) copy(id commit.TransactionID) *copied {
 func (r *registers) stop() {
 	r.batch.Stop()
 	for _, p := range r.proposals {
-		p.actor.loop.Stop()
+		p.actor.Stop()
 	}
 }
 
-func (r *registers) alive() bool { return r.n.up && r.n.life == r.life }
+func (r *registers) alive() bool { return r.actor.Alive() }
 
 // next returns a stamp that nobody draws twice: the time, later than all that were drawn here, ending in the
 // node's number.
 func (r *registers) next() uint64 {
-	r.stamp = max(uint64(r.n.w.clock().UnixNano()), r.stamp+register.MaxMembers)&^(register.MaxMembers-1) | uint64(r.n.index)
+	r.stamp = max(uint64(r.n.w.Clock().UnixNano()), r.stamp+register.MaxMembers)&^(register.MaxMembers-1) | uint64(r.n.index)
 	return r.stamp
 }
 
@@ -158,7 +158,7 @@ func (r *registers) add(d delivery) {
 	if len(r.inbox) > 1 {
 		return
 	}
-	r.n.after(r.n.w.pause("disk", r.n.id), r.flush)
+	r.n.After(r.n.w.Pause("disk", r.n.ID), r.flush)
 }
 
 // flush gives the batch all that waits, and waits for its goroutine: so everything still happens in one
@@ -228,9 +228,9 @@ func (r *registers) Release(step *engine.Step) {
 		switch {
 		case !r.alive() || to == nil:
 		case to == r.n:
-			r.answered(r.n.id, commit.TransactionID(step.Name), m.Message)
+			r.answered(r.n.ID, commit.TransactionID(step.Name), m.Message)
 		case r.serves():
-			r.n.transmit(step.Name, to.id, date(r.entered.epoch.Number, m.Message))
+			r.n.transmit(step.Name, to.ID, date(r.entered.epoch.Number, m.Message))
 		}
 	}
 }
@@ -240,20 +240,19 @@ func (r *registers) Flush() {}
 
 // Observe implements trace.Observer, for the batch.
 func (r *registers) Observe(e trace.Event) {
-	a := actor{n: r.n, life: r.life}
-	if !a.alive() {
+	if !r.actor.Alive() {
 		return
 	}
 	switch e.Kind {
 	case trace.Deliver:
-		r.n.w.arriving, r.numbers = r.numbers[0], r.numbers[1:]
-		defer func() { r.n.w.arriving = 0 }()
+		r.n.w.Arriving, r.numbers = r.numbers[0], r.numbers[1:]
+		defer func() { r.n.w.Arriving = 0 }()
 	case trace.Send:
 		if to := r.n.w.nodeOf(string(e.Peer)); to != nil {
-			e.Peer = to.id // it is addressed to a life
+			e.Peer = to.ID // it is addressed to a life
 		}
 	}
-	a.Observe(e)
+	r.actor.Observe(e)
 }
 
 // tell says to all other members what is known here.
@@ -265,10 +264,10 @@ func (r *registers) tell(id commit.TransactionID, message protocol.Message) {
 
 // finished notes that a transaction is finished, unforced.
 func (r *registers) finished(id commit.TransactionID) {
-	raw, err := decision.Note{Kind: decision.Finished, Time: r.n.w.clock()}.Normal().Encode()
-	r.n.w.fail(err)
+	raw, err := decision.Note{Kind: decision.Finished, Time: r.n.w.Clock()}.Normal().Encode()
+	r.n.w.Fail(err)
 	a := register.Annotate{Note: register.Note{Stamp: r.next(), Node: protocol.NodeID(r.n.prefix), Note: raw}}
-	r.add(delivery{id: id, event: protocol.Receive{From: r.n.id, Message: a}})
+	r.add(delivery{id: id, event: protocol.Receive{From: r.n.ID, Message: a}})
 	if r.n.w.c.Log == Paxos {
 		r.tell(id, a)
 	}

@@ -20,7 +20,7 @@ type branch struct {
 	n       *node
 	id      commit.TransactionID
 	machine *commit.Participant
-	actor   *actor
+	actor   *sim.Actor
 	since   time.Duration // when it came to be prepared, or was found so, or was handed over
 	handed  int           // how often it was handed over to a member
 }
@@ -30,7 +30,7 @@ func (n *node) branch(id commit.TransactionID, coordinator protocol.NodeID) *bra
 	if b := n.branches[id]; b != nil {
 		return b
 	}
-	b := &branch{n: n, id: id, since: n.w.line.Now()}
+	b := &branch{n: n, id: id, since: n.w.Line.Now()}
 	b.make(coordinator)
 	n.branches[id] = b
 	return b
@@ -38,16 +38,16 @@ func (n *node) branch(id commit.TransactionID, coordinator protocol.NodeID) *bra
 
 func (b *branch) make(coordinator protocol.NodeID) {
 	b.machine = commit.NewParticipant(b.id, coordinator, b.n.w.options)
-	b.actor = b.n.actor(string(b.id), b.machine, b)
+	b.actor = b.n.Actor(string(b.id), b.machine, b)
 }
 
 // resume makes a participant anew for each branch that is found prepared.
 func (n *node) resume() {
 	for _, id := range n.store.prepared() {
-		n.w.reach("recovery: a branch in doubt")
-		n.w.voted(id, n.id, commit.Yes) // the answer may have been lost
+		n.w.Reach("recovery: a branch in doubt")
+		n.w.voted(id, n.ID, commit.Yes) // the answer may have been lost
 		b := n.branch(id, n.store.branches[id].Coordinator)
-		b.actor.deliver(b.promise(b.machine.Coordinator))
+		b.actor.Deliver(b.promise(b.machine.Coordinator))
 		b.expire()
 	}
 }
@@ -59,9 +59,9 @@ func (b *branch) promise(coordinator protocol.NodeID) protocol.Event {
 
 // adopt makes the participant anew, in doubt, to answer to a coordinator that another one, or this node, makes.
 func (b *branch) adopt(coordinator protocol.NodeID) {
-	b.actor.loop.Stop()
+	b.actor.Stop()
 	b.make(coordinator)
-	b.actor.deliver(b.promise(coordinator))
+	b.actor.Deliver(b.promise(coordinator))
 }
 
 // participate takes a message to the participant.
@@ -70,33 +70,33 @@ func (n *node) participate(id commit.TransactionID, p sim.Packet) {
 	if b == nil {
 		// It is finished and forgotten, or was never here: the machine finds out which.
 		b = n.branch(id, p.From)
-		b.actor.deliver(protocol.Recover{})
+		b.actor.Deliver(protocol.Recover{})
 		b.expire()
 	}
-	b.actor.deliver(protocol.Receive{From: p.From, Message: p.Message})
+	b.actor.Deliver(protocol.Receive{From: p.From, Message: p.Message})
 }
 
 // worked does what a transaction asks of the store, once: a copy that comes again or late is not of this
 // connection.
 func (n *node) worked(from protocol.NodeID, m Work) {
-	if time.Duration(m.Sent) < n.since || n.branches[m.ID] != nil {
+	if time.Duration(m.Sent) < n.Since || n.branches[m.ID] != nil {
 		return
 	}
 	b := n.branch(m.ID, from)
-	b.actor.deliver(protocol.Start{})
-	n.work(string(m.ID), func() (then func()) {
+	b.actor.Deliver(protocol.Start{})
+	n.Work(string(m.ID), func() (then func()) {
 		answer := Worked{ID: m.ID}
 		answer.Values, answer.Reason = n.store.work(m.ID, from, m.Operations)
 		answer.Done = answer.Reason == ""
 		return func() { n.send(string(m.ID), from, answer) }
 	})
-	n.after(sessionTime, func() { b.actor.deliver(protocol.Input{Value: commit.Abandon{Reason: "the session is over"}}) })
+	n.After(sessionTime, func() { b.actor.Deliver(protocol.Input{Value: commit.Abandon{Reason: "the session is over"}}) })
 	b.expire()
 }
 
 // expire forgets the participant some time after it has come to its end.
 func (b *branch) expire() {
-	b.n.after(memory, func() {
+	b.n.After(memory, func() {
 		if b.machine.State.Done() || b.machine.Blank && b.machine.State == commit.ParticipantWorking {
 			delete(b.n.branches, b.id)
 			return
@@ -110,7 +110,7 @@ func (b *branch) Force([]protocol.Write) error { return nil }
 
 // Send implements engine.Hands.
 func (b *branch) Send(to protocol.NodeID, message protocol.Message) {
-	if b.actor.alive() {
+	if b.actor.Alive() {
 		b.n.transmit(string(b.id), to, message)
 	}
 }
@@ -118,15 +118,15 @@ func (b *branch) Send(to protocol.NodeID, message protocol.Message) {
 // Emit implements engine.Hands: the store does what the machine asks, and answers.
 func (b *branch) Emit(value protocol.Value) {
 	a := b.actor
-	if !a.alive() {
+	if !a.Alive() {
 		return
 	}
-	b.n.work(string(b.id), func() (then func()) {
+	b.n.Work(string(b.id), func() (then func()) {
 		answer := b.carryOut(value)
 		if answer == nil {
 			return nil // the disk has failed, and the node with it
 		}
-		return func() { a.deliver(protocol.Input{Value: answer}) }
+		return func() { a.Deliver(protocol.Input{Value: answer}) }
 	})
 }
 
@@ -137,8 +137,8 @@ func (b *branch) carryOut(request protocol.Value) (answer protocol.Value) {
 		if err != nil {
 			return nil
 		}
-		b.since = b.n.w.line.Now()
-		b.n.w.voted(b.id, b.n.id, vote)
+		b.since = b.n.w.Line.Now()
+		b.n.w.voted(b.id, b.n.ID, vote)
 		return commit.BranchPrepared{Vote: vote, Reason: reason}
 	}
 	_, commits := request.(commit.CommitBranch)
@@ -146,6 +146,6 @@ func (b *branch) carryOut(request protocol.Value) (answer protocol.Value) {
 	if err != nil {
 		return nil
 	}
-	b.n.w.finished(b.id, b.n.id, outcome)
+	b.n.w.finished(b.id, b.n.ID, outcome)
 	return commit.BranchFinished{Outcome: outcome}
 }

@@ -45,9 +45,9 @@ func (n *node) begin(client protocol.NodeID, m Begin) {
 	n.send(string(j.id), client, Begun{Ref: m.Ref, ID: j.id})
 	for _, p := range m.Parts {
 		j.waiting[p.Node] = true
-		n.send(string(j.id), p.Node, Work{ID: j.id, Operations: p.Operations, Sent: int64(n.w.line.Now())})
+		n.send(string(j.id), p.Node, Work{ID: j.id, Operations: p.Operations, Sent: int64(n.w.Line.Now())})
 	}
-	n.after(workTime, func() { j.commit(true) })
+	n.After(workTime, func() { j.commit(true) })
 }
 
 // worked takes a node's answer.
@@ -79,10 +79,10 @@ func (j *job) commit(abort bool) {
 	}
 	t := j.n.coordination(j.id, among)
 	if abort {
-		t.actor.deliver(protocol.Input{Value: commit.Cancel{Reason: "the work could not be done"}})
+		t.actor.Deliver(protocol.Input{Value: commit.Cancel{Reason: "the work could not be done"}})
 		return
 	}
-	t.actor.deliver(protocol.Start{})
+	t.actor.Deliver(protocol.Start{})
 }
 
 // coordination is the hands of one transaction's coordinator, at the node that began it or at one that
@@ -91,7 +91,7 @@ type coordination struct {
 	n         *node
 	id        commit.TransactionID
 	machine   *commit.Coordinator
-	actor     *actor
+	actor     *sim.Actor
 	recovered bool
 	entry     bool // a decision stands in the registers
 	concluded commit.Decision
@@ -99,7 +99,7 @@ type coordination struct {
 
 func (n *node) coordination(id commit.TransactionID, among []protocol.NodeID) *coordination {
 	t := &coordination{n: n, id: id, machine: commit.NewCoordinator(id, among, n.w.options)}
-	t.actor = n.actor(string(id), t.machine, t)
+	t.actor = n.Actor(string(id), t.machine, t)
 	n.coordinations[id] = t
 	return t
 }
@@ -108,7 +108,7 @@ func (n *node) coordination(id commit.TransactionID, among []protocol.NodeID) *c
 func (n *node) recover(id commit.TransactionID) *coordination {
 	t := n.coordination(id, nil)
 	t.recovered = true
-	t.actor.deliver(protocol.Recover{})
+	t.actor.Deliver(protocol.Recover{})
 	return t
 }
 
@@ -123,10 +123,10 @@ func (n *node) coordinate(id commit.TransactionID, p sim.Packet) {
 			return
 		}
 		// Somebody is in doubt about a transaction that nobody drives here.
-		n.w.reach("recovery: a vote that nobody waits for")
+		n.w.Reach("recovery: a vote that nobody waits for")
 		t = n.recover(id)
 	}
-	t.actor.deliver(protocol.Receive{From: p.From, Message: p.Message})
+	t.actor.Deliver(protocol.Receive{From: p.From, Message: p.Message})
 }
 
 // over reports whether nothing is left to do but to wait for nodes that are gone for good.
@@ -148,31 +148,31 @@ func (t *coordination) Force([]protocol.Write) error { return nil }
 
 // Send implements engine.Hands.
 func (t *coordination) Send(to protocol.NodeID, message protocol.Message) {
-	if t.actor.alive() {
+	if t.actor.Alive() {
 		t.n.transmit(string(t.id), to, message)
 	}
 }
 
 // Emit implements engine.Hands.
 func (t *coordination) Emit(value protocol.Value) {
-	if !t.actor.alive() {
+	if !t.actor.Alive() {
 		return
 	}
 	switch v := value.(type) {
 	case commit.Propose:
-		t.n.after(t.n.w.pause(string(t.id), t.n.id), func() { t.propose(v) })
+		t.n.After(t.n.w.Pause(string(t.id), t.n.ID), func() { t.propose(v) })
 	case commit.Concluded:
 		t.conclude(v)
 	case commit.Contradicted:
-		t.n.w.broken(claimHeuristic, fmt.Sprintf("%s at %s: %s, %s", t.id, v.Node, v.Decision, v.Outcome))
+		t.n.w.Broken(claimHeuristic, fmt.Sprintf("%s at %s: %s, %s", t.id, v.Node, v.Decision, v.Outcome))
 	case commit.Completed:
-		t.n.after(t.n.w.pause(string(t.id), t.n.id), t.retire)
+		t.n.After(t.n.w.Pause(string(t.id), t.n.ID), t.retire)
 	}
 }
 
 // value is what is proposed to the register.
 func (t *coordination) value(p commit.Propose) register.Value {
-	e := decision.Entry{ID: t.id, Decision: p.Decision, By: "coordinator", Time: t.n.w.clock()}
+	e := decision.Entry{ID: t.id, Decision: p.Decision, By: "coordinator", Time: t.n.w.Clock()}
 	if p.Decision == commit.Abort {
 		e.By, e.Reason = "recovery", "a branch is prepared and no decision is recorded"
 	}
@@ -180,7 +180,7 @@ func (t *coordination) value(p commit.Propose) register.Value {
 		e.Branches = append(e.Branches, decision.Branch{Resource: string(m.Node), Evidence: m.Evidence})
 	}
 	raw, err := e.Normal().Encode()
-	t.n.w.fail(err)
+	t.n.w.Fail(err)
 	return register.Value{Status: decision.Unfinished, Entry: raw}
 }
 
@@ -194,7 +194,7 @@ func (t *coordination) propose(p commit.Propose) {
 		t.n.registers.ask(t.id, func(all map[commit.TransactionID]Held, ok bool) {
 			switch h := all[t.id]; {
 			case !ok:
-				t.actor.deliver(protocol.Input{Value: commit.ProposeFailed{}})
+				t.actor.Deliver(protocol.Input{Value: commit.ProposeFailed{}})
 			case h.Chosen || h.Value.Stamp > 0:
 				t.n.registers.decide(t.id, h.Value, t.decided)
 			default:
@@ -209,7 +209,7 @@ func (t *coordination) propose(p commit.Propose) {
 		}
 		t.decided(stands)
 	}) {
-		t.actor.deliver(protocol.Input{Value: commit.ProposeFailed{}})
+		t.actor.Deliver(protocol.Input{Value: commit.ProposeFailed{}})
 	}
 }
 
@@ -217,7 +217,7 @@ func (t *coordination) propose(p commit.Propose) {
 func (t *coordination) decided(stands register.Value) {
 	e, err := decision.DecodeEntry(stands.Entry)
 	if err != nil {
-		t.n.w.fail(err)
+		t.n.w.Fail(err)
 		return
 	}
 	t.entry = true
@@ -225,7 +225,7 @@ func (t *coordination) decided(stands register.Value) {
 	for _, b := range e.Branches {
 		v.Members = append(v.Members, commit.Member{Node: protocol.NodeID(b.Resource), Evidence: b.Evidence})
 	}
-	t.actor.deliver(protocol.Input{Value: v})
+	t.actor.Deliver(protocol.Input{Value: v})
 }
 
 // conclude tells the client.
@@ -259,8 +259,8 @@ func (n *node) inquired(client protocol.NodeID, id commit.TransactionID) {
 			// What may have been decided by somebody who is gone is settled first.
 			n.registers.decide(id, h.Value, func(v register.Value) {
 				e, err := decision.DecodeEntry(v.Entry)
-				n.w.fail(err)
-				n.w.reach("a client learns from another node: " + e.Decision.String())
+				n.w.Fail(err)
+				n.w.Reach("a client learns from another node: " + e.Decision.String())
 				answer(e.Decision)
 			})
 		case ok && n.w.c.flaw == unknownIsAbort && !n.alive(id):
@@ -280,18 +280,18 @@ func (n *node) scanBranches() {
 			continue
 		}
 		outside := n.registers.outside()
-		if n.w.line.Now()-b.since < grace && n.alive(id) && !(outside && b.machine.Coordinator == n.id) {
+		if n.w.Line.Now()-b.since < grace && n.alive(id) && !(outside && b.machine.Coordinator == n.ID) {
 			continue
 		}
 		if outside {
-			if now := n.w.line.Now(); b.handed == 0 || now-b.since >= grace/5 {
+			if now := n.w.Line.Now(); b.handed == 0 || now-b.since >= grace/5 {
 				b.handOver()
 			}
 			continue
 		}
-		n.w.reach("recovery: an orphan")
+		n.w.Reach("recovery: an orphan")
 		n.recover(id)
-		b.adopt(n.id)
+		b.adopt(n.ID)
 	}
 }
 
@@ -312,18 +312,18 @@ func (n *node) look(h Held) {
 	own := n.registers.copy(h.ID).held()
 	switch {
 	case !h.Chosen && n.registers.proposals[h.ID] == nil:
-		n.w.reach("recovery: what was accepted is settled")
+		n.w.Reach("recovery: what was accepted is settled")
 		n.registers.decide(h.ID, h.Value, func(register.Value) {})
 		return
 	case !h.Chosen:
 		return
 	case !own.Chosen || len(own.Notes) < len(h.Notes):
-		n.registers.add(delivery{id: h.ID, event: protocol.Receive{From: n.id, Message: register.Learn{Chosen: true, Value: h.Value, Notes: h.Notes}}})
+		n.registers.add(delivery{id: h.ID, event: protocol.Receive{From: n.ID, Message: register.Learn{Chosen: true, Value: h.Value, Notes: h.Notes}}})
 	}
 	if len(h.Notes) > 0 || n.coordinations[h.ID] != nil || n.alive(h.ID) && !n.own(h.ID) {
 		return
 	}
-	n.w.reach("recovery: an unfinished decision")
+	n.w.Reach("recovery: an unfinished decision")
 	n.recover(h.ID).decided(h.Value)
 }
 

@@ -27,15 +27,15 @@ type part struct {
 
 // draw draws the task with that number.
 func (w *world) draw(number int) task {
-	d := rand.New(rand.NewPCG(w.plan.Seed, uint64(number)+1000))
-	k := task{number: number, at: time.Duration(d.Int64N(int64(w.plan.Safety / 3)))}
+	d := rand.New(rand.NewPCG(w.Plan.Seed, uint64(number)+1000))
+	k := task{number: number, at: time.Duration(d.Int64N(int64(w.Plan.Safety / 3)))}
 	if d.IntN(4) == 0 {
-		k.at = time.Duration(d.Int64N(int64(w.plan.Safety)))
+		k.at = time.Duration(d.Int64N(int64(w.Plan.Safety)))
 	}
 	if d.IntN(6) == 0 {
 		k.audit = true
 		for _, s := range w.sites {
-			k.parts = append(k.parts, part{site: s.id})
+			k.parts = append(k.parts, part{site: s.ID})
 			for a := range w.stack.Accounts {
 				last := &k.parts[len(k.parts)-1]
 				last.operations = append(last.operations, Operation{Account: a})
@@ -47,7 +47,7 @@ func (w *world) draw(number int) task {
 	amount := int64(1 + d.IntN(30))
 	n := min(1+d.IntN(3), len(order))
 	for i, at := range order[:n] {
-		p := part{site: w.sites[at].id}
+		p := part{site: w.sites[at].ID}
 		change := -amount * int64(n-1)
 		if i > 0 {
 			change = amount
@@ -68,7 +68,7 @@ func (w *world) draw(number int) task {
 		k.parts = append(k.parts, p)
 	}
 	if n < len(order) && d.IntN(3) == 0 { // and a look at somebody else's
-		k.parts = append(k.parts, part{site: w.sites[order[n]].id, operations: []Operation{{Account: d.IntN(w.stack.Accounts)}}})
+		k.parts = append(k.parts, part{site: w.sites[order[n]].ID, operations: []Operation{{Account: d.IntN(w.stack.Accounts)}}})
 	}
 	return k
 }
@@ -94,8 +94,8 @@ const (
 
 // begin begins a transaction for the task, as soon as the coordinator is up.
 func (c *coordinator) begin(k task, attempt int) {
-	if !c.up {
-		c.w.line.After(200*time.Millisecond, func() { c.begin(k, attempt) })
+	if !c.Up {
+		c.w.Line.After(200*time.Millisecond, func() { c.begin(k, attempt) })
 		return
 	}
 	j := &job{c: c, task: k, attempt: attempt, waiting: map[protocol.NodeID]bool{}}
@@ -104,9 +104,9 @@ func (c *coordinator) begin(k task, attempt int) {
 	c.w.known(j)
 	for _, p := range k.parts {
 		j.waiting[p.site] = true
-		c.send(string(j.id), p.site, Work{ID: j.id, Owner: c.log.Owner(), Operations: p.operations, Sent: int64(c.w.line.Now())})
+		c.w.Say(string(j.id), c.ID, p.site, Work{ID: j.id, Owner: c.log.Owner(), Operations: p.operations, Sent: int64(c.w.Line.Now())})
 	}
-	c.after(workTime, func() { j.begin(true) })
+	c.After(workTime, func() { j.begin(true) })
 }
 
 // worked takes a site's answer.
@@ -120,7 +120,7 @@ func (j *job) worked(from protocol.NodeID, m Worked) {
 	}
 	if !m.Done || len(j.waiting) == 0 {
 		if !m.Done {
-			j.c.w.reach("work refused: " + m.Reason)
+			j.c.w.Reach("work refused: " + m.Reason)
 		}
 		j.begin(!m.Done)
 	}
@@ -138,10 +138,10 @@ func (j *job) begin(abort bool) {
 	}
 	t := j.c.coordination(j.id, among)
 	if abort {
-		t.actor.deliver(protocol.Input{Value: commit.Cancel{Reason: "the work could not be done"}})
+		t.actor.Deliver(protocol.Input{Value: commit.Cancel{Reason: "the work could not be done"}})
 		return
 	}
-	t.actor.deliver(protocol.Start{})
+	t.actor.Deliver(protocol.Start{})
 }
 
 // told hears how the transaction ends.
@@ -151,11 +151,11 @@ func (j *job) told(v commit.Concluded) {
 	w.told(j.id, v.Decision)
 	switch {
 	case v.Decision == commit.Commit && j.task.audit:
-		w.reach("a consistent read")
+		w.Reach("a consistent read")
 		if total := w.total(); j.sum != total {
-			w.broken(claimMoney, strconv.FormatInt(j.sum, 10)+" was read of "+strconv.FormatInt(total, 10))
+			w.Broken(claimMoney, strconv.FormatInt(j.sum, 10)+" was read of "+strconv.FormatInt(total, 10))
 		}
 	case v.Decision == commit.Abort && j.attempt < attempts:
-		j.c.after(time.Duration(50<<j.attempt)*time.Millisecond, func() { j.c.begin(j.task, j.attempt+1) })
+		j.c.After(time.Duration(50<<j.attempt)*time.Millisecond, func() { j.c.begin(j.task, j.attempt+1) })
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/sim"
-	"assent/trace"
 )
 
 // coordinator hosts a decision log, the coordinators of the transactions that are decided there, and
@@ -47,11 +46,11 @@ func (c *coordinator) dir() string { return logDir }
 // open opens the log and goes on with what is unfinished in it.
 func (c *coordinator) open() (err error) {
 	c.active, c.jobs, c.kept = map[commit.TransactionID]*coordination{}, map[commit.TransactionID]*job{}, 0
-	c.log, err = disk.Open(logDir, logConfig(c.process.disk.fs, c.random, c.w.clock))
+	c.log, err = disk.Open(logDir, logConfig(c.process.disk.fs, c.random, c.w.Clock))
 	if err != nil {
 		return err
 	}
-	c.w.owners[c.log.Owner()] = c.id
+	c.w.owners[c.log.Owner()] = c.ID
 	for e, err := range c.log.List(context.Background(), decision.Done) {
 		if err != nil {
 			return err
@@ -62,7 +61,7 @@ func (c *coordinator) open() (err error) {
 		if err != nil {
 			return err
 		}
-		c.w.reach("recovery: an unfinished " + e.Decision.String())
+		c.w.Reach("recovery: an unfinished " + e.Decision.String())
 		c.w.stands(e.ID, e.Decision) // the answer may have been lost
 		t := c.recover(e.ID)
 		t.decided(e)
@@ -75,10 +74,10 @@ func (c *coordinator) close() {
 		return
 	}
 	for _, t := range c.active {
-		t.actor.loop.Stop()
+		t.actor.Stop()
 	}
 	if err := c.log.Close(); err != nil && !errors.Is(err, decision.ErrStopped) {
-		c.w.fail(err)
+		c.w.Fail(err)
 	}
 	c.log = nil
 }
@@ -87,8 +86,7 @@ func (c *coordinator) close() {
 func (c *coordinator) receive(p sim.Packet) {
 	id := commit.TransactionID(p.Scope)
 	if m, ok := p.Message.(Worked); ok {
-		c.w.tell(trace.Event{Scope: p.Scope, Node: c.id, Kind: trace.Deliver, Message: p.Number,
-			Value: protocol.Receive{From: p.From, Message: m}})
+		c.w.Heard(p)
 		if j := c.jobs[id]; j != nil {
 			j.worked(p.From, m)
 		}
@@ -100,23 +98,23 @@ func (c *coordinator) receive(p sim.Packet) {
 			return
 		}
 		// Somebody is in doubt about a transaction that nobody drives: an orphan.
-		c.w.reach("recovery: an orphan")
+		c.w.Reach("recovery: an orphan")
 		t = c.recover(id)
 	}
-	t.actor.deliver(protocol.Receive{From: p.From, Message: p.Message})
+	t.actor.Deliver(protocol.Receive{From: p.From, Message: p.Message})
 }
 
 // recover makes the coordinator of a transaction anew.
 func (c *coordinator) recover(id commit.TransactionID) *coordination {
 	t := c.coordination(id, nil)
-	t.actor.deliver(protocol.Recover{})
+	t.actor.Deliver(protocol.Recover{})
 	return t
 }
 
 func (c *coordinator) coordination(id commit.TransactionID, among []protocol.NodeID) *coordination {
 	t := &coordination{c: c, id: id}
 	t.machine = commit.NewCoordinator(id, among, c.w.options)
-	t.actor = c.actor(string(id), t.machine, t)
+	t.actor = c.Actor(string(id), t.machine, t)
 	c.active[id] = t
 	return t
 }
@@ -126,7 +124,7 @@ type coordination struct {
 	c       *coordinator
 	id      commit.TransactionID
 	machine *commit.Coordinator
-	actor   *actor
+	actor   *sim.Actor
 	entry   *decision.Entry // what stands in the log, once it is known
 }
 
@@ -135,30 +133,30 @@ func (t *coordination) Force([]protocol.Write) error { return nil }
 
 // Send implements engine.Hands.
 func (t *coordination) Send(to protocol.NodeID, message protocol.Message) {
-	t.actor.transmit(to, message)
+	t.actor.Transmit(to, message)
 }
 
 // Emit implements engine.Hands.
 func (t *coordination) Emit(value protocol.Value) {
-	if !t.actor.alive() {
+	if !t.actor.Alive() {
 		return
 	}
 	switch v := value.(type) {
 	case commit.Propose:
 		if t.c.w.stack.flaw == decidesEarly && v.Decision == commit.Commit {
-			t.c.after(0, func() { t.decided(t.proposal(v)) })
+			t.c.After(0, func() { t.decided(t.proposal(v)) })
 		}
-		t.c.process.work(string(t.id), func() (then func()) { return t.decide(v) })
+		t.c.process.Work(string(t.id), func() (then func()) { return t.decide(v) })
 	case commit.Concluded:
 		t.c.w.concluded(t.id, v)
 		if t.c.w.stack.flaw == forgetsEarly {
-			t.c.after(0, func() { t.c.drop(t.id) })
+			t.c.After(0, func() { t.c.drop(t.id) })
 		}
 		if j := t.c.jobs[t.id]; j != nil {
 			j.told(v)
 		}
 	case commit.Contradicted:
-		t.c.w.broken(claimHeuristic, fmt.Sprintf("%s at %s: %s, %s", t.id, v.Node, v.Decision, v.Outcome))
+		t.c.w.Broken(claimHeuristic, fmt.Sprintf("%s at %s: %s, %s", t.id, v.Node, v.Decision, v.Outcome))
 	case commit.Completed:
 		t.retire()
 	}
@@ -166,7 +164,7 @@ func (t *coordination) Emit(value protocol.Value) {
 
 // proposal is the entry for what the machine proposes.
 func (t *coordination) proposal(p commit.Propose) decision.Entry {
-	e := decision.Entry{ID: t.id, Decision: p.Decision, By: "coordinator", Time: t.c.w.clock()}
+	e := decision.Entry{ID: t.id, Decision: p.Decision, By: "coordinator", Time: t.c.w.Clock()}
 	if p.Decision == commit.Abort {
 		e.By, e.Reason = "recovery", "a branch is prepared and no decision is recorded"
 	}
@@ -191,12 +189,12 @@ func (t *coordination) decide(p commit.Propose) (then func()) {
 	case met != nil:
 		t.c.process.disk.ail(nil)
 		if err := t.c.log.Reopen(context.Background()); err != nil {
-			t.c.w.fail(err)
+			t.c.w.Fail(err)
 		}
-		t.c.w.reach("the log was opened again in place")
-		return func() { t.actor.deliver(protocol.Input{Value: commit.ProposeFailed{}}) }
+		t.c.w.Reach("the log was opened again in place")
+		return func() { t.actor.Deliver(protocol.Input{Value: commit.ProposeFailed{}}) }
 	case err != nil:
-		t.c.w.fail(err)
+		t.c.w.Fail(err)
 		return nil
 	}
 	t.c.w.stands(t.id, stands.Decision)
@@ -212,19 +210,19 @@ func (t *coordination) decided(stands decision.Entry) {
 	for _, b := range stands.Branches {
 		v.Members = append(v.Members, commit.Member{Node: protocol.NodeID(b.Resource), Evidence: b.Evidence})
 	}
-	t.actor.deliver(protocol.Input{Value: v})
+	t.actor.Deliver(protocol.Input{Value: v})
 }
 
 // retire notes that the transaction is finished, unforced, and drops it.
 func (t *coordination) retire() {
 	if t.entry == nil {
-		t.c.after(0, func() { delete(t.c.active, t.id) })
+		t.c.After(0, func() { delete(t.c.active, t.id) })
 		return
 	}
-	t.c.process.work(string(t.id), func() (then func()) {
-		err := t.c.log.Annotate(context.Background(), t.id, decision.Note{Kind: decision.Finished, Time: t.c.w.clock()})
+	t.c.process.Work(string(t.id), func() (then func()) {
+		err := t.c.log.Annotate(context.Background(), t.id, decision.Note{Kind: decision.Finished, Time: t.c.w.Clock()})
 		if err != nil && !errors.Is(err, decision.ErrNotFound) { // that one was forgotten
-			t.c.w.fail(err)
+			t.c.w.Fail(err)
 		}
 		return func() {
 			delete(t.c.active, t.id)
@@ -236,7 +234,7 @@ func (t *coordination) retire() {
 // forget drops a finished entry when nobody can ask any more.
 func (c *coordinator) forget(id commit.TransactionID) {
 	c.kept++
-	c.after(retention, func() {
+	c.After(retention, func() {
 		c.kept--
 		c.drop(id)
 	})
@@ -245,9 +243,9 @@ func (c *coordinator) forget(id commit.TransactionID) {
 func (c *coordinator) drop(id commit.TransactionID) {
 	switch err := c.log.Forget(context.Background(), id); {
 	case err == nil:
-		c.w.reach("a decision is forgotten")
+		c.w.Reach("a decision is forgotten")
 	case !errors.Is(err, decision.ErrNotFound): // an earlier life had dropped that one
-		c.w.fail(err)
+		c.w.Fail(err)
 	}
 }
 
@@ -258,7 +256,7 @@ func (c *coordinator) busy() bool {
 	}
 	for _, err := range c.log.List(context.Background(), 0) {
 		if err != nil {
-			c.w.fail(err)
+			c.w.Fail(err)
 		}
 		return true
 	}

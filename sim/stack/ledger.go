@@ -81,7 +81,7 @@ func (t *transaction) branch(site protocol.NodeID) *standing {
 // voted notes what a store has answered to prepare.
 func (w *world) voted(id commit.TransactionID, site protocol.NodeID, v commit.Vote) {
 	b := w.touch(id).branch(site)
-	w.reach("vote: " + v.String())
+	w.Reach("vote: " + v.String())
 	if b.shown.Branch == commit.BranchCommitted || b.shown.Branch == commit.BranchRolledBack {
 		return // a late PREPARE is refused: that is no vote any more
 	}
@@ -104,15 +104,15 @@ func (w *world) finished(id commit.TransactionID, site protocol.NodeID, o commit
 	switch {
 	case o == commit.Committed && b.shown.Branch == commit.BranchRolledBack,
 		o == commit.RolledBack && b.shown.Branch == commit.BranchCommitted:
-		w.broken(claimHeuristic, fmt.Sprintf("%s at %s was %s and is %s", id, site, b.shown.Branch, o))
+		w.Broken(claimHeuristic, fmt.Sprintf("%s at %s was %s and is %s", id, site, b.shown.Branch, o))
 	case o == commit.Hazard:
-		w.broken(claimHeuristic, fmt.Sprintf("%s at %s: %s", id, site, o))
+		w.Broken(claimHeuristic, fmt.Sprintf("%s at %s: %s", id, site, o))
 	case b.shown.Vote == commit.ReadOnly:
 		// It had nothing to finish, and answers either way.
 	case o == commit.Committed:
 		b.shown.Branch = commit.BranchCommitted
 		if t.onePhase {
-			w.reach("a one-phase commit")
+			w.Reach("a one-phase commit")
 		}
 	case o == commit.RolledBack:
 		b.shown.Branch = commit.BranchRolledBack
@@ -122,9 +122,9 @@ func (w *world) finished(id commit.TransactionID, site protocol.NodeID, o commit
 // stands notes what the log has answered.
 func (w *world) stands(id commit.TransactionID, d commit.Decision) {
 	t := w.touch(id)
-	w.reach("the log holds " + d.String())
+	w.Reach("the log holds " + d.String())
 	if t.decision != commit.Undecided && t.decision != d {
-		w.broken(spec.AC2().Name, fmt.Sprintf("%s: %s was decided, and %s stands", id, t.decision, d))
+		w.Broken(spec.AC2().Name, fmt.Sprintf("%s: %s was decided, and %s stands", id, t.decision, d))
 	}
 	t.decision = d
 }
@@ -132,9 +132,9 @@ func (w *world) stands(id commit.TransactionID, d commit.Decision) {
 // concluded notes what a coordinator holds to be settled and stable.
 func (w *world) concluded(id commit.TransactionID, v commit.Concluded) {
 	t := w.touch(id)
-	w.reach("concluded: " + v.Decision.String() + ", " + v.Cause.String())
+	w.Reach("concluded: " + v.Decision.String() + ", " + v.Cause.String())
 	if t.decision != commit.Undecided && t.decision != v.Decision {
-		w.broken(spec.AC2().Name, fmt.Sprintf("%s: %s was decided, and %s is concluded", id, t.decision, v.Decision))
+		w.Broken(spec.AC2().Name, fmt.Sprintf("%s: %s was decided, and %s is concluded", id, t.decision, v.Decision))
 	}
 	t.decision = v.Decision
 }
@@ -143,7 +143,7 @@ func (w *world) concluded(id commit.TransactionID, v commit.Concluded) {
 func (w *world) told(id commit.TransactionID, d commit.Decision) {
 	t := w.touch(id)
 	if t.heard != commit.Undecided && t.heard != d {
-		w.broken(claimTold, fmt.Sprintf("%s: %s, and then %s", id, t.heard, d))
+		w.Broken(claimTold, fmt.Sprintf("%s: %s, and then %s", id, t.heard, d))
 	}
 	t.heard = d
 }
@@ -159,7 +159,7 @@ func (w *world) settle() {
 	want := map[protocol.NodeID][]int64{}
 	for _, s := range w.sites {
 		for range w.stack.Accounts {
-			want[s.id] = append(want[s.id], opening)
+			want[s.ID] = append(want[s.ID], opening)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.transactions)) {
@@ -169,7 +169,7 @@ func (w *world) settle() {
 			committed = w.committedAlone(t)
 		}
 		if t.heard != commit.Undecided && committed != (t.heard == commit.Commit) && !t.idle() {
-			w.broken(claimTold, fmt.Sprintf("%s: %s was told", t.id, t.heard))
+			w.Broken(claimTold, fmt.Sprintf("%s: %s was told", t.id, t.heard))
 		}
 		if !committed {
 			continue
@@ -185,12 +185,12 @@ func (w *world) settle() {
 	for _, s := range w.sites {
 		got, err := s.balances()
 		if err != nil {
-			w.fail(err)
+			w.Fail(err)
 			return
 		}
 		for a := range got {
-			if got[a] != want[s.id][a] {
-				w.broken(claimPlace, fmt.Sprintf("account %d at %s holds %d; it should hold %d", a, s.id, got[a], want[s.id][a]))
+			if got[a] != want[s.ID][a] {
+				w.Broken(claimPlace, fmt.Sprintf("account %d at %s holds %d; it should hold %d", a, s.ID, got[a], want[s.ID][a]))
 			}
 		}
 	}
@@ -201,14 +201,14 @@ func (w *world) settle() {
 func (w *world) committedAlone(t *transaction) bool {
 	b := t.branches[0]
 	for _, s := range w.sites {
-		if s.id != b.site {
+		if s.ID != b.site {
 			continue
 		}
-		id := resource.ID{Owner: t.owner, Transaction: string(t.id), Branch: string(s.id)}
+		id := resource.ID{Owner: t.owner, Transaction: string(t.id), Branch: string(s.ID)}
 		outcome, err := s.store.Commit(context.Background(), resource.Prepared{ID: id})
-		w.fail(err)
+		w.Fail(err)
 		if b.shown.Branch == commit.BranchCommitted && outcome != commit.Committed && !t.idle() {
-			w.broken(claimPlace, fmt.Sprintf("%s was committed at %s, which now says %s", t.id, s.id, outcome))
+			w.Broken(claimPlace, fmt.Sprintf("%s was committed at %s, which now says %s", t.id, s.ID, outcome))
 		}
 		return outcome == commit.Committed
 	}

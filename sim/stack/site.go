@@ -12,7 +12,6 @@ import (
 	"assent/resource"
 	"assent/resource/kv"
 	"assent/sim"
-	"assent/trace"
 )
 
 // site hosts a store, and the participants of the transactions that have a branch there.
@@ -36,7 +35,7 @@ func (s *site) dir() string { return storeDir }
 // open opens the store and makes anew a participant for each branch that is prepared there.
 func (s *site) open() (err error) {
 	s.branches = map[commit.TransactionID]*branch{}
-	s.store, err = kv.Open(storeDir, kv.Config{FS: s.disk.fs, LockTimeout: 1, Clock: s.w.clock, Random: s.random})
+	s.store, err = kv.Open(storeDir, kv.Config{FS: s.disk.fs, LockTimeout: 1, Clock: s.w.Clock, Random: s.random})
 	if err != nil {
 		return err
 	}
@@ -45,14 +44,14 @@ func (s *site) open() (err error) {
 		return err
 	}
 	for _, p := range list {
-		s.w.reach("recovery: a branch in doubt")
-		s.w.voted(commit.TransactionID(p.ID.Transaction), s.id, commit.Yes) // the answer may have been lost
+		s.w.Reach("recovery: a branch in doubt")
+		s.w.voted(commit.TransactionID(p.ID.Transaction), s.ID, commit.Yes) // the answer may have been lost
 		if s.w.stack.flaw == forgetsPrepared {
 			continue
 		}
 		b := s.branch(commit.TransactionID(p.ID.Transaction), p.ID.Owner)
 		b.evidence, b.prepared = p.Evidence, true
-		b.actor.deliver(protocol.Recover{Records: protocol.Records{commit.BranchKey: commit.PreparedRecord{
+		b.actor.Deliver(protocol.Recover{Records: protocol.Records{commit.BranchKey: commit.PreparedRecord{
 			ID: b.id, Coordinator: s.w.owners[p.ID.Owner], Peers: nil, Evidence: p.Evidence}}})
 	}
 	return nil
@@ -63,10 +62,10 @@ func (s *site) close() {
 		return
 	}
 	for _, b := range s.branches {
-		b.actor.loop.Stop()
+		b.actor.Stop()
 	}
 	if err := s.store.Close(); err != nil && !errors.Is(err, kv.ErrStopped) {
-		s.w.fail(err)
+		s.w.Fail(err)
 	}
 	s.store = nil
 }
@@ -76,9 +75,9 @@ func (s *site) branch(id commit.TransactionID, owner string) *branch {
 	if b := s.branches[id]; b != nil {
 		return b
 	}
-	b := &branch{s: s, id: id, rid: resource.ID{Owner: owner, Transaction: string(id), Branch: string(s.id)}}
+	b := &branch{s: s, id: id, rid: resource.ID{Owner: owner, Transaction: string(id), Branch: string(s.ID)}}
 	b.machine = commit.NewParticipant(id, s.w.owners[owner], s.w.options)
-	b.actor = s.actor(string(id), b.machine, b)
+	b.actor = s.Actor(string(id), b.machine, b)
 	s.branches[id] = b
 	return b
 }
@@ -86,8 +85,7 @@ func (s *site) branch(id commit.TransactionID, owner string) *branch {
 // receive takes a packet.
 func (s *site) receive(p sim.Packet) {
 	if m, ok := p.Message.(Work); ok {
-		s.w.tell(trace.Event{Scope: p.Scope, Node: s.id, Kind: trace.Deliver, Message: p.Number,
-			Value: protocol.Receive{From: p.From, Message: m}})
+		s.w.Heard(p)
 		s.work(p.From, m)
 		return
 	}
@@ -96,29 +94,29 @@ func (s *site) receive(p sim.Packet) {
 	if b == nil {
 		// It is finished and forgotten, or was never here: the machine finds out which.
 		b = s.branch(id, s.w.transactions[id].owner)
-		b.actor.deliver(protocol.Recover{})
+		b.actor.Deliver(protocol.Recover{})
 		b.expire()
 	}
-	b.actor.deliver(protocol.Receive{From: p.From, Message: p.Message})
+	b.actor.Deliver(protocol.Receive{From: p.From, Message: p.Message})
 }
 
 // work does what a client asks, once: a copy that comes again or late is not of this connection.
 func (s *site) work(from protocol.NodeID, m Work) {
-	if time.Duration(m.Sent) < s.since || s.branches[m.ID] != nil {
+	if time.Duration(m.Sent) < s.Since || s.branches[m.ID] != nil {
 		return
 	}
 	b := s.branch(m.ID, m.Owner)
-	b.actor.deliver(protocol.Start{})
-	s.process.work(string(m.ID), func() (then func()) {
+	b.actor.Deliver(protocol.Start{})
+	s.process.Work(string(m.ID), func() (then func()) {
 		answer := Worked{ID: m.ID}
 		values, err := b.do(m.Operations)
 		if answer.Done = err == nil; err != nil {
 			answer.Reason = reason(err)
 		}
 		answer.Values = values
-		return func() { s.send(string(m.ID), from, answer) }
+		return func() { s.w.Say(string(m.ID), s.ID, from, answer) }
 	})
-	s.after(sessionTime, func() { b.actor.deliver(protocol.Input{Value: commit.Abandon{Reason: "the session is over"}}) })
+	s.After(sessionTime, func() { b.actor.Deliver(protocol.Input{Value: commit.Abandon{Reason: "the session is over"}}) })
 	b.expire()
 }
 
@@ -130,7 +128,7 @@ type branch struct {
 	s        *site
 	id       commit.TransactionID
 	rid      resource.ID
-	actor    *actor
+	actor    *sim.Actor
 	machine  *commit.Participant
 	tx       *kv.Tx // nil where the work was done by an earlier life of the site
 	evidence []byte
@@ -140,7 +138,7 @@ type branch struct {
 
 // expire forgets the participant some time after it has come to its end.
 func (b *branch) expire() {
-	b.s.after(memory, func() {
+	b.s.After(memory, func() {
 		if b.machine.State.Done() || b.machine.Blank && b.machine.State == commit.ParticipantWorking {
 			delete(b.s.branches, b.id)
 			return
@@ -199,22 +197,22 @@ func account(n int) []byte { return []byte("account-" + strconv.Itoa(n)) }
 func (b *branch) Force([]protocol.Write) error { return nil }
 
 // Send implements engine.Hands.
-func (b *branch) Send(to protocol.NodeID, message protocol.Message) { b.actor.transmit(to, message) }
+func (b *branch) Send(to protocol.NodeID, message protocol.Message) { b.actor.Transmit(to, message) }
 
 // Emit implements engine.Hands: the store does what the machine asks, and answers.
 func (b *branch) Emit(value protocol.Value) {
-	if !b.actor.alive() {
+	if !b.actor.Alive() {
 		return
 	}
 	if _, ok := value.(commit.PrepareBranch); ok && b.wrote && b.s.w.stack.flaw == votesEarly {
-		b.s.after(0, func() { b.actor.deliver(protocol.Input{Value: commit.BranchPrepared{Vote: commit.Yes}}) })
+		b.s.After(0, func() { b.actor.Deliver(protocol.Input{Value: commit.BranchPrepared{Vote: commit.Yes}}) })
 	}
-	b.s.process.work(string(b.id), func() (then func()) {
+	b.s.process.Work(string(b.id), func() (then func()) {
 		answer, failed := b.carryOut(value)
 		if failed {
 			return nil // the store has stopped, and the site with it
 		}
-		return func() { b.actor.deliver(protocol.Input{Value: answer}) }
+		return func() { b.actor.Deliver(protocol.Input{Value: answer}) }
 	})
 }
 
@@ -240,7 +238,7 @@ func (b *branch) carryOut(request protocol.Value) (answer protocol.Value, stoppe
 
 func (b *branch) prepare() (answer protocol.Value, stopped bool) {
 	if b.tx == nil {
-		b.s.w.voted(b.id, b.s.id, commit.No)
+		b.s.w.voted(b.id, b.s.ID, commit.No)
 		return commit.BranchPrepared{Vote: commit.No, Reason: "the work is lost"}, false
 	}
 	var vote resource.Vote
@@ -252,13 +250,13 @@ func (b *branch) prepare() (answer protocol.Value, stopped bool) {
 	case stopped:
 		return nil, true
 	case err != nil:
-		b.s.w.voted(b.id, b.s.id, commit.No)
+		b.s.w.voted(b.id, b.s.ID, commit.No)
 		return commit.BranchPrepared{Vote: commit.No, Reason: reason(err)}, false
 	}
 	b.prepared, b.evidence = vote.Vote == commit.Yes, vote.Evidence
-	b.s.w.voted(b.id, b.s.id, vote.Vote)
+	b.s.w.voted(b.id, b.s.ID, vote.Vote)
 	if b.s.w.stack.flaw == ageAbort && b.prepared {
-		b.s.after(time.Second, func() { b.carryOut(commit.RollbackBranch{}) })
+		b.s.After(time.Second, func() { b.carryOut(commit.RollbackBranch{}) })
 	}
 	return commit.BranchPrepared{Vote: vote.Vote, Evidence: vote.Evidence}, false
 }
@@ -274,7 +272,7 @@ func (b *branch) finish(forces bool, attempt func(context.Context) (commit.Outco
 		return commit.BranchFailed{}, stopped
 	}
 	b.prepared = false
-	b.s.w.finished(b.id, b.s.id, outcome)
+	b.s.w.finished(b.id, b.s.ID, outcome)
 	return commit.BranchFinished{Outcome: outcome}, false
 }
 
@@ -291,7 +289,7 @@ func (b *branch) call(forces bool, call func() error) (stopped bool, err error) 
 		}
 	}
 	if errors.Is(err, kv.ErrStopped) {
-		b.s.w.fail(err) // nothing was wrong with the disk
+		b.s.w.Fail(err) // nothing was wrong with the disk
 	}
 	return false, err
 }
@@ -327,7 +325,7 @@ func (s *site) busy() bool {
 	}
 	list, err := s.store.Recover(context.Background())
 	if err != nil {
-		s.w.fail(err)
+		s.w.Fail(err)
 	}
 	return len(list) > 0
 }
@@ -351,7 +349,7 @@ func (s *site) balances() (values []int64, err error) {
 // fill opens the accounts, before the run.
 func (s *site) fill() error {
 	ctx := context.Background()
-	begun, err := s.store.Begin(ctx, resource.ID{Owner: "opening", Transaction: "opening", Branch: string(s.id)})
+	begun, err := s.store.Begin(ctx, resource.ID{Owner: "opening", Transaction: "opening", Branch: string(s.ID)})
 	if err != nil {
 		return err
 	}

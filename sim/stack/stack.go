@@ -208,7 +208,7 @@ func (s *Stack) Run(plan sim.Plan, observer trace.Observer) (sim.Report, error) 
 	w := newWorld(s, plan, observer)
 	defer w.close()
 	w.run()
-	return w.report(), w.err
+	return w.Report(), w.Err()
 }
 
 func (s *Stack) makeLogs() {
