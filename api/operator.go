@@ -93,6 +93,9 @@ func (s *Server) Resolve(ctx context.Context, req *assentv1.ResolveRequest) (*as
 	if len(s.opts.Tokens) > 0 && by != "" {
 		by += " (token " + callerOf(ctx).name + ")"
 	}
+	if s.amongSites(req.GetId()) != nil {
+		return s.resolveAmongSites(req, by)
+	}
 	info, err := s.manager().Resolve(ctx, assent.Resolution{
 		ID: req.GetId(), Branch: req.GetBranch(), Outcome: commit.Outcome(req.GetOutcome()),
 		By: by, Reason: req.GetReason(),

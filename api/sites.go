@@ -235,7 +235,7 @@ func outcomeAmongSites(t site.Transaction, r site.Result, err error) *assentv1.O
 		h := &assentv1.Heuristic{Decision: assentv1.Decision(r.Decision), Hint: "look at the resources of the nodes that are named"}
 		for _, c := range r.Heuristic {
 			h.Mixed = h.Mixed || c.Outcome != commit.Hazard
-			h.Branches = append(h.Branches, &assentv1.Contradiction{Resource: "node " + string(c.Node), Outcome: assentv1.BranchOutcome(c.Outcome)})
+			h.Branches = append(h.Branches, &assentv1.Contradiction{Resource: nodeWord + string(c.Node), Outcome: assentv1.BranchOutcome(c.Outcome)})
 		}
 		o.Kind = &assentv1.Outcome_Heuristic{Heuristic: h}
 	case r.Decision == commit.Commit:
@@ -255,6 +255,21 @@ func (s *Server) amongSites(id string) *assentv1.Transaction {
 	return all[0]
 }
 
+// nodeWord begins the name of a node's part, where a branch has its resource's.
+const nodeWord = "node "
+
+// resolveAmongSites takes an operator's word for the part of a node in a transaction among sites.
+func (s *Server) resolveAmongSites(req *assentv1.ResolveRequest, by string) (*assentv1.ResolveResponse, error) {
+	err := s.opts.Sites.Resolve(site.Resolution{ID: commit.TransactionID(req.GetId()),
+		Site:    protocol.NodeID(strings.TrimPrefix(req.GetBranch(), nodeWord)),
+		Outcome: commit.Outcome(req.GetOutcome()), By: by, Reason: req.GetReason()})
+	if err != nil {
+		return nil, refuse(connect.CodeFailedPrecondition, err.Error(),
+			"it is a transaction among sites: --branch names a node that is awaited, as assent show says, or this one where it is in doubt").about(req.GetId(), false)
+	}
+	return &assentv1.ResolveResponse{Transaction: s.amongSites(req.GetId())}, nil
+}
+
 // sitesTransactions returns the transactions of this node's sites that are wanted, by their ids.
 func (s *Server) sitesTransactions(wanted func(site.Status) bool) []*assentv1.Transaction {
 	if s.opts.Sites == nil {
@@ -272,6 +287,13 @@ func (s *Server) sitesTransactions(wanted func(site.Status) bool) []*assentv1.Tr
 		t := all[len(all)-1]
 		if m.Missing != "" && !strings.Contains(t.GetReason(), m.Missing) {
 			t.Reason += "; it cannot be decided without nodes that " + m.Missing
+		}
+		for _, n := range m.Awaits {
+			t.Branches = append(t.Branches, &assentv1.Branch{Resource: nodeWord + string(n), State: "told"})
+		}
+		for _, n := range m.Notes {
+			t.Notes = append(t.Notes, &assentv1.Note{Kind: "resolved", Time: stamp(time.UnixMilli(n.Time)), Branch: nodeWord + string(n.Site),
+				Outcome: assentv1.BranchOutcome(n.Outcome), By: told(n.By), Reason: told(n.Reason)})
 		}
 		switch {
 		case m.Decision == commit.Commit:

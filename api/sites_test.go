@@ -191,6 +191,21 @@ func TestSitesWhenANodeIsDown(t *testing.T) {
 	if !listed {
 		t.Error("a transaction that waited for a vote was not listed")
 	}
+	word := &assentv1.ResolveRequest{Id: string(tx.ID), Branch: "node b", Outcome: assentv1.BranchOutcome_BRANCH_OUTCOME_ROLLED_BACK, By: "alice", Reason: "b burnt down"}
+	for { // until a has rolled back
+		branches := check1(a.Get(t.Context(), &assentv1.GetRequest{Id: word.Id}))(t).GetTransaction().GetBranches()
+		if len(branches) == 1 && branches[0].GetResource() == word.Branch && branches[0].GetState() == "told" {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	known := check1(a.Resolve(t.Context(), word))(t).GetTransaction()
+	if len(known.GetNotes()) != 1 || known.GetNotes()[0].GetReason() != word.Reason || known.GetNotes()[0].GetBranch() != word.Branch || len(known.GetBranches()) != 0 {
+		t.Errorf("resolved it is %v", known)
+	}
+	if _, err := a.Resolve(t.Context(), word); err == nil || !strings.Contains(err.Error(), "nothing to resolve") {
+		t.Errorf("resolved once more: %v", err)
+	}
 	if err := b.opts.Node.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -73,12 +73,18 @@ func Open(ctx context.Context, cfg Config) (h *Host, err error) {
 	for _, k := range found {
 		m := h.makeAnew(k.key, k.transaction)
 		m.recover, m.promised = k.records, k.key.address == cfg.Self && isPromise(k.records[commit.BranchKey])
+		m.remind()
 		anew = append(anew, m)
 	}
 	h.mu.Unlock()
 	cfg.Network.Receive(h.receive)
 	for _, m := range anew {
 		m.begin()
+		for _, n := range m.notes {
+			if n.Site == cfg.Self {
+				m.act(n)
+			}
+		}
 	}
 	for range readers {
 		h.workers.Go(h.read)
@@ -311,6 +317,10 @@ type Status struct {
 	// Missing says of one that is not decided, as far as this site knows, which nodes it waits for that are gone from
 	// the cluster, if it cannot be decided without them.
 	Missing string `json:"missing,omitempty"`
+	// Awaits are the sites that were told the decision here and have not said that they did as decided.
+	Awaits []protocol.NodeID `json:"awaits,omitempty"`
+	// Notes are what operators have said of it here, oldest first.
+	Notes []Note `json:"notes,omitempty"`
 }
 
 // List returns where each machine of this site stands, in the order of the transactions' ids.

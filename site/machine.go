@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,14 +38,16 @@ type machine struct {
 	forgettable time.Time
 	// votes says that it holds, as an acceptor, what others have voted.
 	votes bool
-	// awaited are the sites that a coordinator with a decision has not heard to have done it.
+	// awaited are the sites that a coordinator with a decision has not heard to have done it. Only the goroutine that
+	// steps the machine changes it.
 	awaited []protocol.NodeID
 	leading bool                     // as a leader in Paxos Commit it is bringing the decision about
 	cleared map[protocol.NodeID]bool // who has said that the transaction is over there
 	warned  bool                     // it was said that all those are gone
-	wrote   bool                     // something is on record in this run
-	forcing int                      // how many writes are being made
-	retired bool                     // what it remembers is being forgotten; it records nothing, and so says nothing, any more
+	notes   []Note
+	wrote   bool // something is on record in this run
+	forcing int  // how many writes are being made
+	retired bool // what it remembers is being forgotten; it records nothing, and so says nothing, any more
 	failure error
 }
 
@@ -250,7 +253,13 @@ func (m *machine) Observe(e trace.Event) {
 			m.awaited = awaited(m.awaited, m.machine)
 		}
 		m.leading = acceptor && p.Leader.Coordinator.State == commit.CoordinatorProposing
+		notes := m.notes
 		m.mu.Unlock()
+		for _, n := range notes { // a coordinator made anew waits for those again of whom an operator has spoken
+			if slices.Contains(m.awaited, n.Site) {
+				m.act(n)
+			}
+		}
 	}
 	if o := m.h.cfg.Observer; o != nil {
 		o.Observe(e)
@@ -286,7 +295,12 @@ func (m *machine) status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := Status{Transaction: m.t(), Role: "participant", Decision: m.standing.Decision, Done: m.standing.Done,
-		InDoubt: m.inDoubt()}
+		InDoubt: m.inDoubt(), Notes: slices.Clone(m.notes)}
+	if !m.result.Finished && m.forgettable.IsZero() {
+		s.Awaits = slices.DeleteFunc(slices.Clone(m.awaited), func(node protocol.NodeID) bool {
+			return slices.ContainsFunc(m.notes, func(n Note) bool { return n.Site == node })
+		})
+	}
 	switch {
 	case m.t().Protocol == PaxosCommit && m.isHead():
 		s.Role = "coordinator and acceptor"
@@ -302,6 +316,7 @@ func (m *machine) status() Status {
 	if s.Decision == commit.Undecided {
 		s.Decision = m.result.Decision
 	}
+	s.Done = s.Done && len(s.Awaits) == 0
 	return s
 }
 
@@ -329,7 +344,7 @@ func (m *machine) retire(before time.Time) (over, completed bool) {
 // all have reported, unless that is what it is: it gave its work up, or never did any. The caller holds m.mu.
 func (m *machine) overBefore(t time.Time) bool {
 	branch := m.work != nil && m.work.joined.Load()
-	if m.forcing > 0 || m.stepped.IsZero() {
+	if m.forcing > 0 || m.stepped.IsZero() || m.keepsNotes(t) {
 		return false
 	}
 	if !m.stepped.Before(t) { // as a leader that goes on telling what all have done already

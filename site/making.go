@@ -10,7 +10,7 @@ import (
 
 // head makes the coordinator of t.
 func (h *Host) head(t Transaction, sites []protocol.NodeID) (*machine, error) {
-	o := h.cfg.options()
+	o := h.cfg.telling()
 	k := machineKey{t.ID, t.headOf()}
 	var coordinator protocol.Machine
 	switch t.Protocol {
@@ -142,9 +142,9 @@ func (h *Host) makeAnew(k machineKey, t Transaction) *machine {
 		return h.install(k, t, h.participant(t))
 	}
 	if t.Protocol == TwoPhase {
-		return h.install(k, t, &commit.CoordinatorNode{Coordinator: *commit.NewCoordinator(t.ID, nil, h.cfg.options())})
+		return h.install(k, t, &commit.CoordinatorNode{Coordinator: *commit.NewCoordinator(t.ID, nil, h.cfg.telling())})
 	}
-	return h.install(k, t, commit.NewThreePhaseCoordinator(t.ID, nil, h.cfg.options()))
+	return h.install(k, t, commit.NewThreePhaseCoordinator(t.ID, nil, h.cfg.telling()))
 }
 
 // participant makes the machine that votes for this site.
@@ -165,8 +165,10 @@ func (h *Host) participant(t Transaction) protocol.Machine {
 // paxosSite makes the machine of this site in Paxos Commit. Whoever coordinates gives the electorate.
 func (h *Host) paxosSite(t Transaction, e *commit.Electorate) *commit.PaxosSite {
 	o := h.cfg.options()
+	leader := commit.NewPaxosLeader(t.ID, h.cfg.Self, e, o)
+	leader.Coordinator.Options.RetryMost = h.cfg.telling().RetryMost
 	return &commit.PaxosSite{
-		Self: h.cfg.Self, Leader: commit.NewPaxosLeader(t.ID, h.cfg.Self, e, o), Acceptor: &commit.VoteAcceptor{ID: t.ID},
+		Self: h.cfg.Self, Leader: leader, Acceptor: &commit.VoteAcceptor{ID: t.ID},
 		Participant: &commit.PaxosParticipant{Participant: *commit.NewParticipant(t.ID, t.headOf(), o),
 			Branch: commit.Branch{Outside: true}, Self: h.cfg.Self},
 	}

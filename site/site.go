@@ -105,6 +105,10 @@ type Config struct {
 	// Retry and RetryMost are the first and the greatest pause before something is tried again. Default
 	// to 100 ms and 2 s.
 	Retry, RetryMost time.Duration
+	// ResendMost is the greatest pause before a coordinator tells its decision again to a site that has not reported. The
+	// pauses grow to it as Retry grows to RetryMost. Sites in doubt ask by themselves, and do not wait for it. Defaults to
+	// 30 s; it counts as RetryMost where it is less.
+	ResendMost time.Duration
 	// BranchTimeout bounds one call into a resource. Defaults to 10 s.
 	BranchTimeout time.Duration
 	// ScanInterval is the pause between two searches of a resource for what was prepared in this site's name and never
@@ -120,6 +124,9 @@ type Config struct {
 	// longer than a message can be under way. What other sites may still depend on is kept until the
 	// coordinator has heard from all. Defaults to 1 minute.
 	KeepFor time.Duration
+	// KeepResolved is how long a transaction about which an operator has said something (Host.Resolve) is remembered.
+	// Defaults to 7 days.
+	KeepResolved time.Duration
 	// MaxTransactions is how many transactions, finished ones included, a site takes part in at a time.
 	// Defaults to 100,000.
 	MaxTransactions int
@@ -139,7 +146,8 @@ func (c *Config) setDefaults() {
 	}{
 		{&c.Timeout, 60 * time.Second}, {&c.VoteTimeout, 2 * time.Second}, {&c.Retry, 100 * time.Millisecond},
 		{&c.RetryMost, 2 * time.Second}, {&c.BranchTimeout, 10 * time.Second}, {&c.KeepFor, time.Minute},
-		{&c.ScanInterval, 15 * time.Second}, {&c.AbandonAfter, 5 * time.Second},
+		{&c.ScanInterval, 15 * time.Second}, {&c.AbandonAfter, 5 * time.Second}, {&c.ResendMost, 30 * time.Second},
+		{&c.KeepResolved, 7 * 24 * time.Hour},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -175,7 +183,8 @@ func (c *Config) validate() error {
 		}
 	}
 	for name, d := range map[string]time.Duration{"Timeout": c.Timeout, "VoteTimeout": c.VoteTimeout, "Retry": c.Retry,
-		"RetryMost": c.RetryMost, "BranchTimeout": c.BranchTimeout, "KeepFor": c.KeepFor, "ScanInterval": c.ScanInterval, "AbandonAfter": c.AbandonAfter} {
+		"RetryMost": c.RetryMost, "BranchTimeout": c.BranchTimeout, "KeepFor": c.KeepFor, "ScanInterval": c.ScanInterval, "AbandonAfter": c.AbandonAfter,
+		"ResendMost": c.ResendMost, "KeepResolved": c.KeepResolved} {
 		if d < 0 || d > 30*24*time.Hour {
 			return fmt.Errorf("site: %s is %v; it must be from 0 to 30 days", name, d)
 		}
@@ -196,6 +205,13 @@ func checkNode(n protocol.NodeID) error {
 // options are the machines'.
 func (c *Config) options() commit.Options {
 	return commit.Options{Vote: c.VoteTimeout, Retry: c.Retry, RetryMost: c.RetryMost, Cooperative: true, NoOnePhase: true}
+}
+
+// telling are the options of those that tell a decision.
+func (c *Config) telling() commit.Options {
+	o := c.options()
+	o.RetryMost = max(c.RetryMost, c.ResendMost)
+	return o
 }
 
 // Result is how a transaction ended.

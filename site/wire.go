@@ -51,7 +51,8 @@ func newCodec() (*protocol.Codec, error) {
 		protocol.Type{Name: "site.Completed", Zero: completed{}},
 		protocol.Type{Name: "site.AskOver", Zero: askOver{}},
 		protocol.Type{Name: "site.Over", Zero: over{}},
-		protocol.Type{Name: "site.Evidence", Zero: evidence{}})...)
+		protocol.Type{Name: "site.Evidence", Zero: evidence{}},
+		protocol.Type{Name: "site.Note", Zero: Note{}})...)
 }
 
 // send puts a message of the transaction t on its way. Of one that nobody was asked to commit there is nothing to say

@@ -26,6 +26,7 @@ transaction, with your name and the time, and is not checked: look at the resour
   heuristic outcome   noted as resolved; one branch, or all of them without --branch
   unfinished branch   taken to have ended as --outcome says, and not tried again; give --branch
   in doubt            proposed to abort; if commit stands already, that is said in an error
+  among sites         a node that is gone is taken to have ended as --outcome says; give --branch "node NAME"
 
 docs/operations.md is the runbook. With -c or --data-dir, this process does what a server does
 when it starts: it also finishes what can be finished.`,
