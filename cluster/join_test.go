@@ -158,7 +158,7 @@ func (h *house) change(at protocol.NodeID, c membership.Change) {
 }
 
 // Under load a fourth node joins three, votes, and one of the first leaves for good. What was decided stands, at
-// the new node too, and is decided without the one that has left.
+// the new node too, and is decided without the one that has left, also when all start again.
 func TestJoinAndLeaveUnderLoad(t *testing.T) {
 	h := newHouse(t, "a", "b", "c")
 	h.openKeeping("a", "b", "c")
@@ -180,6 +180,11 @@ func TestJoinAndLeaveUnderLoad(t *testing.T) {
 	h.close("b") // of three, two go on
 	load.end()
 	h.stand(load, "d")
+	h.close("a")
+	h.close("d")
+	h.openKeeping("a")
+	h.openAs("d", h.joining("d", "a"))
+	h.eventually("a and d go on", func() bool { return h.nodes["a"].Status().Primary && h.nodes["d"].Status().Primary })
 	h.stand(load, "a")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

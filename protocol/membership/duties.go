@@ -145,6 +145,20 @@ func (n *Node) tick(out *protocol.Effects) {
 	n.say(out)
 }
 
+// due reports whether a snapshot is to be taken: after so many entries, and where others vote from here on. What stands
+// after the snapshot a node that comes back has to be told, or to have agreed on again by those who voted on it; and
+// those who have left, or have failed for good, are to be done without.
+func (n *Node) due() bool {
+	voters := func(x paxos.Reign) []quorum.Member { return x.Configuration.System.Members }
+	reigns := n.Log.Reigns
+	for i := 1; i < len(reigns) && reigns[i].From <= n.Log.Chosen+1; i++ {
+		if !slices.Equal(voters(reigns[i-1]), voters(reigns[i])) {
+			return true
+		}
+	}
+	return n.Log.Chosen >= n.Log.Base.Slot+n.Options.Every
+}
+
 // lead tries to lead where nobody does, the election says so and enough votes are there; it stops where
 // they are not, for then somebody else may have them. Where nobody leads for long although somebody is
 // elected, who may be hearing nobody, the others try, one after the other. While the registers move nobody leads

@@ -318,8 +318,9 @@ type net struct {
 	cut   map[protocol.NodeID]bool
 	stay  bool // the registers do not move
 	// lost says which messages are lost.
-	lost  func(from, to protocol.NodeID, m protocol.Message) bool
-	emits map[protocol.NodeID][]protocol.Value
+	lost    func(from, to protocol.NodeID, m protocol.Message) bool
+	emits   map[protocol.NodeID][]protocol.Value
+	records map[protocol.NodeID]protocol.Records
 }
 
 func newNet(t *testing.T, o Options, names ...protocol.NodeID) *net {
@@ -333,14 +334,21 @@ func newNet(t *testing.T, o Options, names ...protocol.NodeID) *net {
 
 func emptyNet(t *testing.T) *net {
 	return &net{t: t, nodes: map[protocol.NodeID]*Node{}, cut: map[protocol.NodeID]bool{}, emits: map[protocol.NodeID][]protocol.Value{},
-		armed: map[protocol.NodeID]map[string]time.Duration{}}
+		armed: map[protocol.NodeID]map[string]time.Duration{}, records: map[protocol.NodeID]protocol.Records{}}
 }
 
 func (n *net) add(x *Node) {
 	id := x.Self.Node
-	n.armed[id] = map[string]time.Duration{}
 	n.nodes[id], n.order = x, append(n.order, id)
+	n.armed[id], n.records[id] = map[string]time.Duration{}, protocol.Records{}
 	n.give(id, protocol.Start{})
+}
+
+// restart has the node come back with what it has on record.
+func (n *net) restart(x *Node) {
+	id := x.Self.Node
+	n.nodes[id], n.armed[id] = x, map[string]time.Duration{}
+	n.give(id, protocol.Recover{Records: maps.Clone(n.records[id])})
 }
 
 func (n *net) give(id protocol.NodeID, ev protocol.Event) {
@@ -353,6 +361,11 @@ func (n *net) give(id protocol.NodeID, ev protocol.Event) {
 	take = func(id protocol.NodeID, ev protocol.Event) {
 		out := step(n.nodes[id], ev)
 		n.emits[id] = append(n.emits[id], out.Emits...)
+		for _, w := range out.Writes {
+			if n.records[id][w.Key] = w.Record; w.Record == nil {
+				delete(n.records[id], w.Key)
+			}
+		}
 		for _, x := range out.Timers {
 			if delete(n.armed[id], x.Name); x.After > 0 {
 				n.armed[id][x.Name] = n.now + x.After
@@ -648,6 +661,32 @@ func TestWhoCannotMoveTheRegistersDoesNotLead(t *testing.T) {
 	n.run(60)
 	if r := n.nodes["a"].State.Registers; r.Next != nil || !r.needs("e") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// Who has left is done without, also when all that are left start again: what those who are gone have voted on need not be
+// agreed on again.
+func TestAllStartAgainWithoutThoseWhoLeft(t *testing.T) {
+	n := newNet(t, Options{}, "a", "b", "c", "d")
+	n.run(40)
+	for ref, id := range []protocol.NodeID{"d", "c"} {
+		n.give("a", protocol.Input{Value: Ask{Ref: uint64(ref), Change: Change{Kind: Leave, Node: id}}})
+		n.run(60)
+		if !n.nodes[id].Retired {
+			t.Fatalf("%s is needed still: %+v", id, n.standing(id))
+		}
+		n.cut[id] = true // it is switched off
+	}
+	n.cut["a"], n.cut["b"] = true, true
+	for _, id := range []protocol.NodeID{"a", "b"} {
+		n.restart(Joiner(Member{Node: id, Storage: "s" + string(id), Wanted: 1}, nil, Options{}))
+	}
+	n.cut["a"], n.cut["b"] = false, false
+	n.run(100)
+	for _, id := range []protocol.NodeID{"a", "b"} {
+		if s := n.standing(id); !s.Primary || voters(n.nodes[id].State.View) != "3: a b" {
+			t.Errorf("%s: %+v in view %s", id, s, voters(n.nodes[id].State.View))
+		}
 	}
 }
 

@@ -145,7 +145,7 @@ type Options struct {
 	Exclude int `cbor:",omitempty" json:",omitempty"`
 	// Patience is for how many ticks an Ask waits for its turn and its answer. Defaults to 100.
 	Patience int `cbor:",omitempty" json:",omitempty"`
-	// Every is the number of entries between two snapshots. Defaults to 256.
+	// Every is the greatest number of entries between two snapshots. Defaults to 256.
 	Every paxos.Slot `cbor:",omitempty" json:",omitempty"`
 }
 
@@ -412,7 +412,7 @@ func (n *Node) log(ev protocol.Event, out *protocol.Effects) {
 		out.Emit(Changed{State: n.State})
 	}
 	n.say(out)
-	if base := n.Log.Base.Slot; n.Log.Chosen >= base+n.Options.Every {
+	if n.due() {
 		n.log(protocol.Input{Value: paxos.Compact[State]{Slot: n.Log.Chosen, State: n.State}}, out)
 	}
 }

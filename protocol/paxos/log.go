@@ -196,7 +196,9 @@ type (
 	// Swear says that the replica was never another's, so that it may promise and accept although no
 	// configuration names its storage (SnapshotRecord.Joined).
 	Swear[V any] struct{}
-	// Compact hands over the owner's state after Slot. Entries up to there are not needed any more.
+	// Compact hands over the owner's state after Slot. Entries up to there are not needed any more. How far a replica knows
+	// the log is not stable beyond that, so where acceptors are to be done without for good, the others should have
+	// handed over their state after the last slot on which those have voted.
 	Compact[S any] struct {
 		Slot  Slot
 		State S
