@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"assent/protocol/commit"
 	"assent/protocol/membership"
 	"assent/sim"
+	"assent/sim/bank"
 )
 
 // task is a piece of work that a client has. It is drawn from the seed and its number alone, so that
@@ -19,7 +19,7 @@ import (
 type task struct {
 	number int
 	at     time.Duration
-	parts  []Part
+	parts  []bank.Part
 	audit  bool // it reads everything
 	change membership.Change
 }
@@ -35,9 +35,9 @@ func (w *world) draw(number int) task {
 	case 0:
 		k.audit = true
 		for _, n := range w.nodes[:len(w.c.Members)] {
-			p := Part{Node: n.ID}
+			p := bank.Part{Node: n.ID}
 			for a := range w.c.Accounts {
-				p.Operations = append(p.Operations, Operation{Account: a})
+				p.Operations = append(p.Operations, bank.Operation{Account: a})
 			}
 			k.parts = append(k.parts, p)
 		}
@@ -50,26 +50,26 @@ func (w *world) draw(number int) task {
 }
 
 // transfer moves money from one node's store to others, now and then with a look at somebody else's.
-func (w *world) transfer(d *rand.Rand) (parts []Part) {
+func (w *world) transfer(d *rand.Rand) (parts []bank.Part) {
 	order := d.Perm(len(w.c.Members))
 	amount, n := int64(1+d.IntN(30)), min(2+d.IntN(2), len(order))
 	for i, at := range order[:n] {
-		p, change, a := Part{Node: w.nodes[at].ID}, amount, d.IntN(w.c.Accounts)
+		p, change, a := bank.Part{Node: w.nodes[at].ID}, amount, d.IntN(w.c.Accounts)
 		if i == 0 {
 			change = -amount * int64(n-1)
 		}
 		if n == 1 { // within one store
-			p.Operations = []Operation{{Account: a, Change: -amount}}
+			p.Operations = []bank.Operation{{Account: a, Change: -amount}}
 			a, change = (a+1)%w.c.Accounts, amount
 		}
-		p.Operations = append(p.Operations, Operation{Account: a, Change: change})
+		p.Operations = append(p.Operations, bank.Operation{Account: a, Change: change})
 		if d.IntN(20) == 0 {
-			p.Operations = append(p.Operations, Operation{Spoil: true})
+			p.Operations = append(p.Operations, bank.Operation{Spoil: true})
 		}
 		parts = append(parts, p)
 	}
 	if n < len(order) && d.IntN(3) == 0 {
-		parts = append(parts, Part{Node: w.nodes[order[n]].ID, Operations: []Operation{{Account: d.IntN(w.c.Accounts)}}})
+		parts = append(parts, bank.Part{Node: w.nodes[order[n]].ID, Operations: []bank.Operation{{Account: d.IntN(w.c.Accounts)}}})
 	}
 	return parts
 }
@@ -215,16 +215,13 @@ func (c *client) told(x *want, m Told) {
 		}
 		return
 	}
-	c.w.told(m.ID, m.Decision)
+	c.w.book.Told(m.ID, m.Decision)
 	switch {
 	case x.over:
 	case m.Decision == commit.Abort:
 		c.again(x)
 	case x.task.audit && m.Sum > 0: // the node that ran it has told what it read
-		c.w.Reach("a consistent read")
-		if total := c.w.total(); m.Sum != total {
-			c.w.Broken(claimMoney, fmt.Sprintf("%d was read of %d", m.Sum, total))
-		}
+		c.w.book.Audited(m.Sum, len(c.w.c.Members)*c.w.c.Accounts)
 		c.done(x)
 	default:
 		c.done(x)

@@ -96,9 +96,6 @@ const (
 
 var _ sim.Subject = (*Cluster)(nil)
 
-// opening is what each account holds at first.
-const opening = 100
-
 // filled returns c with the defaults.
 func (c *Cluster) filled() Cluster {
 	z := *c

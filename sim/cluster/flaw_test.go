@@ -26,7 +26,7 @@ func TestFlaws(t *testing.T) {
 		"one vote less than must be is read":                  {smallQuorum, 406, Cluster{}, Classes()},
 		"what stands in the register is ignored":              {ignoresAnswer, 38, Cluster{}, Classes()},
 		"commit is told when it is proposed":                  {tellsEarly, 3, Cluster{}, Classes()},
-		"every life of a node has the same name":              {reusesName, 21, Cluster{}, Classes()},
+		"every life of a node has the same name":              {reusesName, 47, Cluster{}, Classes()},
 		"votes leave an acceptor before they are stable":      {votesUnforced, 888, Cluster{}, Classes()},
 		"who stays drops what it holds when an epoch begins":  {dropsHeld, 290, Cluster{}, Classes()},
 		"the registers move and nobody reads the old ones":    {movesUnread, 327, moving, cut},

@@ -6,6 +6,7 @@ import (
 	"assent/protocol/commit"
 	"assent/protocol/membership"
 	"assent/protocol/paxos"
+	"assent/sim/bank"
 )
 
 // What clients and nodes say to each other.
@@ -13,20 +14,7 @@ type (
 	// Begin asks a node to run a transaction. Client → node.
 	Begin struct {
 		Ref   uint64
-		Parts []Part
-	}
-	// Part is what a transaction does at one node's store.
-	Part struct {
-		Node       protocol.NodeID
-		Operations []Operation
-	}
-	// Operation reads an account or changes it.
-	Operation struct {
-		Account int
-		// Change is added; 0 reads.
-		Change int64 `cbor:",omitempty" json:",omitempty"`
-		// Spoil makes the branch unable to prepare.
-		Spoil bool `cbor:",omitempty" json:",omitempty"`
+		Parts []bank.Part
 	}
 	// Begun tells the transaction's name. Node → client.
 	Begun struct {
@@ -56,20 +44,13 @@ type (
 
 // What nodes say to each other, besides what their machines say.
 type (
-	// Work asks a node to do a transaction's work at its store.
+	// Work asks a node to do a transaction's work at its store. Bank.Worked answers it.
 	Work struct {
 		ID         commit.TransactionID
-		Operations []Operation
+		Operations []bank.Operation
 		// Sent is when it was sent, in nanoseconds of the run. It stands for the connection that it is
 		// sent on, which does not outlive the receiver's process.
 		Sent int64
-	}
-	// Worked answers Work.
-	Worked struct {
-		ID     commit.TransactionID
-		Done   bool
-		Reason string  `cbor:",omitempty" json:",omitempty"`
-		Values []int64 `cbor:",omitempty" json:",omitempty"`
 	}
 	// News names the sender's present life.
 	News struct{ Prefix string }
@@ -157,7 +138,7 @@ func types() []protocol.Type {
 		{Name: "cluster.Begin", Zero: Begin{}}, {Name: "cluster.Begun", Zero: Begun{}},
 		{Name: "cluster.Told", Zero: Told{}}, {Name: "cluster.Inquiry", Zero: Inquiry{}},
 		{Name: "cluster.Configure", Zero: Configure{}}, {Name: "cluster.Configured", Zero: Configured{}},
-		{Name: "cluster.Work", Zero: Work{}}, {Name: "cluster.Worked", Zero: Worked{}},
+		{Name: "cluster.Work", Zero: Work{}}, {Name: "cluster.Worked", Zero: bank.Worked{}},
 		{Name: "cluster.News", Zero: News{}}, {Name: "cluster.Dated", Zero: Dated{}},
 		{Name: "cluster.Entering", Zero: Entering{}}, {Name: "cluster.EpochRecord", Zero: EpochRecord{}},
 		{Name: "paxos.Epoch", Zero: paxos.Epoch{}}, {Name: "cluster.Balance", Zero: Balance{}},

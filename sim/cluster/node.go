@@ -11,6 +11,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/sim"
+	"assent/sim/bank"
 	"assent/trace"
 )
 
@@ -228,7 +229,7 @@ func (n *node) serve(id commit.TransactionID, p sim.Packet) {
 		n.member.configure(p.From, m)
 	case Work:
 		n.worked(p.From, m)
-	case Worked:
+	case bank.Worked:
 		if j := n.jobs[id]; j != nil {
 			j.worked(p.From, m)
 		}

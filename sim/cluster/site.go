@@ -6,6 +6,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/sim"
+	"assent/sim/bank"
 )
 
 const (
@@ -45,7 +46,7 @@ func (b *branch) make(coordinator protocol.NodeID) {
 func (n *node) resume() {
 	for _, id := range n.store.prepared() {
 		n.w.Reach("recovery: a branch in doubt")
-		n.w.voted(id, n.ID, commit.Yes) // the answer may have been lost
+		n.w.book.Voted(id, n.ID, commit.Yes) // the answer may have been lost
 		b := n.branch(id, n.store.branches[id].Coordinator)
 		b.actor.Deliver(b.promise(b.machine.Coordinator))
 		b.expire()
@@ -85,7 +86,7 @@ func (n *node) worked(from protocol.NodeID, m Work) {
 	b := n.branch(m.ID, from)
 	b.actor.Deliver(protocol.Start{})
 	n.Work(string(m.ID), func() (then func()) {
-		answer := Worked{ID: m.ID}
+		answer := bank.Worked{ID: m.ID}
 		answer.Values, answer.Reason = n.store.work(m.ID, from, m.Operations)
 		answer.Done = answer.Reason == ""
 		return func() { n.send(string(m.ID), from, answer) }
@@ -138,7 +139,7 @@ func (b *branch) carryOut(request protocol.Value) (answer protocol.Value) {
 			return nil
 		}
 		b.since = b.n.w.Line.Now()
-		b.n.w.voted(b.id, b.n.ID, vote)
+		b.n.w.book.Voted(b.id, b.n.ID, vote)
 		return commit.BranchPrepared{Vote: vote, Reason: reason}
 	}
 	_, commits := request.(commit.CommitBranch)
@@ -146,6 +147,6 @@ func (b *branch) carryOut(request protocol.Value) (answer protocol.Value) {
 	if err != nil {
 		return nil
 	}
-	b.n.w.finished(b.id, b.n.ID, outcome)
+	b.n.w.book.Finished(b.id, b.n.ID, outcome)
 	return commit.BranchFinished{Outcome: outcome}
 }

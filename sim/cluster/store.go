@@ -8,6 +8,7 @@ import (
 
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/sim/bank"
 )
 
 // store is a node's store of accounts, with strict two-phase locking: a stand-in for resource/kv that keeps its
@@ -66,7 +67,7 @@ func openStore(n *node, records protocol.Records) *store {
 func (s *store) prepared() []commit.TransactionID { return slices.Sorted(maps.Keys(s.branches)) }
 
 // work does the work of a branch, or says why not.
-func (s *store) work(id commit.TransactionID, coordinator protocol.NodeID, operations []Operation) (values []int64, reason string) {
+func (s *store) work(id commit.TransactionID, coordinator protocol.NodeID, operations []bank.Operation) (values []int64, reason string) {
 	if _, over := s.ended[id]; over || s.sessions[id] != nil {
 		return nil, "it is over"
 	}

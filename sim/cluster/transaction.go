@@ -11,6 +11,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/sim"
+	"assent/sim/bank"
 )
 
 // job is a transaction that a client has begun at this node.
@@ -18,7 +19,7 @@ type job struct {
 	n       *node
 	id      commit.TransactionID
 	client  protocol.NodeID
-	parts   []Part
+	parts   []bank.Part
 	waiting map[protocol.NodeID]bool
 	sum     int64
 	asked   bool // the coordinator was asked to commit, or to abort
@@ -41,7 +42,7 @@ func (n *node) begin(client protocol.NodeID, m Begin) {
 	j := &job{n: n, id: commit.TransactionID(fmt.Sprintf("%s%d", n.prefix, n.minted)), client: client, parts: m.Parts,
 		waiting: map[protocol.NodeID]bool{}}
 	n.begun[key], n.jobs[j.id] = j.id, j
-	n.w.known(j.id, m.Parts)
+	n.w.book.Begin(j.id, m.Parts, false)
 	n.send(string(j.id), client, Begun{Ref: m.Ref, ID: j.id})
 	for _, p := range m.Parts {
 		j.waiting[p.Node] = true
@@ -51,7 +52,7 @@ func (n *node) begin(client protocol.NodeID, m Begin) {
 }
 
 // worked takes a node's answer.
-func (j *job) worked(from protocol.NodeID, m Worked) {
+func (j *job) worked(from protocol.NodeID, m bank.Worked) {
 	if j.asked || !j.waiting[from] {
 		return
 	}
@@ -164,7 +165,7 @@ func (t *coordination) Emit(value protocol.Value) {
 	case commit.Concluded:
 		t.conclude(v)
 	case commit.Contradicted:
-		t.n.w.Broken(claimHeuristic, fmt.Sprintf("%s at %s: %s, %s", t.id, v.Node, v.Decision, v.Outcome))
+		t.n.w.book.Contradicted(t.id, v)
 	case commit.Completed:
 		t.n.After(t.n.w.Pause(string(t.id), t.n.ID), t.retire)
 	}
@@ -231,7 +232,7 @@ func (t *coordination) decided(stands register.Value) {
 // conclude tells the client.
 func (t *coordination) conclude(v commit.Concluded) {
 	t.concluded = v.Decision
-	t.n.w.concluded(t.id, v)
+	t.n.w.book.Concluded(t.id, v)
 	if j := t.n.jobs[t.id]; j != nil {
 		t.n.send(string(t.id), j.client, Told{ID: t.id, Decision: v.Decision, Sum: j.sum})
 	}

@@ -10,6 +10,7 @@ import (
 	"assent/protocol/commit"
 	"assent/protocol/membership"
 	"assent/sim"
+	"assent/sim/bank"
 	"assent/spec"
 	"assent/trace"
 )
@@ -22,19 +23,18 @@ type world struct {
 	options  commit.Options
 	founders membership.State
 
-	nodes        []*node
-	byID         map[protocol.NodeID]*node
-	clients      map[protocol.NodeID]*client
-	transactions map[commit.TransactionID]*transaction
-	names        []commit.TransactionID // of transactions, in the order in which they began
-	touched      []*transaction         // since the claims were judged last
-	views        map[uint64]membership.View
-	states       map[uint64][]byte // the cluster's own state, by epoch
-	epoch        uint64            // the last of these
-	pending      int               // pieces of work that are not at their end
-	keys         []string          // of the configuration, that clients were told are set
-	left         []protocol.NodeID // that clients were told have left
-	healed       bool
+	nodes   []*node
+	byID    map[protocol.NodeID]*node
+	clients map[protocol.NodeID]*client
+	book    *bank.Book
+	stamps  map[commit.TransactionID]uint64 // of the values that stand
+	views   map[uint64]membership.View
+	states  map[uint64][]byte // the cluster's own state, by epoch
+	epoch   uint64            // the last of these
+	pending int               // pieces of work that are not at their end
+	keys    []string          // of the configuration, that clients were told are set
+	left    []protocol.NodeID // that clients were told have left
+	healed  bool
 }
 
 func newWorld(c Cluster, plan sim.Plan, observer trace.Observer) *world {
@@ -42,8 +42,9 @@ func newWorld(c Cluster, plan sim.Plan, observer trace.Observer) *world {
 		options: commit.Options{Vote: time.Second, VoteRetries: int(plan.Seed % 3), Retry: 100 * time.Millisecond,
 			RetryMost: 2 * time.Second, Cooperative: plan.Seed%2 == 1, NoOnePhase: true},
 		byID: map[protocol.NodeID]*node{}, clients: map[protocol.NodeID]*client{},
-		transactions: map[commit.TransactionID]*transaction{}, views: map[uint64]membership.View{}, states: map[uint64][]byte{}}
+		stamps: map[commit.TransactionID]uint64{}, views: map[uint64]membership.View{}, states: map[uint64][]byte{}}
 	w.Run = sim.NewRun(plan, observer, w.codec, c.names(), w.arrive)
+	w.book = bank.NewBook(w.Run)
 	w.Smooth = len(plan.Faults) == 0
 	var all []membership.Member
 	for _, m := range c.Members {
@@ -97,7 +98,7 @@ func (w *world) run() {
 func (w *world) open(n *node) {
 	var writes []protocol.Write
 	for a := range n.accounts() {
-		writes = append(writes, protocol.Write{Key: storePart + accountKey(a), Record: Balance{Amount: opening}})
+		writes = append(writes, protocol.Write{Key: storePart + accountKey(a), Record: Balance{Amount: bank.Opening}})
 	}
 	_, err := n.disk.Force(writes)
 	w.Fail(err)
@@ -234,14 +235,7 @@ const maxEvents = 5_000_000
 
 // judge puts the claims to the test for what has changed.
 func (w *world) judge() {
-	for _, t := range w.touched {
-		for _, p := range w.claims() {
-			if w.Going() && !p.Holds(t) {
-				w.Broken(p.Name, string(t.id))
-			}
-		}
-	}
-	w.touched = w.touched[:0]
+	w.book.Judge(w.claims())
 	w.Bound(maxEvents)
 }
 

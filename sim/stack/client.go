@@ -3,11 +3,11 @@ package stack
 import (
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"time"
 
 	"assent/protocol"
 	"assent/protocol/commit"
+	"assent/sim/bank"
 )
 
 // task is a piece of work that a client has: what it wants to do where. It is drawn from the seed and
@@ -15,14 +15,8 @@ import (
 type task struct {
 	number int
 	at     time.Duration
-	parts  []part
+	parts  []bank.Part
 	audit  bool // it reads everything
-}
-
-// part is what a task does at one site.
-type part struct {
-	site       protocol.NodeID
-	operations []Operation
 }
 
 // draw draws the task with that number.
@@ -35,10 +29,10 @@ func (w *world) draw(number int) task {
 	if d.IntN(6) == 0 {
 		k.audit = true
 		for _, s := range w.sites {
-			k.parts = append(k.parts, part{site: s.ID})
+			k.parts = append(k.parts, bank.Part{Node: s.ID})
 			for a := range w.stack.Accounts {
 				last := &k.parts[len(k.parts)-1]
-				last.operations = append(last.operations, Operation{Account: a})
+				last.Operations = append(last.Operations, bank.Operation{Account: a})
 			}
 		}
 		return k
@@ -47,7 +41,7 @@ func (w *world) draw(number int) task {
 	amount := int64(1 + d.IntN(30))
 	n := min(1+d.IntN(3), len(order))
 	for i, at := range order[:n] {
-		p := part{site: w.sites[at].ID}
+		p := bank.Part{Node: w.sites[at].ID}
 		change := -amount * int64(n-1)
 		if i > 0 {
 			change = amount
@@ -55,20 +49,20 @@ func (w *world) draw(number int) task {
 		a := d.IntN(w.stack.Accounts)
 		switch {
 		case n == 1: // within one site
-			p.operations = []Operation{{Account: a, Change: -amount}, {Account: (a + 1) % w.stack.Accounts, Change: amount}}
+			p.Operations = []bank.Operation{{Account: a, Change: -amount}, {Account: (a + 1) % w.stack.Accounts, Change: amount}}
 			if w.stack.Accounts == 1 {
-				p.operations = []Operation{{Account: a}}
+				p.Operations = []bank.Operation{{Account: a}}
 			}
 		default:
-			p.operations = []Operation{{Account: a, Change: change}}
+			p.Operations = []bank.Operation{{Account: a, Change: change}}
 		}
 		if d.IntN(20) == 0 {
-			p.operations = append(p.operations, Operation{Spoil: true})
+			p.Operations = append(p.Operations, bank.Operation{Spoil: true})
 		}
 		k.parts = append(k.parts, p)
 	}
 	if n < len(order) && d.IntN(3) == 0 { // and a look at somebody else's
-		k.parts = append(k.parts, part{site: w.sites[order[n]].ID, operations: []Operation{{Account: d.IntN(w.stack.Accounts)}}})
+		k.parts = append(k.parts, bank.Part{Node: w.sites[order[n]].ID, Operations: []bank.Operation{{Account: d.IntN(w.stack.Accounts)}}})
 	}
 	return k
 }
@@ -101,16 +95,17 @@ func (c *coordinator) begin(k task, attempt int) {
 	j := &job{c: c, task: k, attempt: attempt, waiting: map[protocol.NodeID]bool{}}
 	j.id = commit.TransactionID(fmt.Sprintf("T%d-%d", k.number+1, attempt))
 	c.jobs[j.id] = j
-	c.w.known(j)
+	c.w.book.Begin(j.id, k.parts, len(k.parts) == 1)
+	c.w.homes[j.id] = c.log.Owner()
 	for _, p := range k.parts {
-		j.waiting[p.site] = true
-		c.w.Say(string(j.id), c.ID, p.site, Work{ID: j.id, Owner: c.log.Owner(), Operations: p.operations, Sent: int64(c.w.Line.Now())})
+		j.waiting[p.Node] = true
+		c.w.Say(string(j.id), c.ID, p.Node, Work{ID: j.id, Owner: c.log.Owner(), Operations: p.Operations, Sent: int64(c.w.Line.Now())})
 	}
 	c.After(workTime, func() { j.begin(true) })
 }
 
 // worked takes a site's answer.
-func (j *job) worked(from protocol.NodeID, m Worked) {
+func (j *job) worked(from protocol.NodeID, m bank.Worked) {
 	if j.begun || !j.waiting[from] {
 		return
 	}
@@ -134,7 +129,7 @@ func (j *job) begin(abort bool) {
 	j.begun = true
 	among := make([]protocol.NodeID, len(j.task.parts))
 	for i, p := range j.task.parts {
-		among[i] = p.site
+		among[i] = p.Node
 	}
 	t := j.c.coordination(j.id, among)
 	if abort {
@@ -148,13 +143,10 @@ func (j *job) begin(abort bool) {
 func (j *job) told(v commit.Concluded) {
 	delete(j.c.jobs, j.id)
 	w := j.c.w
-	w.told(j.id, v.Decision)
+	w.book.Told(j.id, v.Decision)
 	switch {
 	case v.Decision == commit.Commit && j.task.audit:
-		w.Reach("a consistent read")
-		if total := w.total(); j.sum != total {
-			w.Broken(claimMoney, strconv.FormatInt(j.sum, 10)+" was read of "+strconv.FormatInt(total, 10))
-		}
+		w.book.Audited(j.sum, len(w.sites)*w.stack.Accounts)
 	case v.Decision == commit.Abort && j.attempt < attempts:
 		j.c.After(time.Duration(50<<j.attempt)*time.Millisecond, func() { j.c.begin(j.task, j.attempt+1) })
 	}

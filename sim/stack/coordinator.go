@@ -3,7 +3,6 @@ package stack
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/sim"
+	"assent/sim/bank"
 )
 
 // coordinator hosts a decision log, the coordinators of the transactions that are decided there, and
@@ -85,7 +85,7 @@ func (c *coordinator) close() {
 // receive takes a packet.
 func (c *coordinator) receive(p sim.Packet) {
 	id := commit.TransactionID(p.Scope)
-	if m, ok := p.Message.(Worked); ok {
+	if m, ok := p.Message.(bank.Worked); ok {
 		c.w.Heard(p)
 		if j := c.jobs[id]; j != nil {
 			j.worked(p.From, m)
@@ -148,7 +148,7 @@ func (t *coordination) Emit(value protocol.Value) {
 		}
 		t.c.process.Work(string(t.id), func() (then func()) { return t.decide(v) })
 	case commit.Concluded:
-		t.c.w.concluded(t.id, v)
+		t.c.w.book.Concluded(t.id, v)
 		if t.c.w.stack.flaw == forgetsEarly {
 			t.c.After(0, func() { t.c.drop(t.id) })
 		}
@@ -156,7 +156,7 @@ func (t *coordination) Emit(value protocol.Value) {
 			j.told(v)
 		}
 	case commit.Contradicted:
-		t.c.w.Broken(claimHeuristic, fmt.Sprintf("%s at %s: %s, %s", t.id, v.Node, v.Decision, v.Outcome))
+		t.c.w.book.Contradicted(t.id, v)
 	case commit.Completed:
 		t.retire()
 	}

@@ -12,6 +12,7 @@ import (
 	"assent/resource"
 	"assent/resource/kv"
 	"assent/sim"
+	"assent/sim/bank"
 )
 
 // site hosts a store, and the participants of the transactions that have a branch there.
@@ -45,7 +46,7 @@ func (s *site) open() (err error) {
 	}
 	for _, p := range list {
 		s.w.Reach("recovery: a branch in doubt")
-		s.w.voted(commit.TransactionID(p.ID.Transaction), s.ID, commit.Yes) // the answer may have been lost
+		s.w.book.Voted(commit.TransactionID(p.ID.Transaction), s.ID, commit.Yes) // the answer may have been lost
 		if s.w.stack.flaw == forgetsPrepared {
 			continue
 		}
@@ -93,7 +94,7 @@ func (s *site) receive(p sim.Packet) {
 	b := s.branches[id]
 	if b == nil {
 		// It is finished and forgotten, or was never here: the machine finds out which.
-		b = s.branch(id, s.w.transactions[id].owner)
+		b = s.branch(id, s.w.homes[id])
 		b.actor.Deliver(protocol.Recover{})
 		b.expire()
 	}
@@ -108,7 +109,7 @@ func (s *site) work(from protocol.NodeID, m Work) {
 	b := s.branch(m.ID, m.Owner)
 	b.actor.Deliver(protocol.Start{})
 	s.process.Work(string(m.ID), func() (then func()) {
-		answer := Worked{ID: m.ID}
+		answer := bank.Worked{ID: m.ID}
 		values, err := b.do(m.Operations)
 		if answer.Done = err == nil; err != nil {
 			answer.Reason = reason(err)
@@ -148,7 +149,7 @@ func (b *branch) expire() {
 }
 
 // do does the client's work.
-func (b *branch) do(operations []Operation) (values []int64, err error) {
+func (b *branch) do(operations []bank.Operation) (values []int64, err error) {
 	ctx := context.Background()
 	begun, err := b.s.store.Begin(ctx, b.rid)
 	if err != nil {
@@ -238,7 +239,7 @@ func (b *branch) carryOut(request protocol.Value) (answer protocol.Value, stoppe
 
 func (b *branch) prepare() (answer protocol.Value, stopped bool) {
 	if b.tx == nil {
-		b.s.w.voted(b.id, b.s.ID, commit.No)
+		b.s.w.book.Voted(b.id, b.s.ID, commit.No)
 		return commit.BranchPrepared{Vote: commit.No, Reason: "the work is lost"}, false
 	}
 	var vote resource.Vote
@@ -250,11 +251,11 @@ func (b *branch) prepare() (answer protocol.Value, stopped bool) {
 	case stopped:
 		return nil, true
 	case err != nil:
-		b.s.w.voted(b.id, b.s.ID, commit.No)
+		b.s.w.book.Voted(b.id, b.s.ID, commit.No)
 		return commit.BranchPrepared{Vote: commit.No, Reason: reason(err)}, false
 	}
 	b.prepared, b.evidence = vote.Vote == commit.Yes, vote.Evidence
-	b.s.w.voted(b.id, b.s.ID, vote.Vote)
+	b.s.w.book.Voted(b.id, b.s.ID, vote.Vote)
 	if b.s.w.stack.flaw == ageAbort && b.prepared {
 		b.s.After(time.Second, func() { b.carryOut(commit.RollbackBranch{}) })
 	}
@@ -272,7 +273,7 @@ func (b *branch) finish(forces bool, attempt func(context.Context) (commit.Outco
 		return commit.BranchFailed{}, stopped
 	}
 	b.prepared = false
-	b.s.w.finished(b.id, b.s.ID, outcome)
+	b.s.w.book.Finished(b.id, b.s.ID, outcome)
 	return commit.BranchFinished{Outcome: outcome}, false
 }
 
@@ -355,7 +356,7 @@ func (s *site) fill() error {
 	}
 	tx := begun.(*kv.Tx)
 	for i := range s.w.stack.Accounts {
-		if err := tx.Put(ctx, account(i), []byte(strconv.Itoa(opening))); err != nil {
+		if err := tx.Put(ctx, account(i), []byte(strconv.Itoa(bank.Opening))); err != nil {
 			return err
 		}
 	}

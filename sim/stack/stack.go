@@ -24,6 +24,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/sim"
+	"assent/sim/bank"
 	"assent/trace"
 )
 
@@ -81,9 +82,6 @@ const (
 )
 
 var _ sim.Subject = (*Stack)(nil)
-
-// opening is what each account holds at first.
-const opening = 100
 
 func (s *Stack) size() Size {
 	z := s.Size
@@ -185,7 +183,7 @@ func FromHeader(h trace.Header) (*Stack, sim.Plan, error) {
 // Types implements sim.Subject.
 func (s *Stack) Types() *protocol.Codec {
 	types := append(commit.Types(),
-		protocol.Type{Name: "stack.Work", Zero: Work{}}, protocol.Type{Name: "stack.Worked", Zero: Worked{}})
+		protocol.Type{Name: "stack.Work", Zero: Work{}}, protocol.Type{Name: "stack.Worked", Zero: bank.Worked{}})
 	codec, err := protocol.NewCodec(types...)
 	if err != nil {
 		panic(fmt.Sprintf("types that are fixed: %v", err))
@@ -223,30 +221,12 @@ func (s *Stack) makeLogs() {
 	}
 }
 
-// What clients and sites say to each other before a transaction is committed.
-type (
-	// Work asks a site to do a transaction's work there. Client → site.
-	Work struct {
-		ID         commit.TransactionID
-		Owner      string
-		Operations []Operation
-		// Sent is when it was sent, in nanoseconds of the run. It stands for the connection that it is
-		// sent on, which does not outlive the site's process.
-		Sent int64
-	}
-	// Worked answers Work. Site → client.
-	Worked struct {
-		ID     commit.TransactionID
-		Done   bool
-		Reason string  `cbor:",omitempty" json:",omitempty"`
-		Values []int64 `cbor:",omitempty" json:",omitempty"`
-	}
-	// Operation reads an account or changes it.
-	Operation struct {
-		Account int
-		// Change is added; 0 reads.
-		Change int64 `cbor:",omitempty" json:",omitempty"`
-		// Spoil makes the branch unable to prepare.
-		Spoil bool `cbor:",omitempty" json:",omitempty"`
-	}
-)
+// Work asks a site to do a transaction's work there. Client → site, which answers with bank.Worked.
+type Work struct {
+	ID         commit.TransactionID
+	Owner      string
+	Operations []bank.Operation
+	// Sent is when it was sent, in nanoseconds of the run. It stands for the connection that it is
+	// sent on, which does not outlive the site's process.
+	Sent int64
+}

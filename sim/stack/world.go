@@ -12,6 +12,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/sim"
+	"assent/sim/bank"
 	"assent/spec"
 	"assent/trace"
 )
@@ -26,20 +27,14 @@ type world struct {
 	order        []*process
 	coordinators []*coordinator
 	sites        []*site
-	owners       map[string]protocol.NodeID // of branches: where their decision log is
-	transactions map[commit.TransactionID]*transaction
-	touched      []*transaction // since the claims were judged last
-	pending      int            // tasks that have not begun
+	owners       map[string]protocol.NodeID      // of branches: where their decision log is
+	homes        map[commit.TransactionID]string // of transactions: the owner of their decision log
+	book         *bank.Book
+	pending      int // tasks that have not begun
 }
 
-// The claims of the stack, besides AC1 to AC3 and sim.Ended.
-const (
-	claimHeuristic = "no outcome is heuristic"
-	claimTold      = "what a client was told stands"
-	claimMoney     = "money is conserved at every consistent read"
-	claimPlace     = "money is where the decisions have put it"
-	claimDamage    = "nobody starts over a changed record"
-)
+// claimDamage is a claim of the stack, besides AC1 to AC3, sim.Ended and those of a bank.Book.
+const claimDamage = "nobody starts over a changed record"
 
 // entropy are random bytes from the seed.
 type entropy struct{ *rand.ChaCha8 }
@@ -59,8 +54,9 @@ func newWorld(s *Stack, plan sim.Plan, observer trace.Observer) *world {
 		options: commit.Options{Vote: time.Second, VoteRetries: int(plan.Seed % 3), Retry: 100 * time.Millisecond,
 			RetryMost: 2 * time.Second, Cooperative: plan.Seed%2 == 1},
 		processes: map[protocol.NodeID]*process{}, owners: map[string]protocol.NodeID{},
-		transactions: map[commit.TransactionID]*transaction{}}
+		homes: map[commit.TransactionID]string{}}
 	w.Run = sim.NewRun(plan, observer, s.Types(), s.nodes(), w.arrive)
+	w.book = bank.NewBook(w.Run)
 	for i, id := range s.nodes() {
 		p := &process{Process: sim.Process{Run: w.Run, ID: id}, w: w}
 		p.Die = func(sent int) { p.crash(sent, 0) }
@@ -226,15 +222,12 @@ func (w *world) close() {
 }
 
 // judge puts the claims to the test for what has changed.
-func (w *world) judge() {
-	for _, t := range w.touched {
-		for _, p := range safety {
-			if w.Going() && !p.Holds(t) {
-				w.Broken(p.Name, string(t.id))
-			}
-		}
-	}
-	w.touched = w.touched[:0]
+func (w *world) judge() { w.book.Judge(safety) }
+
+// stands notes what the log has answered.
+func (w *world) stands(id commit.TransactionID, d commit.Decision) {
+	w.Reach("the log holds " + d.String())
+	w.book.Decided(id, d)
 }
 
 // safety are the claims about each transaction.
