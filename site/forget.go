@@ -30,6 +30,7 @@ func (h *Host) sweep(before time.Time) {
 	maps.DeleteFunc(h.begun, func(_ commit.TransactionID, since time.Time) bool { return time.Since(since) > h.cfg.Timeout })
 	machines := slices.Collect(maps.Values(h.machines))
 	h.mu.Unlock()
+	var old []*machine
 	for _, m := range machines {
 		over, completed := m.retire(before)
 		if !over {
@@ -41,18 +42,38 @@ func (h *Host) sweep(before time.Time) {
 		if completed { // and not only forgotten here, as by a coordinator that was made anew and asked nobody
 			h.tellCompleted(m.t()) // once more: the first word may have been lost
 		}
-		if err := h.store.forget(m.key); err != nil {
-			h.cfg.Logger.Warn("what is over cannot be forgotten", "transaction", m.key.id, "error", err)
+		old = append(old, m)
+	}
+	for batch := range slices.Chunk(old, mostForgotten) {
+		if err := h.forget(batch); err != nil {
+			h.cfg.Logger.Warn("what is over cannot be forgotten; trying again", "transactions", len(old), "error", err)
 			return
 		}
-		h.mu.Lock()
-		if w := h.works[m.key.id]; w != nil && m.key.address == h.cfg.Self {
-			w.timer()
-			delete(h.works, m.key.id)
-		}
-		delete(h.machines, m.key)
-		h.mu.Unlock()
 	}
+}
+
+// mostForgotten bounds the machines that are forgotten in one write.
+const mostForgotten = 256
+
+// forget drops the records of machines that have been stopped, and then the machines.
+func (h *Host) forget(old []*machine) error {
+	keys := make([]machineKey, len(old))
+	for i, m := range old {
+		keys[i] = m.key
+	}
+	if err := h.store.forget(keys); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, k := range keys {
+		if w := h.works[k.id]; w != nil && k.address == h.cfg.Self {
+			w.timer()
+			delete(h.works, k.id)
+		}
+		delete(h.machines, k)
+	}
+	return nil
 }
 
 // tellCompleted tells all that have a part that every site has reported: nobody can be in doubt any more, so what they

@@ -155,15 +155,17 @@ func (s *store) put(ctx context.Context, b *kv.Tx, prefix []byte, key string, re
 	return b.Put(ctx, append(bytes.Clone(prefix), key...), data)
 }
 
-// forget drops the records of a machine.
-func (s *store) forget(k machineKey) error {
+// forget drops the records of machines, in one write.
+func (s *store) forget(keys []machineKey) error {
 	return s.change(func(ctx context.Context, b *kv.Tx) error {
-		for p, err := range b.ScanPrefix(ctx, k.prefix()) {
-			if err != nil {
-				return err
-			}
-			if err := b.Delete(ctx, p.Key); err != nil {
-				return err
+		for _, k := range keys {
+			for p, err := range b.ScanPrefix(ctx, k.prefix()) {
+				if err != nil {
+					return err
+				}
+				if err := b.Delete(ctx, p.Key); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
