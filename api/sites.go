@@ -33,12 +33,13 @@ func (s *Server) runAmongSites(ctx context.Context, req *assentv1.RunRequest, ti
 		return nil, err
 	}
 	defer s.sessions.drop()
-	t, err := s.opts.Sites.Begin(site.Protocol(req.GetProtocol()))
-	if errors.Is(err, site.ErrLeaving) {
-		return nil, refuse(connect.CodeUnavailable, err.Error(), "ask another node of the cluster").anywhereElse()
-	}
-	if err != nil {
+	p := site.Protocol(req.GetProtocol())
+	if err := p.Check(); err != nil {
 		return nil, refuse(connect.CodeInvalidArgument, err.Error(), "")
+	}
+	t, err := s.opts.Sites.Begin(p)
+	if err != nil {
+		return nil, refuse(connect.CodeUnavailable, err.Error(), "ask another node of the cluster").anywhereElse()
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -32,6 +32,7 @@ type Host struct {
 	works    map[commit.TransactionID]*work
 	machines map[machineKey]*machine
 	closed   bool
+	stopped  bool                               // the records cannot be written any more
 	begun    map[commit.TransactionID]time.Time // what began here and was not asked to commit or abort, since when
 	barred   map[commit.TransactionID]int       // what is not begun here while leftovers of it are rolled back, in how many resources
 	down     map[protocol.NodeID]time.Time      // coordinators of open work that seem to be down, since when
@@ -145,6 +146,8 @@ func (h *Host) Begin(p Protocol) (Transaction, error) {
 	defer h.mu.Unlock()
 	now := time.Now()
 	switch {
+	case h.stopped:
+		return Transaction{}, fmt.Errorf("site: %w", ErrStopped)
 	case now.Before(h.leaving):
 		return Transaction{}, fmt.Errorf("site: %w", ErrLeaving)
 	case len(h.begun) >= h.cfg.MaxTransactions:
@@ -198,8 +201,11 @@ func (b branches) Join(ctx context.Context, r resource.Resource) (resource.Branc
 func (h *Host) workOf(t Transaction, again bool) (*work, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed {
+	switch {
+	case h.closed:
 		return nil, ErrClosed
+	case h.stopped:
+		return nil, fmt.Errorf("site: %q: %w", t.ID, ErrStopped)
 	}
 	if w := h.works[t.ID]; w != nil && h.barred[t.ID] == 0 {
 		if w.asked {

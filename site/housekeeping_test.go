@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"assent/protocol"
 	"assent/protocol/commit"
@@ -429,4 +432,43 @@ func TestAbortOrCommit(t *testing.T) {
 			t.Errorf("committed: %v; n2 %v, n3 %v", committed, w.holds("n2", key, tx), w.holds("n3", key, tx))
 		}
 	}
+}
+
+// TestRecordsCannotBeWritten: whoever waits for a transaction is told when its coordinator cannot record anything any more, and
+// nothing new is begun there.
+func TestRecordsCannotBeWritten(t *testing.T) {
+	w := newWorld(t, 2, 1)
+	var full atomic.Bool
+	w.tweak = func(c *Config) {
+		if c.Self == "n1" {
+			c.FS = errorfs.Wrap(c.FS, errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+					return syscall.ENOSPC
+				}
+				return nil
+			}))
+		}
+	}
+	w.all()
+	tx := w.begin("n1", TwoPhase)
+	if err := w.put(tx, "key", "n2"); err != nil {
+		t.Fatal(err)
+	}
+	full.Store(true)
+	_, err := w.host("n1").Commit(context.Background(), tx, []protocol.NodeID{"n2"}, true)
+	if !errors.Is(err, ErrInDoubt) || !errors.Is(err, kv.ErrStopped) {
+		t.Errorf("the commit says %v", err)
+	}
+	if _, err := w.host("n1").Begin(TwoPhase); !errors.Is(err, ErrStopped) {
+		t.Errorf("another begins: %v", err)
+	}
+	if err := w.put(w.begin("n2", TwoPhase), "other", "n1"); !errors.Is(err, ErrStopped) {
+		t.Errorf("work is taken: %v", err)
+	}
+	full.Store(false)
+	w.crash("n1")
+	w.hurry = time.Second
+	w.crash("n2")
+	w.all()
+	w.settled("n1", "n2")
 }

@@ -28,6 +28,7 @@ type machine struct {
 	once    sync.Once
 
 	decided, finished chan struct{} // closed, of a coordinator
+	failed            chan struct{} // closed when something could not be recorded
 
 	mu       sync.Mutex
 	result   Result
@@ -59,7 +60,7 @@ type stander interface {
 
 // install adds a machine. The caller holds h.mu.
 func (h *Host) install(k machineKey, t Transaction, of protocol.Machine) *machine {
-	m := &machine{h: h, key: k, machine: of.(stander), decided: make(chan struct{}), finished: make(chan struct{})}
+	m := &machine{h: h, key: k, machine: of.(stander), decided: make(chan struct{}), finished: make(chan struct{}), failed: make(chan struct{})}
 	m.named.Store(&t)
 	if k.address == h.cfg.Self {
 		m.work = &work{h: h, t: t, asked: true, branches: map[string]*part{}}
@@ -122,9 +123,11 @@ func (m *machine) Force(writes []protocol.Write) error {
 		m.note(writes)
 	} else {
 		m.failure = err
+		closeOnce(m.failed)
 	}
 	m.mu.Unlock()
 	if err != nil {
+		m.h.cannotRecord(err)
 		m.h.cfg.Logger.Error("a site cannot record what it promises; the transaction stands still here", "transaction", m.t().ID, "error", err)
 	}
 	return err
@@ -213,7 +216,7 @@ func (m *machine) conclude(v commit.Concluded) {
 	closeOnce(m.decided)
 }
 
-// closeOnce closes c unless it is closed. Only one goroutine at a time steps a machine.
+// closeOnce closes c unless it is closed. One goroutine at a time calls it for c.
 func closeOnce(c chan struct{}) {
 	select {
 	case <-c:
@@ -372,6 +375,7 @@ func (m *machine) await(ctx context.Context, wait bool) (Result, error) {
 	case <-until:
 	case <-ctx.Done():
 		err = ctx.Err()
+	case <-m.failed:
 	case <-m.h.life.Done():
 		err = ErrClosed
 	}

@@ -240,6 +240,9 @@ var (
 	ErrAlone = errors.New("this node cannot commit anything among sites")
 	// ErrLeaving says that the node is about to leave the cluster.
 	ErrLeaving = errors.New("the node is about to leave the cluster")
+	// ErrStopped says that the site's records cannot be written any more, because their disk is full or has failed. What
+	// it takes part in stands still here, and it takes part in nothing more, until the node is started again.
+	ErrStopped = errors.New("the site's records cannot be written; see to their disk and start the node again")
 	// ErrUnfinished says that the node takes part in transactions that are not over.
 	ErrUnfinished = errors.New("the node has transactions among sites that are not over")
 )

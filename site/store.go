@@ -127,6 +127,16 @@ func (s *store) force(k machineKey, t Transaction, writes []protocol.Write) erro
 	return nil
 }
 
+// cannotRecord notes that a write has failed. A store that has stopped writes nothing more.
+func (h *Host) cannotRecord(err error) {
+	if !errors.Is(err, kv.ErrStopped) {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stopped = true
+}
+
 // change makes a change of the store stable.
 func (s *store) change(do func(context.Context, *kv.Tx) error) error {
 	ctx := context.Background() // a machine's writes are made whoever waits
