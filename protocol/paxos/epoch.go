@@ -61,14 +61,20 @@ const EpochKey = "epoch"
 
 // The messages.
 type (
-	// Dated is a message of a register with the epoch of the ballot that it is about. One field is set.
-	Dated[V any] struct {
-		Epoch   Epoch
+	// Said is a message of a register: any of them. One field is set.
+	Said[V any] struct {
 		Phase1a *Phase1a[V] `cbor:",omitempty" json:",omitempty"`
 		Phase1b *Phase1b[V] `cbor:",omitempty" json:",omitempty"`
 		Phase2a *Phase2a[V] `cbor:",omitempty" json:",omitempty"`
 		Phase2b *Phase2b[V] `cbor:",omitempty" json:",omitempty"`
 		Refused *Refused[V] `cbor:",omitempty" json:",omitempty"`
+		Chosen  *Chosen[V]  `cbor:",omitempty" json:",omitempty"`
+	}
+
+	// Dated is a message of a register with the epoch of the ballot that it is about.
+	Dated[V any] struct {
+		Epoch Epoch
+		Said[V]
 	}
 
 	// Outdated says that the receiver's epoch is over. Acceptor → proposer.
@@ -89,37 +95,40 @@ type (
 // EpochRecord is the epoch that an acceptor knows.
 type EpochRecord[V any] struct{ Epoch Epoch }
 
-// date wraps a message of a register.
-func date[V any](e Epoch, message protocol.Message) Dated[V] {
-	d := Dated[V]{Epoch: e}
+// Say returns a message of a register as one of any. No field is set where it is not one.
+func Say[V any](message protocol.Message) (s Said[V]) {
 	switch m := message.(type) {
 	case Phase1a[V]:
-		d.Phase1a = &m
+		s.Phase1a = &m
 	case Phase1b[V]:
-		d.Phase1b = &m
+		s.Phase1b = &m
 	case Phase2a[V]:
-		d.Phase2a = &m
+		s.Phase2a = &m
 	case Phase2b[V]:
-		d.Phase2b = &m
+		s.Phase2b = &m
 	case Refused[V]:
-		d.Refused = &m
+		s.Refused = &m
+	case Chosen[V]:
+		s.Chosen = &m
 	}
-	return d
+	return s
 }
 
-// message returns what is wrapped.
-func (d Dated[V]) message() protocol.Message {
+// Message returns what was said, or nil.
+func (s Said[V]) Message() protocol.Message {
 	switch {
-	case d.Phase1a != nil:
-		return *d.Phase1a
-	case d.Phase1b != nil:
-		return *d.Phase1b
-	case d.Phase2a != nil:
-		return *d.Phase2a
-	case d.Phase2b != nil:
-		return *d.Phase2b
-	case d.Refused != nil:
-		return *d.Refused
+	case s.Phase1a != nil:
+		return *s.Phase1a
+	case s.Phase1b != nil:
+		return *s.Phase1b
+	case s.Phase2a != nil:
+		return *s.Phase2a
+	case s.Phase2b != nil:
+		return *s.Phase2b
+	case s.Refused != nil:
+		return *s.Refused
+	case s.Chosen != nil:
+		return *s.Chosen
 	}
 	return nil
 }
@@ -180,11 +189,11 @@ func (a *EpochAcceptor[V]) dated(from protocol.NodeID, m Dated[V], out *protocol
 	}
 	a.enter(m.Epoch, out)
 	var lower protocol.Effects
-	a.Acceptor.Step(protocol.Receive{From: from, Message: m.message()}, &lower)
+	a.Acceptor.Step(protocol.Receive{From: from, Message: m.Message()}, &lower)
 	out.Writes = append(out.Writes, lower.Writes...)
 	for _, s := range lower.Sends {
 		if _, no := s.Message.(Refused[V]); !no || !a.Silent {
-			out.Send(s.To, date[V](m.Epoch, s.Message))
+			out.Send(s.To, Dated[V]{Epoch: m.Epoch, Said: Say[V](s.Message)})
 		}
 	}
 }
@@ -214,7 +223,7 @@ func (p *EpochProposer[V]) Step(ev protocol.Event, out *protocol.Effects) {
 		}
 	case Dated[V]:
 		if m.Epoch.Number == p.Epoch.Number {
-			p.Proposer.Step(protocol.Receive{From: ev.(protocol.Receive).From, Message: m.message()}, &lower)
+			p.Proposer.Step(protocol.Receive{From: ev.(protocol.Receive).From, Message: m.Message()}, &lower)
 		}
 	case Outdated[V]:
 		p.Turn(m.Epoch, &lower)
@@ -223,7 +232,7 @@ func (p *EpochProposer[V]) Step(ev protocol.Event, out *protocol.Effects) {
 	}
 	out.Writes, out.Timers, out.Emits = append(out.Writes, lower.Writes...), append(out.Timers, lower.Timers...), append(out.Emits, lower.Emits...)
 	for _, s := range lower.Sends {
-		out.Send(s.To, date[V](p.Epoch, s.Message))
+		out.Send(s.To, Dated[V]{Epoch: p.Epoch, Said: Say[V](s.Message)})
 	}
 }
 

@@ -10,6 +10,11 @@ import (
 	"assent/protocol/quorum"
 )
 
+// dated returns a message of a register as it is sent.
+func dated(e paxos.Epoch, m protocol.Message) paxos.Dated[value] {
+	return paxos.Dated[value]{Epoch: e, Said: paxos.Say[value](m)}
+}
+
 func epochs() (first, both, last paxos.Epoch) {
 	before, after := quorum.Majority("a", "b", "c"), quorum.Majority("b", "c", "d")
 	return paxos.Epoch{Number: 1, System: before}, paxos.Epoch{Number: 2, System: before, Next: &after}, paxos.Epoch{Number: 3, System: after}
@@ -34,7 +39,7 @@ func TestProposerOfTwoSets(t *testing.T) {
 	if got := targets(out); len(got) != 4 {
 		t.Fatalf("asked: %v", got)
 	}
-	told := paxos.Dated[value]{Epoch: both, Phase2b: &paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: in(both, b(0, "p")), Value: "v"}}
+	told := dated(both, paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: in(both, b(0, "p")), Value: "v"})
 	for _, n := range []protocol.NodeID{"a", "b"} {
 		if out := step(p, from(n, told)); len(out.Emits) > 0 {
 			t.Errorf("the old set and one of the new: %+v", out)
@@ -57,7 +62,7 @@ func TestBallotsBelongToEpochs(t *testing.T) {
 	if out := step(p, from("b", paxos.Outdated[value]{Epoch: both})); !out.Empty() {
 		t.Errorf("an epoch that is over: %+v", out)
 	}
-	old := paxos.Dated[value]{Epoch: both, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: in(last, b(1, "p"))}}
+	old := dated(both, paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: in(last, b(1, "p"))})
 	step(p, from("b", old))
 	if out := step(p, from("c", old)); !out.Empty() {
 		t.Errorf("promises of another epoch: %+v", out)
@@ -74,7 +79,7 @@ func TestAcceptorKnowsTheEpoch(t *testing.T) {
 	}
 	again := &paxos.EpochAcceptor[value]{Acceptor: paxos.Acceptor[value]{Instance: paxos.Topic, Owner: "p"}}
 	step(again, protocol.Recover{Records: protocol.Records{out.Writes[0].Key: out.Writes[0].Record}})
-	write := paxos.Dated[value]{Epoch: first, Phase2a: &paxos.Phase2a[value]{Instance: paxos.Topic, Ballot: b(0, "p"), Value: "v"}}
+	write := dated(first, paxos.Phase2a[value]{Instance: paxos.Topic, Ballot: b(0, "p"), Value: "v"})
 	for _, x := range []*paxos.EpochAcceptor[value]{a, again} {
 		out := step(x, from("p", write))
 		if _, ok := out.Sends[0].Message.(paxos.Outdated[value]); !ok || len(out.Writes) > 0 {
@@ -97,8 +102,8 @@ func TestMoverSettlesFirst(t *testing.T) {
 	if m.State != paxos.MoverSettling || len(out.Sends) != 4 {
 		t.Fatalf("%v: %+v", m.State, out)
 	}
-	promise := paxos.Dated[value]{Epoch: both, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: in(both, b(1, "m"))}}
-	accept := paxos.Dated[value]{Epoch: both, Phase2b: &paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: in(both, b(1, "m")), Value: "v"}}
+	promise := dated(both, paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: in(both, b(1, "m"))})
+	accept := dated(both, paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: in(both, b(1, "m")), Value: "v"})
 	for _, n := range []protocol.NodeID{"b", "c"} {
 		step(m, from(n, promise))
 	}
@@ -120,7 +125,7 @@ func TestLaterEpochsOutrank(t *testing.T) {
 	p.Proposer.Owner = false
 	step(p, protocol.Input{Value: paxos.Propose[value]{Value: "own"}})
 	promise := func(accepted paxos.Ballot, v value) paxos.Dated[value] {
-		return paxos.Dated[value]{Epoch: last, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: in(last, b(1, "p")), Accepted: accepted, Value: v}}
+		return dated(last, paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: in(last, b(1, "p")), Accepted: accepted, Value: v})
 	}
 	step(p, from("b", promise(in(first, b(9, "old")), "stale")))
 	step(p, from("c", promise(in(both, b(1, "new")), "decided")))
@@ -134,10 +139,10 @@ func TestLaterEpochsOutrank(t *testing.T) {
 func TestBallotZeroYields(t *testing.T) {
 	first, both, _ := epochs()
 	write := func(e paxos.Epoch) protocol.Event {
-		return from("p", paxos.Dated[value]{Epoch: e, Phase2a: &paxos.Phase2a[value]{Instance: paxos.Topic, Ballot: in(e, b(0, "p")), Value: "v"}})
+		return from("p", dated(e, paxos.Phase2a[value]{Instance: paxos.Topic, Ballot: in(e, b(0, "p")), Value: "v"}))
 	}
 	for what, before := range map[string]protocol.Event{
-		"promised": from("q", paxos.Dated[value]{Epoch: first, Phase1a: &paxos.Phase1a[value]{Instance: paxos.Topic, Ballot: in(first, b(1, "q"))}}),
+		"promised": from("q", dated(first, paxos.Phase1a[value]{Instance: paxos.Topic, Ballot: in(first, b(1, "q"))})),
 		"accepted": write(first),
 	} {
 		a := &paxos.EpochAcceptor[value]{Acceptor: paxos.Acceptor[value]{Instance: paxos.Topic, Owner: "p"}}
@@ -165,11 +170,11 @@ func TestEpochMachines(t *testing.T) {
 		for _, e := range []paxos.Epoch{first, both, last} {
 			for _, ballot := range []paxos.Ballot{in(e, b(0, "p")), in(e, b(1, "p")), in(e, b(1, "m"))} {
 				events = append(events, from(node, paxos.Begun[value]{Epoch: e, Accepted: ballot, Value: "u"}),
-					from(node, paxos.Dated[value]{Epoch: e, Phase1a: &paxos.Phase1a[value]{Instance: paxos.Topic, Ballot: ballot}}),
-					from(node, paxos.Dated[value]{Epoch: e, Phase1b: &paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: ballot}}),
-					from(node, paxos.Dated[value]{Epoch: e, Phase2a: &paxos.Phase2a[value]{Instance: paxos.Topic, Ballot: ballot, Value: "v"}}),
-					from(node, paxos.Dated[value]{Epoch: e, Phase2b: &paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: ballot, Value: "v"}}),
-					from(node, paxos.Dated[value]{Epoch: e, Refused: &paxos.Refused[value]{Instance: paxos.Topic, Ballot: ballot, Promised: b(2, "q")}}))
+					from(node, dated(e, paxos.Phase1a[value]{Instance: paxos.Topic, Ballot: ballot})),
+					from(node, dated(e, paxos.Phase1b[value]{Instance: paxos.Topic, Ballot: ballot})),
+					from(node, dated(e, paxos.Phase2a[value]{Instance: paxos.Topic, Ballot: ballot, Value: "v"})),
+					from(node, dated(e, paxos.Phase2b[value]{Instance: paxos.Topic, Ballot: ballot, Value: "v"})),
+					from(node, dated(e, paxos.Refused[value]{Instance: paxos.Topic, Ballot: ballot, Promised: b(2, "q")})))
 			}
 			events = append(events, from(node, paxos.Begin[value]{Epoch: e}), from(node, paxos.Outdated[value]{Epoch: e}), from(node, paxos.Dated[value]{Epoch: e}))
 		}

@@ -57,22 +57,17 @@ type (
 	// Dated is what is said of registers, with the number of the sender's epoch: a payload of decision/paxos.
 	// Another field is set, or none: then the sender asks for the receiver's epoch.
 	Dated struct {
-		Epoch     uint64
-		Phase1a   *paxos.Phase1a[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Phase1b   *paxos.Phase1b[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Phase2a   *paxos.Phase2a[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Phase2b   *paxos.Phase2b[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Refused   *paxos.Refused[register.Value] `cbor:",omitempty" json:",omitempty"`
-		Chosen    *paxos.Chosen[register.Value]  `cbor:",omitempty" json:",omitempty"`
-		Void      *register.Void                 `cbor:",omitempty" json:",omitempty"`
-		Learn     *register.Learn                `cbor:",omitempty" json:",omitempty"`
-		Annotate  *register.Annotate             `cbor:",omitempty" json:",omitempty"`
-		Query     *Query                         `cbor:",omitempty" json:",omitempty"`
-		Page      *Page                          `cbor:",omitempty" json:",omitempty"`
-		Survey    *Survey                        `cbor:",omitempty" json:",omitempty"`
-		Inventory *Inventory                     `cbor:",omitempty" json:",omitempty"`
-		Teach     *Teach                         `cbor:",omitempty" json:",omitempty"`
-		Taught    *Taught                        `cbor:",omitempty" json:",omitempty"`
+		Epoch uint64
+		paxos.Said[register.Value]
+		Void      *register.Void     `cbor:",omitempty" json:",omitempty"`
+		Learn     *register.Learn    `cbor:",omitempty" json:",omitempty"`
+		Annotate  *register.Annotate `cbor:",omitempty" json:",omitempty"`
+		Query     *Query             `cbor:",omitempty" json:",omitempty"`
+		Page      *Page              `cbor:",omitempty" json:",omitempty"`
+		Survey    *Survey            `cbor:",omitempty" json:",omitempty"`
+		Inventory *Inventory         `cbor:",omitempty" json:",omitempty"`
+		Teach     *Teach             `cbor:",omitempty" json:",omitempty"`
+		Taught    *Taught            `cbor:",omitempty" json:",omitempty"`
 		// Entered is the epoch in which the sender is.
 		Entered *register.Epoch `cbor:",omitempty" json:",omitempty"`
 	}
@@ -152,20 +147,8 @@ func types() []protocol.Type {
 
 // date returns a message about registers as it is sent.
 func date(epoch uint64, message protocol.Message) Dated {
-	d := Dated{Epoch: epoch}
+	d := Dated{Epoch: epoch, Said: paxos.Say[register.Value](message)}
 	switch m := message.(type) {
-	case paxos.Phase1a[register.Value]:
-		d.Phase1a = &m
-	case paxos.Phase1b[register.Value]:
-		d.Phase1b = &m
-	case paxos.Phase2a[register.Value]:
-		d.Phase2a = &m
-	case paxos.Phase2b[register.Value]:
-		d.Phase2b = &m
-	case paxos.Refused[register.Value]:
-		d.Refused = &m
-	case paxos.Chosen[register.Value]:
-		d.Chosen = &m
 	case register.Void:
 		d.Void = &m
 	case register.Learn:
@@ -193,18 +176,6 @@ func date(epoch uint64, message protocol.Message) Dated {
 // message returns what was sent, or nil.
 func (d Dated) message() protocol.Message {
 	switch {
-	case d.Phase1a != nil:
-		return *d.Phase1a
-	case d.Phase1b != nil:
-		return *d.Phase1b
-	case d.Phase2a != nil:
-		return *d.Phase2a
-	case d.Phase2b != nil:
-		return *d.Phase2b
-	case d.Refused != nil:
-		return *d.Refused
-	case d.Chosen != nil:
-		return *d.Chosen
 	case d.Void != nil:
 		return *d.Void
 	case d.Learn != nil:
@@ -224,5 +195,5 @@ func (d Dated) message() protocol.Message {
 	case d.Taught != nil:
 		return *d.Taught
 	}
-	return nil
+	return d.Message()
 }
