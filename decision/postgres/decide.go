@@ -141,23 +141,34 @@ func sortedKeys[V any](m map[string]V) []string {
 
 // read returns the entries of those ids that have one.
 func (l *Log) read(ctx context.Context, conn *pgxpool.Conn, ids []string) (map[string]decision.Entry, error) {
-	rows, err := conn.Query(ctx, l.sql.read, ids)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	found := map[string]decision.Entry{}
-	for rows.Next() {
-		var id string
-		var body, notes []byte
-		if err := rows.Scan(&id, &body, &notes); err != nil {
-			return nil, err
+	err := l.ask(ctx, conn, func(rows pgx.Rows) (err error) {
+		for rows.Next() {
+			var id string
+			var body, notes []byte
+			if err := rows.Scan(&id, &body, &notes); err != nil {
+				return err
+			}
+			if found[id], err = l.decode(id, body, notes); err != nil {
+				return err
+			}
 		}
-		if found[id], err = l.decode(id, body, notes); err != nil {
-			return nil, err
-		}
+		return nil
+	}, l.sql.read, ids)
+	return found, err
+}
+
+// ask has take read what a query finds, and returns when that is as stable as what this log writes itself. Where
+// there is a synchronous standby, a commit whose wait for it was cut short is seen by everybody before the standby has
+// it, and so is one that a restart of the primary found in its own log; the query ends with a wait of its own
+// (PostgreSQL's manual, Synchronous Replication, Planning for High Availability).
+func (l *Log) ask(ctx context.Context, conn *pgxpool.Conn, take func(pgx.Rows) error, sql string, args ...any) error {
+	var b pgx.Batch
+	b.Queue(sql, args...).Query(take)
+	if !l.server.cockroach { // which has no standbys, and shows nothing that its replicas have not
+		b.Queue(l.tables.settle())
 	}
-	return found, rows.Err()
+	return conn.SendBatch(ctx, &b).Close()
 }
 
 // decode makes an entry of a row's columns.
@@ -188,28 +199,25 @@ func (l *Log) page(ctx context.Context, conn *pgxpool.Conn, status decision.Stat
 	if status != 0 {
 		sql, args = l.sql.listOne, append(args, int16(status))
 	}
-	rows, err := conn.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, last, true, err
-	}
-	defer rows.Close()
 	var page []decision.Entry
 	next := last
-	for size := 0; size < pageBytes && rows.Next(); {
-		var seq int64
-		var id string
-		var body, notes []byte
-		if err := rows.Scan(&seq, &id, &body, &notes); err != nil {
-			return nil, last, true, err
+	err := l.ask(ctx, conn, func(rows pgx.Rows) error {
+		for size := 0; size < pageBytes && rows.Next(); {
+			var seq int64
+			var id string
+			var body, notes []byte
+			if err := rows.Scan(&seq, &id, &body, &notes); err != nil {
+				return err
+			}
+			e, err := l.decode(id, body, notes)
+			if err != nil {
+				return err
+			}
+			page, next, size = append(page, e), seq, size+len(body)+len(notes)
 		}
-		e, err := l.decode(id, body, notes)
-		if err != nil {
-			return nil, last, true, err
-		}
-		page, next, size = append(page, e), seq, size+len(body)+len(notes)
-	}
-	rows.Close()
-	if err := rows.Err(); err != nil {
+		return nil
+	}, sql, args...)
+	if err != nil {
 		return nil, last, true, err
 	}
 	return page, next, len(page) > 0, nil

@@ -32,6 +32,7 @@ func TestInOneCluster(t *testing.T) {
 		"Grouped":        grouped,
 		"Unforced":       unforced,
 		"Damage":         damage,
+		"StandbyAway":    standbyAway,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, c) })
 	}
@@ -414,5 +415,88 @@ func TestDatabaseIsDown(t *testing.T) {
 	again(func() (err error) { e, err = l.Lookup(t.Context(), "tx-1"); return err })
 	if len(e.Notes) != 0 {
 		t.Errorf("%+v", e)
+	}
+}
+
+// A decision that waits for a synchronous standby when its connection is cut is in the table, for all to see, and
+// would be lost with the primary: nobody is told of it before the standby has it.
+func standbyAway(t *testing.T, c *pgcluster.Cluster) {
+	cfg := fresh()
+	cfg.Patience, cfg.AttemptTimeout = 5*time.Minute, 5*time.Minute
+	l := mustOpen(t, c.DSN(""), cfg)
+	conn, err := c.Conn(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	ask := func(sql string) (n int) {
+		if err := conn.QueryRow(t.Context(), sql).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	standby := func(name string) {
+		for _, sql := range []string{"ALTER SYSTEM SET synchronous_standby_names = '" + name + "'", "SELECT pg_reload_conf()"} {
+			if err := c.Exec(context.Background(), "", sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	defer standby("")
+	standby("away")
+	const waiting = " FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'assent decision log'"
+	// waits reports whether what returns its error there comes to wait for the standby, as the nth, or has returned.
+	waits := func(n int, returned chan error) bool {
+		for ask("SELECT count(*)"+waiting) != n {
+			if len(returned) > 0 {
+				return false
+			}
+		}
+		return true
+	}
+	start := func(do func() error) chan error {
+		returned := make(chan error, 1)
+		go func() { returned <- do() }()
+		return returned
+	}
+	var id commit.TransactionID
+	var decided chan error
+	for n := 0; ; n++ {
+		id = commit.TransactionID(fmt.Sprint("tx-", n))
+		decided = start(func() error { _, err := l.Decide(t.Context(), entry(string(id))); return err })
+		if waits(1, decided) {
+			break
+		}
+		if err := <-decided; err != nil { // else the server has not heard of the standby yet
+			t.Fatal(err)
+		}
+	}
+	ask("SELECT count(pg_terminate_backend(pid))" + waiting)
+	for ask("SELECT count(*) FROM "+l.tables.entries+" WHERE id = '"+string(id)+"'") == 0 {
+	}
+	all := []chan error{decided}
+	for n, do := range []func() error{
+		func() error { return nil },
+		func() error { _, err := l.Lookup(t.Context(), id); return err },
+		func() error {
+			for _, err := range l.List(t.Context(), decision.Unfinished) {
+				return err
+			}
+			return errors.New("nothing is listed")
+		},
+	} {
+		if n > 0 {
+			all = append(all, start(do))
+		}
+		if !waits(n+1, all[n]) {
+			t.Errorf("call %d told what the standby has not: %v", n+1, <-all[n])
+			all[n] <- nil
+		}
+	}
+	standby("")
+	for n, returned := range all {
+		if err := <-returned; err != nil {
+			t.Errorf("call %d: %v", n+1, err)
+		}
 	}
 }

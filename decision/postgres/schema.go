@@ -47,6 +47,13 @@ func (t tables) ddl() []string {
 	}
 }
 
+// settle is the statement after which what was read before it, in its transaction, has reached the synchronous standbys.
+// A lock on a row is written, so the transaction's commit waits for them, and all that was committed before it goes
+// before it. Where there are none nothing is locked, and nothing is waited for.
+func (t tables) settle() string {
+	return "SELECT one FROM " + t.log + " WHERE one = 1 AND coalesce(current_setting('synchronous_standby_names', true), '') <> '' FOR KEY SHARE"
+}
+
 // create makes the schema, the tables and the log's owner where they are missing.
 func create(ctx context.Context, conn *pgx.Conn, t tables, cfg *Config) error {
 	owner, err := ulid.New(ulid.Timestamp(time.Now()), cfg.Random)
