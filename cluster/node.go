@@ -87,6 +87,8 @@ const (
 	machined  = 'm' // a message of a machine, in the codec's encoding
 	// maxNews bounds an announcement, and whatever a node says that is not known, in bytes.
 	maxNews = 4 << 10
+	// mostWaiting is how many messages may wait for a disk that does not answer; what else comes is lost.
+	mostWaiting = 1024
 	// mostGuests is how many nodes may ask at a time to be let in.
 	mostGuests = 8
 )
@@ -249,7 +251,9 @@ func (n *Node) receive(from protocol.NodeID, payload []byte) {
 		n.heard(from, payload[1:])
 	case machined:
 		if message, err := n.codec.Decode(payload[1:]); err == nil && (known || mayKnock(from, message) || n.alone()) {
-			n.life.Load().loop.Deliver(protocol.Receive{From: from, Message: message})
+			if l := n.life.Load(); l.loop.Waiting() < mostWaiting {
+				l.loop.Deliver(protocol.Receive{From: from, Message: message})
+			}
 		}
 	}
 }

@@ -137,11 +137,13 @@ func (b *Batch) serve() {
 // gather lets others go first, where that is asked for and something waits.
 func (b *Batch) gather() {
 	if b.cfg.Gather {
-		Gather(b.waiting)
+		Gather(b.Waiting)
 	}
 }
 
-func (b *Batch) waiting() int {
+// Waiting returns how much waits: events, and what Then left. It has no bound of its own, so whoever delivers what others
+// send, and may be sent again, looks at it while a disk does not answer.
+func (b *Batch) Waiting() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.queue)

@@ -102,6 +102,14 @@ func (l *Loop) Deliver(ev protocol.Event) {
 	l.mu.Unlock()
 }
 
+// Waiting returns how many events wait for the one that is being stepped. It has no bound of its own, so whoever delivers
+// what others send, and may be sent again, looks at it while a disk does not answer.
+func (l *Loop) Waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.queue)
+}
+
 // Stop drops all events and timers from now on. A step that is being carried out goes on to its
 // end; Stop does not wait for it.
 func (l *Loop) Stop() {

@@ -220,7 +220,9 @@ func (l *Log) nextPage(ctx context.Context, op string, q pageQuery) (all []held,
 	s := l.serving()
 	for id, h := range byID {
 		if s != nil {
-			s.learn(*h, "")
+			if !s.behind() {
+				s.learn(*h, "")
+			}
 			known, _ := s.look(id)
 			h.merge(known)
 		}

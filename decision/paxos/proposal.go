@@ -246,7 +246,7 @@ func (p *proposal) Send(to protocol.NodeID, message protocol.Message) {
 	}
 	l.gate.RLock()
 	defer l.gate.RUnlock()
-	if s := l.serving(); s != nil && s.mayVote() && !l.roster.Load().system.Over(p.machine.Epoch.Number) {
+	if s := l.serving(); s != nil && s.mayVote() && !s.behind() && !l.roster.Load().system.Over(p.machine.Epoch.Number) {
 		s.deliver(p.id, l.self, message)
 	}
 }

@@ -143,12 +143,12 @@ func (l *Log) send(q question, number uint64, r *roster, has func(protocol.NodeI
 	}
 }
 
-// within lets do have the storage of this node if it votes and the epoch is r still. What it delivers is then
-// of that epoch.
+// within lets do have the storage of this node if it votes, is not behind, and the epoch is r still. What it delivers is
+// then of that epoch.
 func (l *Log) within(r *roster, do func(*store)) {
 	l.gate.RLock()
 	defer l.gate.RUnlock()
-	if s := l.serving(); s != nil && s.mayVote() && l.roster.Load() == r {
+	if s := l.serving(); s != nil && s.mayVote() && l.roster.Load() == r && !s.behind() {
 		do(s)
 	}
 }
@@ -234,7 +234,7 @@ func (l *Log) find(ctx context.Context, op string, id commit.TransactionID) (hel
 	for _, r := range replies {
 		h.merge(r.state)
 	}
-	if s := l.serving(); s != nil {
+	if s := l.serving(); s != nil && !s.behind() {
 		s.learn(h, l.self)
 	}
 	return h, nil

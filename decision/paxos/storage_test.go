@@ -16,6 +16,7 @@ import (
 
 	"assent/decision"
 	"assent/protocol/commit"
+	"assent/protocol/paxos"
 	"assent/resource"
 )
 
@@ -326,4 +327,34 @@ func TestFullGroupChanges(t *testing.T) {
 		_, err = g.log("a").Decide(t.Context(), entry("after", commit.Commit, "a"))
 		return err == nil
 	})
+}
+
+// TestStuckDisk: where a disk does not answer what others say does not pile up without end. When it does answer the
+// member goes on.
+func TestStuckDisk(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 3, Config{Options: brisk})
+	g.ready()
+	l := g.log("a")
+	s, r := l.serving(), l.roster.Load()
+	stuck, answer := make(chan struct{}), make(chan struct{})
+	s.batch.Then(func() {
+		close(stuck)
+		<-answer
+	})
+	<-stuck
+	g.until("it is to be tended", func() bool { return s.tending.Load() != 0 })
+	for range maxBehind + 4096 {
+		l.within(r, func(s *store) {
+			s.deliver("tx", "nobody", phase1a{Instance: "tx", Ballot: paxos.Ballot{Epoch: r.number(), Round: 1, Node: "nobody"}})
+		})
+	}
+	if n := s.batch.Waiting(); n < maxBehind || n > maxBehind+1024 { // what it asks itself comes on top
+		t.Errorf("%d wait", n)
+	}
+	close(answer)
+	if got := g.decide("a", entry(g.own("a", 1), commit.Commit, "a")); got.By != "a" {
+		t.Errorf("%v stands", got)
+	}
+	g.until("nothing waits", func() bool { return s.batch.Waiting() < maxBehind/2 })
 }

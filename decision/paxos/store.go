@@ -467,4 +467,12 @@ func (s *store) deliver(id commit.TransactionID, from protocol.NodeID, message p
 	s.batch.Deliver(string(id), protocol.Receive{From: from, Message: message})
 }
 
+// maxBehind is how much may wait for a disk that does not answer.
+const maxBehind = 1 << 16
+
+// behind reports whether so much waits that what others say is as good as lost. Whoever wants something asks again.
+func (s *store) behind() bool {
+	return s.tending.Load() != 0 && s.batch.Waiting() >= maxBehind // the first says that it has not come round for a moment
+}
+
 const restTime = 20 * time.Millisecond
