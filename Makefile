@@ -33,6 +33,7 @@ test: ## the one gate: what tests need, lint, seeds of the stack and of a cluste
 	@scripts/setup
 	@$(MAKE) lint
 	go test -vet=off -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./sim/... ./check/... # all seeds, states and sites; the race detector sees some of them
+	go test -vet=off -timeout 600s $(if $(COUNT),-count=$(COUNT),) -run '^TestSearchScripts$$' ./cmd/assent # they start no goroutine
 	go test -race -vet=off -p 3 -timeout 600s $(if $(COUNT),-count=$(COUNT),) ./internal/crashtest ./... # the one that waits most comes first, beside the others
 	@scripts/fuzz $(FUZZ_SECONDS)
 
