@@ -31,9 +31,10 @@ type Log struct {
 	decisions *decision.Grouper[*decideCall]
 	notes     *decision.Grouper[*noteCall]
 	// life ends with Close.
-	life  context.Context
-	end   context.CancelFunc
-	tasks sync.WaitGroup
+	life   context.Context
+	end    context.CancelFunc
+	tasks  sync.WaitGroup
+	closed sync.Once
 	// retire has a value where so many entries are done that some may have to go.
 	retire chan struct{}
 	finish atomic.Int64 // entries done since the last search
@@ -119,19 +120,23 @@ func (l *Log) recognize(record string) error {
 }
 
 // Close carries out what was asked before and closes the connections. It is not an error to close a
-// log twice. Where etcd does not answer, it takes Config.Patience and an attempt.
-func (l *Log) Close() error {
-	l.decisions.Close()
-	l.notes.Close()
-	if l.life.Err() != nil {
-		return nil
-	}
-	l.end()
-	l.tasks.Wait()
-	if err := l.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("close the connections to etcd: %w", err)
-	}
-	return nil
+// log twice. Where etcd does not answer, it takes Config.Patience and an attempt, however much waits: what has not
+// been tried by then is not, and its callers are told ErrClosed.
+func (l *Log) Close() (err error) {
+	l.closed.Do(func() {
+		late := time.AfterFunc(l.cfg.Patience, l.end)
+		l.decisions.Close()
+		l.notes.Close()
+		late.Stop()
+		l.end()
+		l.tasks.Wait()
+		if err = l.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
+			err = fmt.Errorf("close the connections to etcd: %w", err)
+		} else {
+			err = nil
+		}
+	})
+	return err
 }
 
 // Owner implements decision.Log. It is 26 letters and digits.
@@ -156,6 +161,9 @@ func (l *Log) ready(ctx context.Context, op string) error {
 func (l *Log) attempt(ctx context.Context, try func(ctx context.Context, unknown bool) error) error {
 	begin, unknown := time.Now(), false
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+		if l.life.Err() != nil {
+			return decision.ErrClosed
+		}
 		once, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), l.cfg.AttemptTimeout)
 		err := try(once, unknown)
 		cancel()
@@ -172,7 +180,7 @@ func (l *Log) attempt(ctx context.Context, try func(ctx context.Context, unknown
 			l.missed(err)
 			unknown = true
 		}
-		if !v.retry || l.life.Err() != nil || time.Since(begin) >= l.cfg.Patience {
+		if !v.retry || time.Since(begin) >= l.cfg.Patience {
 			return err
 		}
 		select {

@@ -30,9 +30,10 @@ type Log struct {
 	decisions *decision.Grouper[*decideCall]
 	notes     *decision.Grouper[*noteCall]
 	// life ends with Close.
-	life  context.Context
-	end   context.CancelFunc
-	tasks sync.WaitGroup
+	life   context.Context
+	end    context.CancelFunc
+	tasks  sync.WaitGroup
+	closed sync.Once
 	// retire has a value where so many entries are done that some may have to go.
 	retire chan struct{}
 	finish atomic.Int64 // entries done since the last search
@@ -123,13 +124,18 @@ func (l *Log) recognize(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // Close carries out what was asked before and closes the connections. It is not an error to close a
-// log twice. Where the database cannot be reached, it takes Config.Patience.
+// log twice. Where the database cannot be reached, it takes Config.Patience and an attempt, however much waits: what
+// has not been tried by then is not, and its callers are told ErrClosed.
 func (l *Log) Close() error {
-	l.decisions.Close()
-	l.notes.Close()
-	l.end()
-	l.tasks.Wait()
-	l.pool.Close()
+	l.closed.Do(func() {
+		late := time.AfterFunc(l.cfg.Patience, l.end)
+		l.decisions.Close()
+		l.notes.Close()
+		late.Stop()
+		l.end()
+		l.tasks.Wait()
+		l.pool.Close()
+	})
 	return nil
 }
 
@@ -155,6 +161,9 @@ func (l *Log) ready(ctx context.Context, op string) error {
 func (l *Log) attempt(ctx context.Context, try func(ctx context.Context, conn *pgxpool.Conn, unknown bool) error) error {
 	begin, unknown := time.Now(), false
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
+		if l.life.Err() != nil {
+			return decision.ErrClosed
+		}
 		err := l.tryOnce(ctx, func(ctx context.Context, conn *pgxpool.Conn) error { return try(ctx, conn, unknown) })
 		if err == nil {
 			l.reached(nil)
@@ -172,7 +181,7 @@ func (l *Log) attempt(ctx context.Context, try func(ctx context.Context, conn *p
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}
-		if !v.retry || l.replaced.Load() || l.life.Err() != nil || time.Since(begin) >= l.cfg.Patience {
+		if !v.retry || l.replaced.Load() || time.Since(begin) >= l.cfg.Patience {
 			return err
 		}
 		select {
