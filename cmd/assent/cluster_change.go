@@ -202,10 +202,11 @@ func mayBeDone(err error) bool {
 	told, ok := errors.AsType[*connect.Error](err)
 	op, network := errors.AsType[*net.OpError](err)
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	_, plain := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case network:
 		return op.Op != "dial"
-	case untrusted || errors.Is(err, http.ErrSchemeMismatch):
+	case untrusted || plain || errors.Is(err, http.ErrSchemeMismatch):
 		return false
 	}
 	return !ok || slices.Contains([]connect.Code{connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -40,6 +41,7 @@ func TestUnsureOfChange(t *testing.T) {
 		"too few answer, nothing done":  {told(connect.CodeUnavailable, &assentv1.ErrorDetail{Elsewhere: true}), exitError},
 		"too late":                      {told(connect.CodeAborted, &assentv1.ErrorDetail{}), exitChanged},
 		"no server":                     {called(refused), exitError},
+		"no TLS there":                  {called(tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}), exitError},
 		"the connection broke":          {called(&net.OpError{Op: "read", Err: syscall.ECONNRESET}), exitUnsure},
 		"the server died":               {called(errors.New("unexpected EOF")), exitUnsure},
 		"no time left":                  {unreachable("x", connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded)), exitUnsure},

@@ -18,6 +18,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"assent"
 	assentv1 "assent/api/assent/v1"
 	"assent/resource"
 )
@@ -89,8 +90,14 @@ func (p *program) explain(err error) *failure {
 	if !p.running {
 		return misuse("see assent help, or assent COMMAND --help", "%s", strings.TrimSuffix(err.Error(), "\n"))
 	}
+	if errors.Is(err, assent.ErrUnknown) { // without a server there is no code of the contract that says it
+		return &failure{text: err.Error(), hint: noOutcome, exit: exitUnknown, err: err}
+	}
 	return &failure{text: err.Error(), hint: resource.HintOf(err), exit: exitError, err: err}
 }
+
+// noOutcome says what it means that a transaction is not known.
+const noOutcome = "not known is no outcome: what aborted before a decision leaves no record, nor what committed in a single resource"
 
 // explainCall tells the error of a call of the contract.
 func explainCall(err *connect.Error) *failure {
@@ -105,7 +112,7 @@ func explainCall(err *connect.Error) *failure {
 	if err.Code() == connect.CodeNotFound {
 		f.exit = exitUnknown
 		if f.hint == "" {
-			f.hint = "not known is no outcome: what aborted before a decision leaves no record, nor what committed in a single resource"
+			f.hint = noOutcome
 		}
 	}
 	return f
@@ -133,6 +140,7 @@ func unreachable(address string, err error) error {
 	var (
 		op        *net.OpError
 		untrusted *tls.CertificateVerificationError
+		plain     tls.RecordHeaderError
 	)
 	switch {
 	case err == nil:
@@ -143,21 +151,37 @@ func unreachable(address string, err error) error {
 	case errors.As(err, &untrusted):
 		return &failure{exit: exitError, err: err, text: fmt.Sprintf("the server at %s is not trusted: %v", address, untrusted.Err),
 			hint: "name its certificate authority with --ca-file"}
-	case errors.Is(err, http.ErrSchemeMismatch):
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &plain):
 		return &failure{exit: exitError, err: err, text: fmt.Sprintf("the server at %s does not speak TLS", address),
 			hint: "write http:// in place of https:// in --server, or in ASSENT_SERVER"}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return &failure{exit: exitError, err: err, text: fmt.Sprintf("the server at %s ended the connection without an answer", address),
+			hint: "it has stopped, or is no assent serve: see its log, and --server"}
 	case errors.As(err, &op):
 		return &failure{exit: exitError, err: err, text: fmt.Sprintf("cannot reach the server at %s: %s", address, reason(op.Err)),
 			hint: "see --server, --ca-file and --token-file"}
 	case errors.Is(err, context.DeadlineExceeded):
-		return &failure{exit: exitError, err: err, text: fmt.Sprintf("the server at %s took too long", address)}
+		return &failure{exit: exitError, err: err, text: fmt.Sprintf("the server at %s took too long", address),
+			hint: "see whether it is stopped or overloaded; --timeout gives it more time"}
 	}
 	return err
 }
 
 // oneLine keeps an error on its line.
 func oneLine(text string) string {
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	var b strings.Builder
+	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		line = strings.TrimSpace(line)
+		switch {
+		case b.Len() == 0 || line == "":
+		case strings.HasSuffix(b.String(), ":"):
+			b.WriteByte(' ')
+		default:
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 // colours are the escape codes of a terminal, or empty.

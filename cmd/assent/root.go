@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -46,8 +47,8 @@ Start a server with an embedded store, run a transaction in it, and look at it:
 
 The exit codes are 0 for done or committed, 1 for an error, 2 for a command line that is not
 understood, 3 for aborted, 4 for in doubt, 5 for heuristic, 6 for a transaction that is not known,
-7 for a doctor's finding of failure, or a property that check or sim has found not to hold, 8 for a change
-of a cluster that may have been made or not, 9 for one that came too late for its --epoch.`,
+7 for a doctor's finding of failure, or a property that check or sim has found not to hold, 8 for a transaction
+or a change of a cluster that may have been made or not, 9 for a change that came too late for its --epoch.`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		Args:                       knownCommand,
@@ -74,7 +75,29 @@ of a cluster that may have been made or not, 9 for one that came too late for it
 		demo.Command(),
 		bench.Command(),
 	)
+	explainHelp(root)
 	return root
+}
+
+// explainHelp makes the command help of root, and has it refuse what is no command.
+func explainHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "help" {
+			c.Use, c.Short, c.Long = "help [COMMAND]", "show what a command does, and its flags", ""
+			c.Example = "  assent help\n  assent help cluster leave"
+			c.Args = knownTopic
+		}
+	}
+}
+
+// knownTopic refuses arguments that lead to no command.
+func knownTopic(cmd *cobra.Command, args []string) error {
+	topic, rest, err := cmd.Root().Find(args)
+	if err == nil && len(rest) == 0 {
+		return nil
+	}
+	return misuse(topic.CommandPath()+" --help lists what there is", "there is no command %q", strings.Join(args, " "))
 }
 
 // knownCommand refuses an argument of the root: it was to be a command.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -50,7 +51,27 @@ func (t *target) callFlags(cmd *cobra.Command) {
 	f.StringVar(&t.caFile, "ca-file", "", "trust the certificate authority in this `file`")
 	f.StringVar(&t.certFile, "cert-file", "", "show the server the certificate in this `file`")
 	f.StringVar(&t.keyFile, "key-file", "", "whose key is in this `file`")
-	f.DurationVar(&t.timeout, "timeout", time.Minute, "give up after this `time`")
+	t.timeout = time.Minute
+	f.Var((*patience)(&t.timeout), "timeout", "give up after this `time`")
+}
+
+// patience is a flag whose value is a time to wait: some time, since no command can do its work in none.
+type patience time.Duration
+
+// String returns the time as it is written.
+func (p *patience) String() string { return time.Duration(*p).String() }
+
+// Type names the value in the help.
+func (p *patience) Type() string { return "duration" }
+
+// Set reads a time.
+func (p *patience) Set(value string) error {
+	d, err := time.ParseDuration(value)
+	if err != nil || d <= 0 {
+		return errors.New("write a time above zero, with its unit: 30s, say, or 2m")
+	}
+	*p = patience(d)
+	return nil
 }
 
 // offline reports whether to work without a server.

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -31,7 +32,7 @@ of them fails, all are rolled back.
 
 It runs at a server; with -c, --data-dir or --resource in this process, which then keeps the
 decision log itself. The exit code tells the outcome: 0 committed, 3 aborted, 4 in doubt,
-5 heuristic.`,
+5 heuristic, 8 not known, because the server's answer was lost.`,
 		Example: `  assent txn --put kv/alice=90 --put kv/bob=110
   assent txn --get kv/alice --delete kv/old --scan kv/user/
   assent txn --pg orders="UPDATE orders SET paid = true WHERE id = \$1" --arg 17 \
@@ -95,13 +96,39 @@ func (t *target) runner(ctx context.Context) (runFunc, func(), error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		return r.transactions.Run, func() {}, nil
+		return func(ctx context.Context, req *assentv1.RunRequest) (*assentv1.RunResponse, error) {
+			response, err := r.transactions.Run(ctx, req)
+			return response, unsureOfTransaction(req, err)
+		}, func() {}, nil
 	}
 	s, err := t.open(ctx, true)
 	if err != nil {
 		return nil, nil, err
 	}
 	return s.server.Run, func() { s.close(quiet(), t.timeout) }, nil
+}
+
+// unsureOfTransaction tells the error of a transaction of which no server has said what became of it, because the call
+// was cut off on its way. The transaction's name was in the answer that is lost. Errors that say that nothing was done,
+// or of a transaction that has nothing to change, remain as they are.
+func unsureOfTransaction(req *assentv1.RunRequest, err error) error {
+	told, ok := errors.AsType[*connect.Error](err)
+	switch {
+	case err == nil, onlyReads(req), ok && len(told.Details()) > 0, !mayBeDone(err):
+		return err
+	}
+	return &failure{exit: exitUnsure, err: err, text: fmt.Sprintf("it is not known what became of the transaction: %v", err),
+		hint: "it may have committed, or commit yet; look at what it was to change before you do it again"}
+}
+
+// onlyReads reports whether the operations of req certainly change nothing. What a statement does is not known here.
+func onlyReads(req *assentv1.RunRequest) bool {
+	for _, op := range req.GetOperations() {
+		if op.GetGet() == nil && op.GetScan() == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // operationFlag adds an operation to those of the transaction. All kinds share one list, so that

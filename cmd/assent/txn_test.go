@@ -1,6 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -57,4 +63,58 @@ func written(op *assentv1.Operation) string {
 		return key(a.Scan.GetPrefix())
 	}
 	return ""
+}
+
+// TestLostAnswer: a server takes a transaction and ends the connection without a word. Exit code 8 says that the
+// transaction may have committed; one that only reads has nothing to repeat, and fails like any call.
+func TestLostAnswer(t *testing.T) {
+	dead := deadServer(t)
+	for operation, exit := range map[string]int{
+		"--put kv/x=1": exitUnsure, "--delete kv/x": exitUnsure, "--pg orders=SELECT": exitUnsure,
+		"--get kv/x": exitError, "--scan kv/": exitError,
+	} {
+		var out, told bytes.Buffer
+		p := &program{out: &out, err: &told, getenv: func(string) string { return "" }}
+		got := p.run(append([]string{"txn", "--server", "http://" + dead, "--get", "kv/y"}, strings.SplitN(operation, " ", 2)...))
+		unsure := strings.HasPrefix(told.String(), "error: it is not known what became of the transaction: the server at "+dead+" ended the connection")
+		if got != exit || unsure != (exit == exitUnsure) || !strings.Contains(told.String(), "\nhint: ") || out.Len() > 0 {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", operation, got, exit, &out, &told)
+		}
+	}
+}
+
+// deadServer returns the address of a server that reads what it is sent, and dies.
+func deadServer(t *testing.T) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if req, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+				_, _ = io.Copy(io.Discard, req.Body) // all of it, or the connection would be reset
+			}
+			conn.Close()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// TestOneLine: what others have written on several lines stands on one.
+func TestOneLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain":                                  "plain",
+		"failed to connect:\n\ta: x\r\n\tb: y\n": "failed to connect: a: x; b: y",
+		"a\n\n \nb":                              "a; b",
+		"":                                       "",
+	} {
+		if got := oneLine(text); got != want {
+			t.Errorf("%q becomes %q; want %q", text, got, want)
+		}
+	}
 }
