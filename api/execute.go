@@ -44,7 +44,7 @@ func (b *budget) add(result *assentv1.Result, row *assentv1.Row) error {
 	b.rows--
 	if b.rows < 0 {
 		return refuse(connect.CodeResourceExhausted, fmt.Sprintf("the result has more than %d rows", b.maxRows),
-			"ask for less, with LIMIT or limit; the transaction is still open")
+			"ask for less, with LIMIT or limit")
 	}
 	if err := b.take(proto.Size(row)); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (b *budget) take(n int) error {
 	b.bytes -= n
 	if b.bytes < 0 {
 		return refuse(connect.CodeResourceExhausted, fmt.Sprintf("the result has more than %d bytes", b.maxBytes),
-			"ask for less: fewer rows, or shorter columns; the transaction is still open")
+			"ask for less: fewer rows, or shorter columns")
 	}
 	return nil
 }
