@@ -67,6 +67,9 @@ type Cluster struct {
 
 	// flaw, in tests, makes one thing go wrong.
 	flaw flaw
+	// outage, in tests, has all nodes start again at once when the faults are over, without those that have joined and
+	// left: they are switched off as soon as they may be.
+	outage bool
 }
 
 // flaw is a known fault, which the simulator must find.

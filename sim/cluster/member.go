@@ -126,6 +126,9 @@ func (m *member) Emit(value protocol.Value) {
 		m.n.After(0, m.n.tend)
 	case membership.Retired:
 		m.n.w.Reach("a node has left and is not needed")
+		if m.n.w.c.outage && !m.n.founder() { // a founder has accounts
+			m.n.After(0, func() { m.n.w.leave(m.n) })
+		}
 	case membership.Status:
 		m.status = v
 		now := map[protocol.NodeID]bool{}

@@ -172,6 +172,11 @@ func (w *world) heal() {
 	w.Smooth = true
 	w.Heal()
 	for _, n := range w.nodes {
+		if w.c.outage {
+			n.crash(-1)
+		}
+	}
+	for _, n := range w.nodes {
 		n.Fuse = sim.Fuse{}
 		if n.gone {
 			continue
