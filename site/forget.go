@@ -141,14 +141,15 @@ func (m *machine) lingers(before time.Time) bool {
 }
 
 // unclear returns who has not said yet that the transaction is over there. Every site must have: then nobody will ever
-// ask again. In three-phase commit the coordinator must, too, unless it is gone: it would tell a decision once more.
-// Where nobody is left the machine may be forgotten.
+// ask again. The coordinator must, too, unless it is gone: it would tell a decision once more or, in Paxos Commit, bring
+// one about. Where nobody is left the machine may be forgotten.
 func (m *machine) unclear(view View) (nodes []protocol.NodeID) {
+	_, knows := view.member(m.h.cfg.Self) // who is no member does not know who is
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.t()
 	for _, p := range t.Parts {
-		tells := p.Node == t.Coordinator && t.Protocol != PaxosCommit && !view.gone(p)
+		tells := p.Node == t.Coordinator && !(knows && view.gone(p))
 		if p.Node != m.h.cfg.Self && (p.Site || tells) && !m.cleared[p.Node] {
 			nodes = append(nodes, p.Node)
 		}
@@ -184,7 +185,7 @@ func (m *machine) isOver() bool {
 	case m.failure != nil || m.leading || m.stepped.IsZero():
 		return false
 	case m.key.address != m.h.cfg.Self:
-		return m.result.Finished
+		return !m.forgettable.IsZero()
 	}
 	return m.standing.Done || !branch && !m.promised
 }

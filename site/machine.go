@@ -42,7 +42,7 @@ type machine struct {
 	// awaited are the sites that a coordinator with a decision has not heard to have done it. Only the goroutine that
 	// steps the machine changes it.
 	awaited []protocol.NodeID
-	leading bool                     // as a leader in Paxos Commit it is bringing the decision about
+	leading bool                     // as a leader in Paxos Commit it waits for votes, or brings the decision about
 	cleared map[protocol.NodeID]bool // who has said that the transaction is over there
 	warned  bool                     // it was said that all those are gone
 	notes   []Note
@@ -187,7 +187,7 @@ func (m *machine) Emit(value protocol.Value) {
 	}
 }
 
-// complete notes that every site has reported, and tells all that have a part.
+// complete notes that every site has reported, and has all that have a part told.
 func (m *machine) complete(d commit.Decision) {
 	m.mu.Lock()
 	m.result.Finished = true
@@ -196,16 +196,36 @@ func (m *machine) complete(d commit.Decision) {
 	t := m.t()
 	r, _ := m.recover[commit.RegisterKey].(commit.DecisionRecord)
 	if t.Protocol != ThreePhase && t.Protocol != QuorumThreePhase || d != commit.Commit || m.recover != nil && len(r.Members) == 0 {
-		m.h.tellCompleted(t)
+		m.tellAll()
 		return
 	}
 	// From now on the others may forget their part, and would answer as if they had never voted. A coordinator made anew
 	// from a decision on record tells it once more to the members that stand there: so none stands there any more.
 	m.h.spawn(func() {
 		if m.Force([]protocol.Write{{Key: commit.RegisterKey, Record: commit.DecisionRecord{Decision: d}}}) == nil {
-			m.h.tellCompleted(t)
+			m.tellAll()
 		}
 	})
+}
+
+// tellAll tells all that have a part that every site has reported, so that they may forget it, unless somebody may still
+// need them. Then they ask one another when they have been idle (askOthers).
+func (m *machine) tellAll() {
+	t := m.t()
+	if t.Protocol == PaxosCommit && t.Coordinator != m.h.cfg.Self {
+		// The coordinator may be cut off and want to abort. It must find those who know better, else it says so to its caller.
+		return
+	}
+	m.mu.Lock()
+	resolved := len(m.notes) > 0
+	if resolved && m.forgettable.IsZero() {
+		m.forgettable = time.Now()
+	}
+	m.mu.Unlock()
+	// A site of which only an operator has said how it ended may come back in doubt, and ask any other.
+	if !resolved {
+		m.h.tellCompleted(t)
+	}
 }
 
 // conclude notes the decision.
@@ -255,7 +275,7 @@ func (m *machine) Observe(e trace.Event) {
 		if !m.result.Finished {
 			m.awaited = awaited(m.awaited, m.machine)
 		}
-		m.leading = acceptor && p.Leader.Coordinator.State == commit.CoordinatorProposing
+		m.leading = acceptor && (p.Leader.Coordinator.State == commit.CoordinatorVoting || p.Leader.Coordinator.State == commit.CoordinatorProposing)
 		notes := m.notes
 		m.mu.Unlock()
 		for _, n := range notes { // a coordinator made anew waits for those again of whom an operator has spoken

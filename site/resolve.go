@@ -126,10 +126,13 @@ func (m *machine) resolve(r Resolution) error {
 	return nil
 }
 
-// act gives the machine what the node that is gone would have said.
+// act gives the machine what the site would have said, or, where it is this one that is in doubt, what it would have been told.
 func (m *machine) act(n Note) {
 	t := m.t()
-	if n.Site != m.h.cfg.Self {
+	m.mu.Lock()
+	awaited := slices.Contains(m.awaited, n.Site)
+	m.mu.Unlock()
+	if n.Site != m.h.cfg.Self || awaited {
 		m.loop.Deliver(protocol.Receive{From: n.Site, Message: commit.Acknowledge{ID: t.ID, Outcome: n.Outcome}})
 		return
 	}
