@@ -95,6 +95,8 @@ const (
 	movesUnread
 	// dropsHeld has members that stay drop what they hold when an epoch begins, as one does that comes back.
 	dropsHeld
+	// votesLate has acceptors vote in an epoch that they have left.
+	votesLate
 )
 
 var _ sim.Subject = (*Cluster)(nil)

@@ -87,7 +87,8 @@ const maxEarly = 512
 // take takes what a node says of registers.
 func (r *registers) take(p sim.Packet, d Dated) {
 	known, m := r.known.epoch.Number, d.message()
-	if d.Epoch == known && m != nil && r.names(p.From) {
+	late := r.n.w.c.flaw == votesLate && d.Epoch < known && (d.Phase1a != nil || d.Phase2a != nil)
+	if (d.Epoch == known || late) && m != nil && r.names(p.From) {
 		r.heed(p, m)
 		return
 	}

@@ -230,9 +230,22 @@ func (r *registers) Release(step *engine.Step) {
 		case to == r.n:
 			r.answered(r.n.ID, commit.TransactionID(step.Name), m.Message)
 		case r.serves():
-			r.n.transmit(step.Name, to.ID, date(r.entered.epoch.Number, m.Message))
+			r.n.transmit(step.Name, to.ID, date(r.dated(m.Message), m.Message))
 		}
 	}
+}
+
+// dated returns the epoch of which an acceptor's answer is: the one that the copies have entered.
+func (r *registers) dated(m protocol.Message) uint64 {
+	if r.n.w.c.flaw == votesLate {
+		switch said := paxos.Say[register.Value](m); {
+		case said.Phase1b != nil:
+			return said.Phase1b.Ballot.Epoch
+		case said.Phase2b != nil:
+			return said.Phase2b.Ballot.Epoch
+		}
+	}
+	return r.entered.epoch.Number
 }
 
 // Flush implements engine.BatchHands.
