@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"assent/engine"
 	"assent/protocol"
 	"assent/protocol/commit"
 	"assent/trace"
@@ -347,7 +348,12 @@ func TestGivenUpIsForgotten(t *testing.T) {
 		t.Run(string(p), func(t *testing.T) {
 			t.Parallel() // it waits more than it works
 			w := newWorld(t, 3, 1)
-			w.timeout = 3 * time.Second
+			clock := &handClock{by: 2 * time.Hour}
+			w.tweak = func(c *Config) {
+				if c.Self == "n3" {
+					c.Clock, c.Timeout = clock, clock.by
+				}
+			}
 			w.all()
 			tx := w.begin("n1", p)
 			if err := w.put(tx, "key", "n2", "n3"); err != nil {
@@ -360,11 +366,41 @@ func TestGivenUpIsForgotten(t *testing.T) {
 			if err := w.put(left, "key", "n3"); err != nil { // once the lock is free; nobody ever asks for its vote
 				t.Fatal(err)
 			}
-			for len(w.host("n3").List()) < 2 { // its time is over; the test's bounds this
-				time.Sleep(5 * time.Millisecond)
+			clock.expire()
+			if list := w.host("n3").List(); len(list) != 2 {
+				t.Errorf("work whose time is over is not given up: %+v", list)
 			}
 			w.forgotten(w.nodes...)
 		})
+	}
+}
+
+// handClock has timers of one length expire when it is told to.
+type handClock struct {
+	engine.SystemClock
+	by time.Duration
+
+	mu  sync.Mutex
+	due []func()
+}
+
+func (c *handClock) AfterFunc(d time.Duration, f func()) func() {
+	if d != c.by {
+		return c.SystemClock.AfterFunc(d, f)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.due = append(c.due, f)
+	return func() {}
+}
+
+func (c *handClock) expire() {
+	c.mu.Lock()
+	due := c.due
+	c.due = nil
+	c.mu.Unlock()
+	for _, f := range due {
+		f()
 	}
 }
 

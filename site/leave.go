@@ -105,7 +105,7 @@ func (m *machine) unfinished(quiet time.Time, view View) string {
 		return "in doubt"
 	case (branch || m.promised) && !m.standing.Done:
 		return s.Role
-	case !m.forgettable.IsZero(), m.result.Finished, m.key.address != m.h.cfg.Self && m.standing.Done:
+	case !m.forgettable.IsZero(), m.isResolved(), m.result.Finished, m.key.address != m.h.cfg.Self && m.standing.Done:
 		return ""
 	case m.recover != nil && len(m.recover) == 0 && !m.wrote:
 		return "" // it was made anew to answer somebody

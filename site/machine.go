@@ -370,8 +370,9 @@ func (m *machine) overBefore(t time.Time) bool {
 	if m.forcing > 0 || m.stepped.IsZero() || m.keepsNotes(t) {
 		return false
 	}
-	if !m.stepped.Before(t) { // as a leader that goes on telling what all have done already
-		return !m.forgettable.IsZero() && m.forgettable.Before(t) && (m.standing.Done || !branch && !m.promised)
+	if !m.stepped.Before(t) { // as a leader that goes on telling what all have done already, or asking those that are gone
+		needless := !m.forgettable.IsZero() && m.forgettable.Before(t) || m.isResolved()
+		return needless && (m.standing.Done || !branch && !m.promised)
 	}
 	if len(m.recover) == 0 && !m.wrote && !branch {
 		return true // it holds no more than one that is made anew
@@ -381,7 +382,7 @@ func (m *machine) overBefore(t time.Time) bool {
 	}
 	gaveUp := m.key.address == m.h.cfg.Self && len(m.recover) == 0 && !m.promised && !m.votes &&
 		m.standing.Done && m.standing.Decision != commit.Commit
-	return !m.forgettable.IsZero() && !m.inDoubt() || gaveUp
+	return (!m.forgettable.IsZero() || m.isResolved()) && !m.inDoubt() || gaveUp
 }
 
 // await waits for the result.

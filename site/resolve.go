@@ -71,8 +71,8 @@ func (r Resolution) validate() error {
 //
 //   - A site that has not reported is taken to have ended so. It is not told again; when no other is awaited, the
 //     transaction is over. If the site comes back in doubt, it is answered with the decision.
-//   - This node itself, in doubt about what cannot be decided without nodes that are gone, does as the operator says.
-//     That is a decision of a person: what others did, or will, is for him to know.
+//   - This node itself, in doubt about what cannot be decided without nodes that are gone, or coordinating it, does as
+//     the operator says. That is a decision of a person, who must know what others did, or will do.
 //
 // It returns ErrUnknown or ErrNothingToResolve, and nothing has changed, where neither is so.
 func (h *Host) Resolve(r Resolution) error {
@@ -92,18 +92,24 @@ func (h *Host) Resolve(r Resolution) error {
 	}
 	view := h.view()
 	var waits []string
+	resolved := false
 	for _, m := range known {
 		s := m.status()
+		stuck := s.InDoubt || m.isHead() && s.Decision == commit.Undecided && !s.Done
 		switch {
-		case slices.Contains(s.Awaits, r.Site):
-			return m.resolve(r)
-		case r.Site == h.cfg.Self && s.InDoubt && s.Transaction.missing(view) != "":
-			return m.resolve(r)
-		case s.InDoubt:
+		case slices.Contains(s.Awaits, r.Site) || r.Site == h.cfg.Self && stuck && s.Transaction.missing(view) != "":
+			if err := m.resolve(r); err != nil {
+				return err
+			}
+			resolved = true
+		case stuck:
 			waits = append(waits, "this node is in doubt, and may still learn the decision")
 		case len(s.Awaits) > 0:
 			waits = append(waits, fmt.Sprintf("it waits for %v", s.Awaits))
 		}
+	}
+	if resolved {
+		return nil
 	}
 	why := fmt.Sprintf("node %s does not wait for node %s; ask the node that coordinates it, or one that lists it", h.cfg.Self, r.Site)
 	if len(waits) > 0 {
@@ -151,6 +157,11 @@ func (m *machine) remind() {
 		}
 	}
 	slices.SortFunc(m.notes, func(a, b Note) int { return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Site, b.Site)) })
+}
+
+// isResolved reports whether an operator has said how the transaction ends here. The caller holds m.mu.
+func (m *machine) isResolved() bool {
+	return slices.ContainsFunc(m.notes, func(n Note) bool { return n.Site == m.h.cfg.Self })
 }
 
 // keepsNotes reports whether what an operator has said is to be remembered at the time. The caller holds m.mu.

@@ -1,6 +1,7 @@
 package site
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -102,6 +103,44 @@ func TestResolveInDoubt(t *testing.T) {
 	if s.InDoubt || len(s.Notes) != 1 || s.Notes[0].Reason != word.Reason {
 		t.Errorf("n2 says %+v", s)
 	}
+}
+
+// TestResolveWithoutAMajority: the same where a majority of the acceptors is gone for good. The node can leave then, and
+// forgets at last what it goes on asking for.
+func TestResolveWithoutAMajority(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	then := func(w *world) {
+		w.silence("n2")
+		w.members("n3", "n4", "n5")
+	}
+	moving(t, then, func(w *world, tx Transaction, _ *told) bool {
+		h := w.host("n3")
+		if !w.in("n3", tx).InDoubt {
+			return false
+		}
+		word := Resolution{ID: tx.ID, Site: "n3", Outcome: commit.Committed, By: "alice", Reason: "n2 has committed"}
+		if err := h.Resolve(word); err != nil {
+			t.Fatal(err)
+		}
+		w.settled("n3")
+		w.done("n3")
+		if !w.holds("n3", "key", tx) {
+			t.Error("n3 has not committed")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if _, err := h.Leave(ctx); err != nil {
+			t.Error(err)
+		}
+		h.sweep(ahead())
+		if w.in("n3", tx).ID == "" {
+			t.Error("what the operator said is forgotten at once")
+		}
+		for w.in("n3", tx).ID != "" { // not while a record is being made; the test's time bounds it
+			h.sweep(ahead().Add(h.cfg.KeepResolved))
+		}
+		return true
+	})
 }
 
 // TestResendsBackOff: the pauses before a site is told again grow, and no further than to a bound of their own.
