@@ -14,13 +14,14 @@ import (
 	"assent/protocol/election"
 	"assent/protocol/paxos"
 	"assent/sim"
+	"assent/sim/simtest"
 	"assent/spec"
 	"assent/trace"
 )
 
 // seen is how many of so many seeds to run: an eighth under the race detector. Some things are not seen in so few.
 func seen(last uint64) uint64 {
-	if underRace {
+	if simtest.UnderRace {
 		return (last + 7) / 8
 	}
 	return last
@@ -39,12 +40,12 @@ func seeds(t *testing.T, s *sim.System, last uint64, classes []sim.Class) sim.Su
 		t.Errorf("seed %d: %v", r.Plan.Seed, r.Failure)
 	}
 	for _, c := range classes {
-		if sum.Fired[c] == 0 && !underRace {
+		if sum.Fired[c] == 0 && !simtest.UnderRace {
 			t.Errorf("%v had an effect in no seed", c)
 		}
 	}
 	for _, p := range s.Sometimes {
-		if sum.Reached[p.Name] == 0 && !underRace {
+		if sum.Reached[p.Name] == 0 && !simtest.UnderRace {
 			t.Errorf("in no seed %s", p.Name)
 		}
 	}

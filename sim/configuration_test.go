@@ -13,6 +13,7 @@ import (
 	"assent/protocol"
 	"assent/protocol/membership"
 	"assent/sim"
+	"assent/sim/simtest"
 	"assent/trace"
 )
 
@@ -222,7 +223,7 @@ func TestConfigurationIsLinearizable(t *testing.T) {
 		}
 	}
 	for _, r := range []membership.Result{membership.Applied, membership.Refused, membership.Unsure} {
-		if told[r] == 0 && !underRace {
+		if told[r] == 0 && !simtest.UnderRace {
 			t.Errorf("nothing was %v", r)
 		}
 	}

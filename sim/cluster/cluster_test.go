@@ -1,8 +1,6 @@
 package cluster_test
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"os"
@@ -17,32 +15,9 @@ import (
 
 	"assent/sim"
 	"assent/sim/cluster"
+	"assent/sim/simtest"
 	"assent/trace"
 )
-
-// write runs a plan and writes its trace.
-func write(t testing.TB, out io.Writer, c *cluster.Cluster, plan sim.Plan) sim.Report {
-	t.Helper()
-	w, err := trace.NewWriter(out, c.Types(), c.Header(plan), trace.Text())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := c.Run(plan, w)
-	if err != nil {
-		t.Errorf("seed %d: %v", plan.Seed, err)
-	}
-	if err := w.Close(); err != nil {
-		t.Error(err)
-	}
-	return r
-}
-
-// text returns the trace of a plan.
-func text(t testing.TB, c *cluster.Cluster, plan sim.Plan) string {
-	var b strings.Builder
-	write(t, &b, c, plan)
-	return b.String()
-}
 
 func members(votes ...int) (all []cluster.Member) {
 	for i, v := range votes {
@@ -63,26 +38,6 @@ func sizes() []*cluster.Cluster {
 		{},
 		{Members: members(2, 1, 1, 1)},
 	}
-}
-
-// tally is what many seeds have shown.
-type tally struct {
-	mu      sync.Mutex
-	fired   map[sim.Class]int
-	reached map[string]int
-	passed  int
-}
-
-func (y *tally) add(r sim.Report) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	for c := range r.Fired {
-		y.fired[c]++
-	}
-	for name := range r.Reached {
-		y.reached[name]++
-	}
-	y.passed++
 }
 
 // reachable is what must happen in some of the seeds of a test: the simulator is worth nothing where it
@@ -106,59 +61,28 @@ var reachable = []string{
 // sixteenth, and must give the same trace byte for byte.
 func TestSeeds(t *testing.T) {
 	seeds, every := 600, 6
-	if cluster.UnderRace {
+	if simtest.UnderRace {
 		seeds, every = 80, 16
 	}
 	all := sizes()
-	y := &tally{fired: map[sim.Class]int{}, reached: map[string]int{}}
+	y := &simtest.Tally{}
 	var workers sync.WaitGroup
 	n := runtime.GOMAXPROCS(0)
 	for k := range n {
 		workers.Go(func() {
 			for seed := 1 + k; seed <= seeds && !t.Failed(); seed += n {
 				c := all[seed/4%len(all)]
-				once(t, c, c.Draw(uint64(seed), cluster.Classes()), seed%every == 0, y)
+				run := y.Once
+				if seed%every == 0 {
+					run = y.Twice
+				}
+				run(t, c, c.Draw(uint64(seed), cluster.Classes()), c.Work())
 			}
 		})
 	}
 	workers.Wait()
-	if cluster.UnderRace {
-		return // too few to meet everything
-	}
-	for _, c := range cluster.Classes() {
-		if y.fired[c] < 3 {
-			t.Errorf("%v has had an effect in %d of %d seeds", c, y.fired[c], y.passed)
-		}
-	}
-	for _, name := range reachable {
-		if y.reached[name] == 0 {
-			t.Errorf("in none of %d seeds: %s", y.passed, name)
-		}
-	}
-}
-
-// once runs a plan, or does so twice and compares.
-func once(t *testing.T, c *cluster.Cluster, plan sim.Plan, again bool, y *tally) {
-	first, second := sha256.New(), sha256.New()
-	var r sim.Report
-	if again {
-		r = write(t, first, c, plan)
-		write(t, second, c, plan)
-	} else {
-		var err error
-		if r, err = c.Run(plan, nil); err != nil {
-			t.Errorf("seed %d: %v", plan.Seed, err)
-		}
-	}
-	y.add(r)
-	if r.Failure != nil {
-		t.Errorf("seed %d: %v", plan.Seed, r.Failure)
-		r.Plan = plan
-		cluster.Explain(t, c, r)
-	}
-	if !bytes.Equal(first.Sum(nil), second.Sum(nil)) {
-		t.Errorf("seed %d gives two traces", plan.Seed)
-		t.Log(cmp.Diff(strings.Split(text(t, c, plan), "\n"), strings.Split(text(t, c, plan), "\n")))
+	if !simtest.UnderRace { // which sees too few to meet everything
+		y.Complete(t, cluster.Classes(), reachable)
 	}
 }
 
@@ -166,7 +90,7 @@ func once(t *testing.T, c *cluster.Cluster, plan sim.Plan, again bool, y *tally)
 // have a part in, and clients learn of it there.
 func TestGone(t *testing.T) {
 	seeds := uint64(60)
-	if cluster.UnderRace {
+	if simtest.UnderRace {
 		seeds = 4
 	}
 	for name, c := range map[string]*cluster.Cluster{"one of three": {}, "two of five": {Members: members(1, 1, 1, 1, 1)}} {
@@ -195,7 +119,7 @@ func TestGone(t *testing.T) {
 // them, and forget alike what stood last: until they know it again nothing is over.
 func TestLoneFounderChanges(t *testing.T) {
 	seeds := []uint64{501285, 500292, 500692, 503088, 500652, 501492, 503396}
-	if cluster.UnderRace {
+	if simtest.UnderRace {
 		seeds = []uint64{501285, 501492}
 	}
 	c := &cluster.Cluster{Members: members(1), Changes: 8}
@@ -272,7 +196,7 @@ func TestSoak(t *testing.T) {
 		for k, r := range s.Failed {
 			t.Errorf("cluster %d, seed %d: %v", i, r.Plan.Seed, r.Failure)
 			if k == 0 {
-				cluster.Explain(t, c, r)
+				simtest.Explain(t, c, r, c.Work())
 			}
 		}
 		settled += s.Reached["the registers move: what was accepted is settled"]
@@ -299,7 +223,7 @@ func TestHeader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(text(t, c, plan), text(t, again, replan)); d != "" {
+		if d := cmp.Diff(simtest.Text(t, c, plan), simtest.Text(t, again, replan)); d != "" {
 			t.Error(d)
 		}
 	}
@@ -309,7 +233,7 @@ func TestHeader(t *testing.T) {
 func TestTracesAreRead(t *testing.T) {
 	c := &cluster.Cluster{}
 	for seed := range uint64(4) {
-		r, err := trace.NewReader(strings.NewReader(text(t, c, c.Draw(seed, cluster.Classes()))), c.Types())
+		r, err := trace.NewReader(strings.NewReader(simtest.Text(t, c, c.Draw(seed, cluster.Classes()))), c.Types())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,12 +8,14 @@ import (
 	"assent/protocol"
 	"assent/protocol/membership"
 	"assent/sim"
+	"assent/sim/simtest"
+	"assent/trace"
 )
 
 // TestFlaws gives the cluster one fault each and wants it found by a claim, and the plan of the seed shrunk to a
 // few faults and pieces of work, and its script to replay.
 func TestFlaws(t *testing.T) {
-	if UnderRace {
+	if simtest.UnderRace {
 		t.Skip("it takes long here; make test runs it without the race detector")
 	}
 	moving := Cluster{Members: []Member{{Node: "a"}, {Node: "b"}, {Node: "c", Votes: 3}}, Changes: 8, Jobs: 24, Safety: 15 * time.Second}
@@ -39,35 +41,20 @@ func TestFlaws(t *testing.T) {
 			t.Parallel()
 			c := &f.cluster
 			c.flaw = f.flaw
-			for seed := f.first; ; seed++ {
-				if seed > f.first+3000 {
-					t.Fatal("no seed has found it")
-				}
+			small := simtest.Find(t, c, f.first, 3000, func(seed uint64) sim.Plan {
 				plan := c.Draw(seed, f.classes)
 				if f.flaw == votesLate {
 					strand(c, &plan)
 				}
-				r, err := c.Run(plan, nil)
-				if err != nil {
-					t.Fatal(err)
+				return plan
+			}, c.Work(), 8)
+			simtest.Replays(t, small, func(h trace.Header) (sim.Subject, sim.Plan, error) {
+				again, plan, err := FromHeader(h)
+				if err == nil {
+					again.flaw = f.flaw // which no script names
 				}
-				if r.Failure == nil {
-					continue
-				}
-				r.Plan = plan
-				small, err := sim.Explain(t.Context(), c, r, c.Work())
-				if err != nil {
-					t.Fatal(err)
-				}
-				left := c.Work() - len(small.Plan.Skip)
-				t.Logf("seed %d: %v; %d faults and %d pieces of work, after %d runs %d faults and %d pieces: %v", seed, r.Failure,
-					len(plan.Faults), c.Work(), small.Runs, len(small.Plan.Faults), left, small.Failure)
-				if small.Failure == nil || small.Failure.Claim != r.Failure.Claim || len(small.Plan.Faults) > 8 || left > 8 {
-					t.Fatalf("it was shrunk to %v, %v", small.Plan.Faults, small.Failure)
-				}
-				replays(t, c, small)
-				return
-			}
+				return again, plan, err
+			})
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"assent/sim"
+	"assent/sim/simtest"
 )
 
 // TestOutage has the members change eight times, those that leave be switched off, and all that are left start again at
@@ -13,7 +14,7 @@ func TestOutage(t *testing.T) {
 	c := &Cluster{Members: []Member{{Node: "a"}}, Changes: 8, outage: true}
 	classes := slices.DeleteFunc(Classes(), func(k sim.Class) bool { return k == sim.Gone })
 	first, last := uint64(275), uint64(294)
-	if UnderRace {
+	if simtest.UnderRace {
 		first, last = 284, 284
 	}
 	sum, err := sim.Seeds(t.Context(), c, first, last, classes, 0, nil)
@@ -23,7 +24,7 @@ func TestOutage(t *testing.T) {
 	for _, r := range sum.Failed {
 		t.Errorf("seed %d: %v", r.Plan.Seed, r.Failure)
 	}
-	if sum.Fired[sim.Gone] == 0 && !UnderRace {
+	if sum.Fired[sim.Gone] == 0 && !simtest.UnderRace {
 		t.Error("nobody who has left was switched off")
 	}
 }

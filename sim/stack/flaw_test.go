@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"assent/sim"
+	"assent/sim/simtest"
+	"assent/trace"
 )
 
 // TestFlaws gives the hands one fault each and wants it found by a claim, and the plan of the seed
@@ -24,32 +26,46 @@ func TestFlaws(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := &Stack{Size: Size{flaw: f.flaw}}
-			for seed := f.first; ; seed++ {
-				if seed > f.first+300 {
-					t.Fatal("no seed has found it")
+			small := simtest.Find(t, s, f.first, 300, func(seed uint64) sim.Plan { return s.Draw(seed, sim.Classes()) }, s.Work(), 4)
+			minimal(t, s, small)
+			simtest.Replays(t, small, func(h trace.Header) (sim.Subject, sim.Plan, error) {
+				again, plan, err := FromHeader(h)
+				if err == nil {
+					again.flaw = f.flaw // which no script names
 				}
-				plan := s.Draw(seed, sim.Classes())
-				r, err := s.Run(plan, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if r.Failure == nil {
-					continue
-				}
-				r.Plan = plan
-				small, err := sim.Explain(t.Context(), s, r, s.Work())
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Logf("seed %d: %v; %d faults and %d jobs, after %d runs %d faults and %d jobs: %v", seed, r.Failure,
-					len(plan.Faults), s.Work(), small.Runs, len(small.Plan.Faults), s.Work()-len(small.Plan.Skip), small.Failure)
-				if small.Failure == nil || small.Failure.Claim != r.Failure.Claim || len(small.Plan.Faults) > 4 || s.Work()-len(small.Plan.Skip) > 3 {
-					t.Fatalf("it was shrunk to %v, %v", small.Plan.Faults, small.Failure)
-				}
-				minimal(t, s, small)
-				replays(t, s, small)
-				return
-			}
+				return again, plan, err
+			})
 		})
+	}
+}
+
+// minimal wants a plan of which no fault and no piece of work can be left out.
+func minimal(t *testing.T, s *Stack, small sim.Explanation) {
+	t.Helper()
+	without := func(p sim.Plan, what any) {
+		r, err := s.Run(p, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Failure != nil && r.Failure.Claim == small.Failure.Claim {
+			t.Errorf("it fails without %v, too", what)
+		}
+	}
+	for i, f := range small.Plan.Faults {
+		p := small.Plan
+		p.Faults = append(append([]sim.Fault{}, p.Faults[:i]...), p.Faults[i+1:]...)
+		without(p, f)
+	}
+	left := map[int]bool{}
+	for i := range s.Work() {
+		left[i] = true
+	}
+	for _, i := range small.Plan.Skip {
+		delete(left, i)
+	}
+	for i := range left {
+		p := small.Plan
+		p.Skip = append(append([]int{}, p.Skip...), i)
+		without(p, i)
 	}
 }

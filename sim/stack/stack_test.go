@@ -1,13 +1,10 @@
 package stack_test
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"errors"
-	"io"
 	"os"
 	"runtime"
-	"strings"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -15,63 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"assent/sim"
+	"assent/sim/simtest"
 	"assent/sim/stack"
-	"assent/trace"
 )
-
-// write runs a plan and writes its trace.
-func write(t testing.TB, out io.Writer, s *stack.Stack, plan sim.Plan) sim.Report {
-	t.Helper()
-	w, err := trace.NewWriter(out, s.Types(), s.Header(plan), trace.Text())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := s.Run(plan, w)
-	if err != nil {
-		t.Errorf("seed %d: %v", plan.Seed, err)
-	}
-	if err := w.Close(); err != nil {
-		t.Error(err)
-	}
-	return r
-}
-
-// text returns the trace of a plan.
-func text(t testing.TB, s *stack.Stack, plan sim.Plan) string {
-	var b strings.Builder
-	write(t, &b, s, plan)
-	return b.String()
-}
-
-// tally is what many seeds have shown.
-type tally struct {
-	mu             sync.Mutex
-	fired          map[sim.Class]int
-	reached        map[string]int
-	shown          int
-	events, passed uint64
-}
-
-func (y *tally) add(r sim.Report) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	for c := range r.Fired {
-		y.fired[c]++
-	}
-	for name := range r.Reached {
-		y.reached[name]++
-	}
-	y.events += r.Events
-	y.passed++
-}
-
-// once says whether the caller may show something long.
-func (y *tally) once() bool {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	y.shown++
-	return y.shown == 1
-}
 
 // reachable is what must happen in some of the seeds of a test: the simulator is worth nothing where it
 // does not.
@@ -91,7 +34,7 @@ var reachable = []string{
 // race detector sees the first 60 of them.
 func TestSeeds(t *testing.T) {
 	seeds := 2000
-	if underRace {
+	if simtest.UnderRace {
 		seeds = 60
 	}
 	sizes := []*stack.Stack{
@@ -100,48 +43,20 @@ func TestSeeds(t *testing.T) {
 		{Size: stack.Size{Coordinators: 2, Sites: 2, Jobs: 7}},
 		{},
 	}
-	y := &tally{fired: map[sim.Class]int{}, reached: map[string]int{}}
+	y := &simtest.Tally{}
 	var all sync.WaitGroup
 	workers := 2 * runtime.GOMAXPROCS(0) // the goroutines of a store now and then wait for a clock
 	for k := range workers {
 		all.Go(func() {
 			for seed := 1 + k; seed <= seeds && !t.Failed(); seed += workers {
 				s := sizes[seed%len(sizes)]
-				twice(t, s, s.Draw(uint64(seed), sim.Classes()), y)
+				y.Twice(t, s, s.Draw(uint64(seed), sim.Classes()), s.Work())
 			}
 		})
 	}
 	all.Wait()
-	if underRace {
-		return // too few to meet everything
-	}
-	for _, c := range sim.Classes() {
-		if c != sim.Whim && y.fired[c] < 3 {
-			t.Errorf("%v has had an effect in %d of %d seeds", c, y.fired[c], y.passed)
-		}
-	}
-	for _, name := range reachable {
-		if y.reached[name] == 0 {
-			t.Errorf("in none of %d seeds: %s", y.passed, name)
-		}
-	}
-}
-
-func twice(t *testing.T, s *stack.Stack, plan sim.Plan, y *tally) {
-	first, second := sha256.New(), sha256.New()
-	r := write(t, first, s, plan)
-	write(t, second, s, plan)
-	y.add(r)
-	if r.Failure != nil {
-		t.Errorf("seed %d: %v", plan.Seed, r.Failure)
-		r.Plan = plan
-		stack.Explain(t, s, r)
-	}
-	if !bytes.Equal(first.Sum(nil), second.Sum(nil)) {
-		t.Errorf("seed %d gives two traces", plan.Seed)
-		if y.once() {
-			t.Log(cmp.Diff(strings.Split(text(t, s, plan), "\n"), strings.Split(text(t, s, plan), "\n")))
-		}
+	if !simtest.UnderRace { // which sees too few to meet everything
+		y.Complete(t, slices.DeleteFunc(sim.Classes(), func(c sim.Class) bool { return c == sim.Whim }), reachable)
 	}
 }
 
@@ -151,7 +66,7 @@ func TestLies(t *testing.T) {
 	s := &stack.Stack{}
 	broken := map[string]int{}
 	seeds := uint64(40)
-	if underRace {
+	if simtest.UnderRace {
 		seeds = 20
 	}
 	for seed := range seeds {
@@ -182,7 +97,7 @@ func TestSoak(t *testing.T) {
 	for i, r := range sum.Failed {
 		t.Errorf("seed %d: %v", r.Plan.Seed, r.Failure)
 		if i == 0 {
-			stack.Explain(t, s, r)
+			simtest.Explain(t, s, r, s.Work())
 		}
 	}
 	t.Logf("%d seeds in %v, %.0f a second; %v simulated, %.0f times as fast as real time; %d events, %d messages",
@@ -198,7 +113,7 @@ func TestHeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(text(t, s, plan), text(t, again, replan)); d != "" {
+	if d := cmp.Diff(simtest.Text(t, s, plan), simtest.Text(t, again, replan)); d != "" {
 		t.Error(d)
 	}
 }
