@@ -31,22 +31,32 @@ func (f *failover) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	first := int(f.last.Load())
+	var refused *http.Response // by a server that has done nothing and has said why
 	for i := range f.servers {
 		at := (first + i) % len(f.servers)
 		response, err := f.next.RoundTrip(f.addressed(req, at, body))
 		lastOne := i == len(f.servers)-1 || !again || req.Context().Err() != nil
 		switch {
+		case err != nil && lastOne && refused != nil && notSent(err):
+			return refused, nil // which says more than that nobody else is there
 		case err != nil && (lastOne || !notSent(err)):
 			return nil, err
 		case err == nil && (lastOne || response.Header.Get(api.HeaderElsewhere) == ""):
 			f.last.Store(int32(at))
 			return response, nil
 		case err == nil:
-			_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the connection is used again
-			_ = response.Body.Close()
+			refused = inMemory(response)
 		}
 	}
 	return nil, errors.New("there is no server") // the list is not empty
+}
+
+// inMemory returns the response with its body read, as far as an error is long, so that its connection can be used again.
+func inMemory(response *http.Response) *http.Response {
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10)) // what is missing is missed when it is decoded
+	_ = response.Body.Close()
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	return response
 }
 
 // bodyOf reads the body of a request, so that each attempt has a reader of its own: those that

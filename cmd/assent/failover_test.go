@@ -81,6 +81,40 @@ func TestFailoverKeepsTheBody(t *testing.T) {
 	}
 }
 
+// TestFailoverKeepsTheReason: where one server says why it did nothing and no other is there, its answer is returned.
+func TestFailoverKeepsTheReason(t *testing.T) {
+	const why = "too few of the others answer"
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(api.HeaderElsewhere, "1")
+		http.Error(w, why, http.StatusServiceUnavailable)
+	}))
+	defer elsewhere.Close()
+	away := httptest.NewServer(nil)
+	away.Close()
+	for _, addresses := range [][]string{{elsewhere.URL, away.URL, away.URL}, {away.URL, elsewhere.URL, away.URL}, {away.URL, elsewhere.URL}} {
+		f := &failover{next: &http.Transport{}}
+		for _, address := range addresses {
+			u, err := url.Parse(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.servers = append(f.servers, u)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://assent.invalid/", strings.NewReader("request"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := f.RoundTrip(req)
+		if err != nil {
+			t.Fatalf("%v: %v", addresses, err)
+		}
+		said, err := io.ReadAll(response.Body)
+		if err = errors.Join(err, response.Body.Close()); err != nil || response.StatusCode != http.StatusServiceUnavailable || strings.TrimSpace(string(said)) != why {
+			t.Errorf("%v: status %d, %q, %v", addresses, response.StatusCode, said, err)
+		}
+	}
+}
+
 // A body of unknown length is sent once, to the first server.
 func TestFailoverOfAStream(t *testing.T) {
 	refused := httptest.NewServer(nil)

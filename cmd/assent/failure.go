@@ -109,6 +109,9 @@ func explainCall(err *connect.Error) *failure {
 			}
 		}
 	}
+	if err.Code() == connect.CodeUnauthenticated {
+		f.hint = "give the token with --token-file, or in ASSENT_TOKEN"
+	}
 	if err.Code() == connect.CodeNotFound {
 		f.exit = exitUnknown
 		if f.hint == "" {
