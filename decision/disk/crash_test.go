@@ -2,7 +2,9 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -20,19 +22,20 @@ type told struct {
 	sync.Mutex
 	decisions map[commit.TransactionID]commit.Decision
 	finished  map[commit.TransactionID]bool
+	noted     map[commit.TransactionID]bool // perhaps finished: it was asked
+}
+
+func newTold() *told {
+	return &told{
+		decisions: map[commit.TransactionID]commit.Decision{},
+		finished:  map[commit.TransactionID]bool{}, noted: map[commit.TransactionID]bool{},
+	}
 }
 
 func (a *told) clone() *told {
 	a.Lock()
 	defer a.Unlock()
-	b := &told{decisions: map[commit.TransactionID]commit.Decision{}, finished: map[commit.TransactionID]bool{}}
-	for id, d := range a.decisions {
-		b.decisions[id] = d
-	}
-	for id := range a.finished {
-		b.finished[id] = true
-	}
-	return b
+	return &told{decisions: maps.Clone(a.decisions), finished: maps.Clone(a.finished), noted: maps.Clone(a.noted)}
 }
 
 // crashPoint clones a crashable file system just before its nth change, as a crash there would
@@ -42,6 +45,7 @@ type crashPoint struct {
 	mem     *vfs.MemFS
 	n       int
 	percent int
+	retain  int // 0: for good
 	rng     *rand.Rand
 	told    *told
 
@@ -66,11 +70,15 @@ func (c *crashPoint) MaybeError(op errorfs.Op) error {
 
 func (c *crashPoint) String() string { return "crash" }
 
+func (c *crashPoint) open(fs vfs.FS) (*Log, error) {
+	return Open("log", Config{FS: fs, SegmentBytes: smallSegment, RetainCount: c.retain, Logger: quiet()})
+}
+
 // live opens the log on c twice and decides so much that segments end and the index is flushed.
 func (c *crashPoint) live(t *testing.T) {
 	t.Helper()
 	for life := range 2 {
-		l, err := Open("log", Config{FS: errorfs.Wrap(c.mem, c), SegmentBytes: smallSegment, Logger: quiet()})
+		l, err := c.open(errorfs.Wrap(c.mem, c))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,26 +113,33 @@ func (c *crashPoint) decide(t *testing.T, l *Log, e decision.Entry) {
 	if len(e.ID)%2 == 0 {
 		return
 	}
-	n := decision.Note{Kind: decision.Finished, Forced: true}
+	c.told.Lock()
+	c.told.noted[e.ID] = true
+	c.told.Unlock()
+	// Where nothing is kept for long, most of it is retired before anybody forces it.
+	n := decision.Note{Kind: decision.Finished, Forced: c.retain == 0 || e.Branches[0].Evidence[2]%4 == 0}
 	if err := l.Annotate(context.Background(), e.ID, n); err != nil {
 		t.Error(err)
 		return
 	}
 	c.told.Lock()
-	c.told.finished[e.ID] = true
+	c.told.finished[e.ID] = n.Forced
 	c.told.Unlock()
 }
 
 // check opens what the crash has left.
 func (c *crashPoint) check(t *testing.T, fs *vfs.MemFS) {
 	t.Helper()
-	l, err := Open("log", Config{FS: fs, SegmentBytes: smallSegment, Logger: quiet()})
+	l, err := c.open(fs)
 	if err != nil {
 		t.Fatalf("crash before change %d, %d%% kept: %v", c.n, c.percent, err)
 	}
 	defer l.Close()
 	for id, want := range c.known.decisions {
 		e, err := l.Lookup(context.Background(), id)
+		if errors.Is(err, decision.ErrNotFound) && c.known.noted[id] && c.retain > 0 {
+			continue
+		}
 		if err != nil || e.Decision != want {
 			t.Errorf("crash before change %d, %d%% kept: %q: told %v, found %v, %v", c.n, c.percent, id, want, e.Decision, err)
 		}
@@ -138,21 +153,21 @@ func (c *crashPoint) check(t *testing.T, fs *vfs.MemFS) {
 }
 
 // The machine crashes before each of many changes to its disk, also while the log is being made,
-// while a segment follows another, and while it is opened after a first crash.
+// while a segment follows another, and while it is opened after a first crash. What is finished and retired, also by a
+// note that is not forced yet, may be gone; nothing else.
 func TestCrashBeforeAnyChange(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	total := 500
 	for n := 1; n < total; n += 1 + rng.IntN(20) {
-		c := &crashPoint{mem: vfs.NewCrashableMem(), n: n, percent: rng.IntN(101), rng: rng,
-			told: &told{decisions: map[commit.TransactionID]commit.Decision{}, finished: map[commit.TransactionID]bool{}}}
+		c := &crashPoint{mem: vfs.NewCrashableMem(), n: n, percent: rng.IntN(101), retain: 3 * rng.IntN(2), rng: rng, told: newTold()}
 		c.live(t)
 		total = c.changes
 		if c.left == nil {
 			continue
 		}
 		// A second crash, while what the first has left is being opened.
-		again := &crashPoint{mem: c.left, n: 1 + rng.IntN(60), percent: rng.IntN(101), rng: rng, told: c.known}
-		l, err := Open("log", Config{FS: errorfs.Wrap(c.left, again), SegmentBytes: smallSegment, Logger: quiet()})
+		again := &crashPoint{mem: c.left, n: 1 + rng.IntN(60), percent: rng.IntN(101), retain: c.retain, rng: rng, told: c.known}
+		l, err := again.open(errorfs.Wrap(c.left, again))
 		if err != nil {
 			t.Fatalf("crash before change %d, %d%% kept: %v", c.n, c.percent, err)
 		}
