@@ -62,10 +62,12 @@ type index struct {
 	db   *pebble.DB
 	path string
 
-	// gate is held shared by whoever reads and exclusively by whoever sets closed, so that nobody
+	// gate is held shared by whoever reads, and once exclusively when closed is set, so that nobody
 	// meets a closed engine.
 	gate   sync.RWMutex
-	closed bool
+	closed atomic.Bool
+	// handover is held while opening ends, and while somebody is told of a failure.
+	handover sync.Mutex
 	// broken is set when nothing more may be written, stuck when the engine will not end, and
 	// opening until it is open.
 	broken, stuck, opening atomic.Bool
@@ -147,6 +149,8 @@ func openIndex(fs vfs.FS, path string, logger *slog.Logger, fail func(error)) (*
 	failed := make(chan error, 1)
 	opts := x.options(fs, logger, func(err error) {
 		x.broken.Store(true)
+		x.handover.Lock()
+		defer x.handover.Unlock()
 		if !x.opening.Load() {
 			fail(err)
 			return
@@ -159,7 +163,8 @@ func openIndex(fs vfs.FS, path string, logger *slog.Logger, fail func(error)) (*
 	return x, x.open(opts, failed)
 }
 
-// open opens the engine in a goroutine of its own, because the engine may end or keep it.
+// open opens the engine in a goroutine of its own, because the engine may end or keep it. After an error
+// some of the engine may be left, which is to be cut off from the disk.
 func (x *index) open(opts *pebble.Options, failed chan error) error {
 	opened := make(chan error, 1)
 	go func() {
@@ -176,10 +181,12 @@ func (x *index) open(opts *pebble.Options, failed chan error) error {
 	case err := <-failed:
 		return indexError(x.path, err)
 	case err := <-opened:
+		x.handover.Lock()
 		x.opening.Store(false)
+		x.handover.Unlock()
 		select {
 		case cause := <-failed: // in the background, before the opening had ended
-			if err == nil {
+			if err == nil && !x.stuck.Load() {
 				err = x.db.Close()
 			}
 			return indexError(x.path, errors.Join(cause, err))
@@ -289,9 +296,12 @@ func caught(err *error) {
 // read calls f with the engine, unless it is closed. A panic of the engine becomes an error.
 func (x *index) read(f func(db *pebble.DB) error) (err error) {
 	defer caught(&err)
+	if x.closed.Load() { // whoever closes it may wait for the gate for ever
+		return errIndexClosed
+	}
 	x.gate.RLock()
 	defer x.gate.RUnlock()
-	if x.closed {
+	if x.closed.Load() {
 		return errIndexClosed
 	}
 	return f(x.db)
@@ -363,16 +373,15 @@ func (x *index) flush() (done <-chan struct{}, err error) {
 	return done, err
 }
 
-// close closes the engine. It waits for the engine's background work, for ever where the engine is stuck: so
-// it lets go of the gate before, and who reads meanwhile is told at once that the index is closed.
+// close closes the engine. It waits for who reads and for the engine's background work, for ever where the
+// engine is stuck: who begins to read meanwhile is told at once that the index is closed.
 func (x *index) close() (err error) {
-	x.gate.Lock()
-	was := x.closed
-	x.closed = true
-	x.gate.Unlock()
-	if was {
+	if x.closed.Swap(true) {
 		return nil
 	}
+	x.gate.Lock()
+	//lint:ignore SA2001 whoever read before has read
+	x.gate.Unlock()
 	defer caught(&err) // after a panic the engine may find its own books wrong
 	return x.db.Close()
 }

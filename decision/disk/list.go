@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -25,6 +26,11 @@ type cursor struct {
 	status decision.Status // 0: any
 	after  uint64
 	over   bool
+}
+
+// leaf is page for a caller who may go when ctx ends, and then has done with the cursor.
+func (s *store) leaf(ctx context.Context, c *cursor) ([]decision.Entry, error) {
+	return apart(ctx, s, func() ([]decision.Entry, error) { return s.page(c) })
 }
 
 // page returns the next entries, those decided first first, and moves the cursor behind them. It

@@ -187,9 +187,9 @@ func (l *Log) Decide(ctx context.Context, e decision.Entry) (decision.Entry, err
 	if err := e.Check(); err != nil {
 		return decision.Entry{}, invalid(op, err)
 	}
-	stands, err := s.find(e.ID)
+	stands, err := s.seek(ctx, e.ID)
 	if err != nil {
-		return decision.Entry{}, l.told(op, s, err)
+		return decision.Entry{}, l.unread(ctx, op, s, err)
 	}
 	if stands != nil {
 		return *clone(*stands), nil
@@ -220,10 +220,10 @@ func (l *Log) Lookup(ctx context.Context, id commit.TransactionID) (decision.Ent
 	if err := decision.CheckID(id); err != nil {
 		return decision.Entry{}, invalid(op, err)
 	}
-	found, err := s.find(id)
+	found, err := s.seek(ctx, id)
 	switch {
 	case err != nil:
-		return decision.Entry{}, l.told(op, s, err)
+		return decision.Entry{}, l.unread(ctx, op, s, err)
 	case found != nil:
 		return *clone(*found), nil
 	case s.failure() != nil:
@@ -317,8 +317,8 @@ func (l *Log) List(ctx context.Context, status decision.Status) iter.Seq2[decisi
 			s, err := l.reading(ctx, op)
 			var page []decision.Entry
 			if err == nil {
-				if page, err = s.page(c); err != nil {
-					err = l.told(op, s, err)
+				if page, err = s.leaf(ctx, c); err != nil {
+					err = l.unread(ctx, op, s, err)
 				}
 			}
 			if err != nil {
@@ -380,6 +380,14 @@ func (l *Log) await(ctx context.Context, op string, s *store, r *request) error 
 		return l.told(op, s, r.err)
 	}
 	return nil
+}
+
+// unread puts an error of reading from s, or the end of ctx, into the words of op.
+func (l *Log) unread(ctx context.Context, op string, s *store, err error) error {
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return l.told(op, s, err)
 }
 
 // told puts an error of s into the words of op.

@@ -220,6 +220,9 @@ func openStore(l *Log) (*store, error) {
 	s.free <- struct{}{}
 	s.stopped.Add(1) // for whoever is opening it
 	if s.idx, err = openIndex(fs, l.indexDir(), l.cfg.Logger, s.failIndex); err != nil {
+		if !fs.raise(patience) {
+			err = fmt.Errorf("%w; the disk has not answered for %v since then", err, patience)
+		}
 		return nil, err
 	}
 	s.idx.applied, s.idx.done, s.idx.oldest = known.applied, known.done, known.oldest

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -81,6 +82,48 @@ func (s *store) find(id commit.TransactionID) (*decision.Entry, error) {
 	}
 	return found.known, nil
 }
+
+// seek is find for a caller who may go when ctx ends.
+func (s *store) seek(ctx context.Context, id commit.TransactionID) (*decision.Entry, error) {
+	if found, elsewhere := s.recent.find(id); found != nil {
+		return found.known, nil
+	} else if !elsewhere {
+		return nil, nil
+	}
+	return apart(ctx, s, func() (*decision.Entry, error) { return s.find(id) })
+}
+
+// apart returns what f returns, unless ctx ends before. Of a store that has failed it expects an answer no
+// longer than lateTime: the engine keeps its locks after some failures, and whoever read at that moment and
+// would give back a version of the index that nobody else holds waits for them for ever.
+func apart[T any](ctx context.Context, s *store, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	answer := make(chan result, 1)
+	go func() {
+		value, err := f()
+		answer <- result{value, err}
+	}()
+	var none T
+	var late <-chan time.Time
+	for failed := s.failed; ; {
+		select {
+		case r := <-answer:
+			return r.value, r.err
+		case <-ctx.Done():
+			return none, context.Cause(ctx)
+		case <-failed:
+			failed, late = nil, time.After(lateTime)
+		case <-late:
+			return none, fmt.Errorf("the index does not answer: %w", s.cause)
+		}
+	}
+}
+
+// lateTime is for how long a store that has failed may answer.
+const lateTime = time.Second
 
 // careTime is how often retention by age and the removal of old segments are looked at.
 const careTime = time.Second
