@@ -86,6 +86,7 @@ func TestPostgres(t *testing.T) {
 		{"QueuedByOthers", queuedByOthers},
 		{"QueuedPlans", queuedPlans},
 		{"RefusedQuery", refusedQuery},
+		{"ReplacedInVain", replacedInVain},
 		{"RollbackInterrupts", rollbackInterrupts},
 		{"RollbackEndsAFirstStatement", rollbackEndsAFirstStatement},
 		{"PrepareBesideAStatement", prepareBesideAStatement},
