@@ -125,7 +125,7 @@ func (h *Host) askOthers(before time.Time) {
 		}
 		if m.lingers(before) && h.isOver(m.t()) {
 			asked++
-			for _, node := range m.unclear(view) {
+			for _, node := range m.unclear(view, before) {
 				h.tell(node, askOver{m.t()})
 			}
 		}
@@ -142,15 +142,18 @@ func (m *machine) lingers(before time.Time) bool {
 
 // unclear returns who has not said yet that the transaction is over there. Every site must have: then nobody will ever
 // ask again. The coordinator must, too, unless it is gone: it would tell a decision once more or, in Paxos Commit, bring
-// one about. Where nobody is left the machine may be forgotten.
-func (m *machine) unclear(view View) (nodes []protocol.NodeID) {
+// one about. A site that is gone may come back in doubt; for that the machine waits, from its last step to the time
+// before, as long as for one that an operator has resolved. Where nobody is left the machine may be forgotten.
+func (m *machine) unclear(view View, before time.Time) (nodes []protocol.NodeID) {
 	_, knows := view.member(m.h.cfg.Self) // who is no member does not know who is
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.t()
+	waited := m.stepped.Before(before.Add(-m.h.cfg.KeepResolved))
 	for _, p := range t.Parts {
-		tells := p.Node == t.Coordinator && !(knows && view.gone(p))
-		if p.Node != m.h.cfg.Self && (p.Site || tells) && !m.cleared[p.Node] {
+		gone := knows && view.gone(p)
+		asked := p.Site && !(gone && waited) || p.Node == t.Coordinator && !gone
+		if p.Node != m.h.cfg.Self && asked && !m.cleared[p.Node] {
 			nodes = append(nodes, p.Node)
 		}
 	}
@@ -205,6 +208,6 @@ func (h *Host) clear(node protocol.NodeID, t Transaction) {
 	m.cleared[node] = true
 	m.mu.Unlock()
 	if h.isOver(t) {
-		m.unclear(h.view())
+		m.unclear(h.view(), time.Now().Add(-h.cfg.KeepFor))
 	}
 }

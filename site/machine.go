@@ -366,7 +366,7 @@ func (m *machine) retire(before time.Time) (over, completed bool) {
 // protocols a site that has forgotten its part would answer as one that never voted, so it remembers until
 // all have reported, unless that is what it is: it gave its work up, or never did any. The caller holds m.mu.
 func (m *machine) overBefore(t time.Time) bool {
-	branch := m.work != nil && m.work.joined.Load()
+	branch := m.work != nil && m.work.busy()
 	if m.forcing > 0 || m.stepped.IsZero() || m.keepsNotes(t) {
 		return false
 	}

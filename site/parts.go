@@ -327,6 +327,8 @@ func (t Transaction) missing(v View) string {
 			system.Members = append(system.Members, quorum.Member{Node: p.Node, Votes: 1})
 		case t.Protocol == TwoPhase && p.Node == t.Coordinator && v.gone(p):
 			return left + string(p.Node) + ", which coordinates it"
+		case t.Protocol == ThreePhase && v.gone(p):
+			return left + string(p.Node) + ", for which all wait that have been started again"
 		}
 	}
 	system.Write = system.Total()/2 + 1

@@ -159,9 +159,10 @@ func (m *machine) remind() {
 	slices.SortFunc(m.notes, func(a, b Note) int { return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Site, b.Site)) })
 }
 
-// isResolved reports whether an operator has said how the transaction ends here. The caller holds m.mu.
+// isResolved reports whether an operator has said how the transaction ends here, and no other site is awaited. The caller
+// holds m.mu.
 func (m *machine) isResolved() bool {
-	return slices.ContainsFunc(m.notes, func(n Note) bool { return n.Site == m.h.cfg.Self })
+	return len(m.awaited) == 0 && slices.ContainsFunc(m.notes, func(n Note) bool { return n.Site == m.h.cfg.Self })
 }
 
 // keepsNotes reports whether what an operator has said is to be remembered at the time. The caller holds m.mu.
