@@ -67,13 +67,13 @@ func (l *Log) serveNotes(group []*noteCall) {
 		forced = forced || c.forced
 	}
 	err := l.attempt(context.WithoutCancel(l.life), func(ctx context.Context, conn *pgxpool.Conn, unknown bool) error {
-		// The first pass after a doubt reads before it writes: what was tried may be there.
+		// The first pass after a doubt reads before it writes: what was tried may be there. It may also be carried out
+		// yet, behind whatever held it up, and is looked for in each pass.
 		for reread := unknown; ; reread = true {
 			if reread {
 				if err := l.reread(ctx, conn, open, unknown); err != nil {
 					return err
 				}
-				unknown = false
 			}
 			if len(open) == 0 {
 				return nil

@@ -1,14 +1,19 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"assent/decision"
 	"assent/internal/pgcluster"
@@ -34,6 +39,8 @@ func TestInOneCluster(t *testing.T) {
 		"Unforced":       unforced,
 		"Damage":         damage,
 		"StandbyAway":    standbyAway,
+		"StillUnderWay":  stillUnderWay,
+		"CallerLeaves":   callerLeaves,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, c) })
 	}
@@ -200,6 +207,110 @@ func cutConnections(t *testing.T, c *pgcluster.Cluster) {
 		if _, err := l.Lookup(t.Context(), commit.TransactionID(id)); !errors.Is(err, decision.ErrNotFound) {
 			t.Errorf("%v: %v", action, err)
 		}
+	}
+}
+
+// uncancelled is a connection on which no statement is cancelled: the request to do so is lost.
+type uncancelled struct{ net.Conn }
+
+// Write is net.Conn's.
+func (u uncancelled) Write(b []byte) (int, error) {
+	if len(b) == 16 && bytes.Equal(b[4:8], []byte{0x04, 0xd2, 0x16, 0x2e}) { // PostgreSQL's protocol: CancelRequest
+		return 0, net.ErrClosed
+	}
+	return u.Conn.Write(b)
+}
+
+// A note whose connection is cut while something holds its row is written after all, behind the next attempt's look
+// and before its write: it is not written twice.
+func stillUnderWay(t *testing.T, c *pgcluster.Cluster) {
+	proxy, err := cutproxy.New(c.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	cfg := fresh()
+	cfg.Patience, cfg.AttemptTimeout = 5*time.Minute, 5*time.Minute
+	cfg.Configure = func(c *pgx.ConnConfig) {
+		dial := c.DialFunc
+		c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return uncancelled{conn}, err
+		}
+	}
+	l := mustOpen(t, proxy.DSN(pgcluster.User, "postgres"), cfg)
+	mustDecide(t, l, "tx")
+	holder, err := c.Conn(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close(context.Background())
+	watcher, err := c.Conn(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watcher.Close(context.Background())
+	holding, err := holder.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := holding.Exec(t.Context(), "SELECT FROM "+l.tables.entries+" FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	noted := make(chan error, 1)
+	go func() {
+		noted <- l.Annotate(t.Context(), "tx", decision.Note{Kind: decision.Resolved, Branch: "orders", By: "operator", Forced: true})
+	}()
+	held := func(n int) {
+		const sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'assent decision log'"
+		for count := 0; count != n; {
+			if err := watcher.QueryRow(t.Context(), sql).Scan(&count); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	held(1)
+	proxy.Cut()
+	proxy.Heal()
+	held(2)
+	if err := holding.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-noted; err != nil {
+		t.Error(err)
+	}
+	if e, err := l.Lookup(t.Context(), "tx"); err != nil || len(e.Notes) != 1 {
+		t.Errorf("%+v, %v; want one note", e.Notes, err)
+	}
+}
+
+// That a caller no longer waits is no sign that the database is away.
+func callerLeaves(t *testing.T, c *pgcluster.Cluster) {
+	cfg := fresh()
+	var said bytes.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(&said, nil))
+	cfg.AttemptTimeout = 5 * time.Minute
+	l := mustOpen(t, c.DSN(""), cfg)
+	conn, err := c.Conn(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE "+l.tables.entries); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	looked := make(chan error, 1)
+	go func() { _, err := l.Lookup(ctx, "tx"); looked <- err }()
+	for waiting := 0; waiting == 0; {
+		const sql = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+		if err := conn.QueryRow(t.Context(), sql).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-looked; !errors.Is(err, context.Canceled) || said.Len() > 0 {
+		t.Errorf("%v; was said: %s", err, &said)
 	}
 }
 

@@ -174,12 +174,12 @@ func (l *Log) attempt(ctx context.Context, try func(ctx context.Context, conn *p
 		}
 		v := judge(err)
 		l.stats.failures.Add(1)
+		if cause := context.Cause(ctx); cause != nil {
+			return cause // the caller has gone; that says nothing of the database
+		}
 		if v.unknown {
 			l.reached(err)
 			unknown = true
-		}
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
 		}
 		if !v.retry || l.replaced.Load() || time.Since(begin) >= l.cfg.Patience {
 			return err
