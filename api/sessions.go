@@ -18,7 +18,8 @@ type session struct {
 	owner string        // the name of the caller that began it
 	slot  chan struct{} // holds one element while a call is under way, and for good at the end
 	over  chan struct{} // closed at the end
-	idle  *time.Timer
+	idle  *time.Timer   // at its end the session is rolled back, unless a call is under way
+	pause time.Duration // for which idle is set
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // ends the operation under way
@@ -105,11 +106,11 @@ func (s *sessions) count() int {
 
 // add opens a session for tx, for which there is a hold.
 func (s *sessions) add(tx *assent.Tx, owner string) {
-	sess := &session{tx: tx, owner: owner, slot: make(chan struct{}, 1), over: make(chan struct{})}
-	sess.idle = time.AfterFunc(s.idle, func() { s.expire(sess) })
+	sess := &session{tx: tx, owner: owner, pause: s.idle, slot: make(chan struct{}, 1), over: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[tx.ID()] = sess
+	sess.idle = time.AfterFunc(s.idle, func() { s.expire(sess) })
 }
 
 // find returns the open session id of c, or what became of it. Both are nil where nothing is known
@@ -128,9 +129,9 @@ func (s *sessions) find(id string, c caller) (*session, *assentv1.Outcome) {
 
 // end forgets the session, whose slot the caller holds, and remembers its outcome if it has one.
 func (s *sessions) end(sess *session, outcome *assentv1.Outcome) {
-	sess.idle.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	sess.idle.Stop()
 	id := sess.tx.ID()
 	if s.open[id] != sess {
 		return
@@ -174,7 +175,7 @@ func (sess *session) take() error {
 	switch {
 	case ending:
 		if taken {
-			<-sess.slot
+			sess.rest() // whoever was to end the session may have given up
 		}
 		return refuse(connect.CodeAborted, "transaction "+sess.tx.ID()+" is being rolled back", "").about(sess.tx.ID(), true)
 	case !taken:
@@ -182,6 +183,13 @@ func (sess *session) take() error {
 			"send one call of a transaction at a time").about(sess.tx.ID(), false)
 	}
 	return nil
+}
+
+// rest gives the slot back and lets the wait for the next call begin anew.
+func (sess *session) rest() {
+	// In this order, or the wait might end while the slot still looks taken, and not begin anew.
+	<-sess.slot
+	sess.idle.Reset(sess.pause)
 }
 
 // slotTaken takes the session for its end where no call is under way, and reports true where one is.
@@ -199,7 +207,7 @@ func (sess *session) slotTaken() bool {
 
 // work takes the session for an operation and returns a context for it, which ends when somebody
 // seizes the session, and what to call when the operation is over.
-func (sess *session) work(ctx context.Context, idle time.Duration) (opCtx context.Context, done func(), err error) {
+func (sess *session) work(ctx context.Context) (opCtx context.Context, done func(), err error) {
 	if err := sess.take(); err != nil {
 		return nil, nil, err
 	}
@@ -212,9 +220,7 @@ func (sess *session) work(ctx context.Context, idle time.Duration) (opCtx contex
 	sess.mu.Unlock()
 	return opCtx, func() {
 		cancel()
-		// In this order, or the wait might end while the slot still looks taken, and not begin anew.
-		<-sess.slot
-		sess.idle.Reset(idle)
+		sess.rest()
 	}, nil
 }
 

@@ -36,7 +36,7 @@ func (s *Server) Execute(ctx context.Context, req *assentv1.ExecuteRequest) (*as
 	if sess == nil {
 		return nil, notOpen(req.GetId(), past)
 	}
-	opCtx, done, err := sess.work(ctx, s.opts.IdleTimeout)
+	opCtx, done, err := sess.work(ctx)
 	if err != nil {
 		return nil, err
 	}
