@@ -60,6 +60,16 @@ func (c *config) refuseFile() error {
 	return nil
 }
 
+// refuseNode refuses to make a log of its own in the data directory of a cluster's node: the node's stores and what is in
+// doubt in them would seem to be gone.
+func (c *config) refuseNode() error {
+	if _, err := os.Stat(filepath.Join(c.DataDir, "cluster")); err != nil || c.Cluster != nil {
+		return nil
+	}
+	return fail("say which node it is, with --node and --nodes or a cluster section; or name another directory",
+		"the data directory %s is that of a node of a cluster", c.DataDir)
+}
+
 // openLog opens the decision log that this process keeps alone, or one that is shared. Where create is false
 // there must be one.
 func (p *program) openLog(cfg *config, logger *slog.Logger, create bool) (*site, error) {
@@ -73,8 +83,13 @@ func (p *program) openLog(cfg *config, logger *slog.Logger, create bool) (*site,
 	if err := cfg.refuseFile(); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && !create {
-		return nil, fail("name the configuration of the server with -c", "there is no decision log in %s", dir)
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		if !create {
+			return nil, fail("name the configuration of the server with -c", "there is no decision log in %s", dir)
+		}
+		if err := cfg.refuseNode(); err != nil {
+			return nil, err
+		}
 	}
 	log, err := disk.Open(dir, disk.Config{
 		Retention: cfg.Log.Retention, RetainCount: cfg.Log.RetainCount, Logger: logger,
