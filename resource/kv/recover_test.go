@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -45,6 +46,39 @@ func TestLostStoreIsAHazard(t *testing.T) {
 				t.Errorf("begin after the rollback: got %v; want broken", err)
 			}
 		})
+	}
+}
+
+// Whoever asks by its id how a branch ended is told the truth, also while somebody tries to begin it again.
+func TestOutcomeBesideASecondBegin(t *testing.T) {
+	r := open(t, "store", Config{FS: vfs.NewMem()})
+	tx := begin(t, r, "t")
+	put(t, tx, "k", "v")
+	voted := prepare(t, tx)
+	expect(t, "commit", commit.Committed)(tx.Commit(t.Context()))
+	var group sync.WaitGroup
+	defer group.Wait()
+	stop := make(chan struct{})
+	defer close(stop)
+	group.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := r.Begin(t.Context(), voted.ID); resource.CodeOf(err) != resource.Duplicate {
+				t.Errorf("begin: %v; want duplicate", err)
+				return
+			}
+		}
+	})
+	for range 500 {
+		expect(t, "rollback without evidence", commit.Committed)(r.Rollback(t.Context(), resource.Prepared{ID: voted.ID}))
+		expect(t, "commit", commit.Committed)(r.Commit(t.Context(), voted))
+		if t.Failed() {
+			return
+		}
 	}
 }
 

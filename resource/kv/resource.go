@@ -9,7 +9,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"assent/protocol/commit"
 	"assent/resource"
 )
 
@@ -164,15 +163,18 @@ func (r *Resource) begin(ctx context.Context, id resource.ID) (*Tx, error) {
 	was, known, err := r.recorded(id)
 	switch {
 	case err != nil:
-		err = unavailable(op, err)
-	case known && was.Committed:
-		err = duplicate(op, "the branch was committed before")
+		t.state = unknown // whoever has found it meanwhile looks for itself
+		t.leave()
+		return nil, unavailable(op, err)
 	case known:
-		err = broken(op, errors.New("the branch was rolled back before"))
+		t.ballot = was.Ballot // for whoever has found it meanwhile and asks how it ended
+		t.finished(was.outcome())
 	}
-	if err != nil {
-		t.finished(commit.RolledBack)
-		return nil, err
+	switch {
+	case known && was.Committed:
+		return nil, duplicate(op, "the branch was committed before")
+	case known:
+		return nil, broken(op, errors.New("the branch was rolled back before"))
 	}
 	return t, nil
 }
