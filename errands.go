@@ -32,6 +32,7 @@ type calls struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	left   atomic.Int32
+	beside sync.WaitGroup // goroutines that wait for answers and are no workers
 }
 
 // begin adds a call. The first one sets for how long all may take.
@@ -110,7 +111,7 @@ func (e *errands) during(deliver func()) wanted {
 func (t *transaction) drive(ev protocol.Event) {
 	for ev != nil {
 		w := t.errands.during(func() { t.loop.Deliver(ev) })
-		proposal := t.waitFor(w.answers)
+		proposal := t.waitFor(w.answers, w.calls)
 		if w.proposal != nil {
 			proposal = w.proposal
 		}
@@ -122,9 +123,9 @@ func (t *transaction) drive(ev protocol.Event) {
 
 // waitFor waits for the answers and gives them to the machines. It returns the proposal that follows from
 // the last.
-func (t *transaction) waitFor(answers []*errand) *commit.Propose {
+func (t *transaction) waitFor(answers []*errand, c *calls) *commit.Propose {
 	if len(answers) > 1 {
-		defer t.shareLater(answers)()
+		defer t.shareLater(answers, c)()
 	}
 	for i, e := range answers {
 		if e.begun.Swap(true) {
@@ -169,13 +170,20 @@ const shareTime = 20 * time.Millisecond
 // shareLater has workers wait for those answers that nobody waits for yet, if shareTime passes before
 // the returned function is called: one branch that hangs must not keep the others' votes from the
 // coordinator.
-func (t *transaction) shareLater(answers []*errand) (stop func()) {
+func (t *transaction) shareLater(answers []*errand, c *calls) (stop func()) {
+	c.beside.Add(1)
 	timer := time.AfterFunc(shareTime, func() {
+		defer c.beside.Done()
 		for _, e := range answers {
 			if !t.m.spawn(e.finish) {
-				go e.finish() // soon, for its context has ended, and beside one that hangs all the same
+				c.beside.Go(e.finish) // soon, for its context has ended, and beside one that hangs all the same
 			}
 		}
 	})
-	return func() { timer.Stop() }
+	return func() {
+		if timer.Stop() {
+			c.beside.Done()
+		}
+		c.beside.Wait() // where Close waits for the workers, for those that wait in their place, too
+	}
 }

@@ -239,3 +239,42 @@ func TestCloseHearsTheOthersBesideABranchThatHangs(t *testing.T) {
 		h.holds(t, "")
 	}
 }
+
+// Close undoes a branch that answers late, also where no worker waits for the answer, since the manager's
+// life had ended when somebody was wanted to.
+func TestCloseUndoesABranchThatAnswersLast(t *testing.T) {
+	asked := make(chan string, 2)
+	let := map[string]chan struct{}{"a": make(chan struct{}), "b": make(chan struct{})}
+	h := newLaterHouse(t, func(_ context.Context, store, _ string) error {
+		asked <- store
+		<-let[store]
+		return errors.New("at last")
+	})
+	told := make(chan error, 1)
+	go func() { told <- h.changeBoth(context.Background(), "v") }()
+	first := <-asked
+	closed := make(chan error, 1)
+	go func() { closed <- h.m.Close(over) }()
+	second := <-asked
+	assent.WaitEnded(h.m)
+	close(let[first])
+	var err error
+	select {
+	case err = <-closed:
+		close(let[second])
+	case <-time.After(50 * time.Millisecond): // by now it would have given up
+		close(let[second])
+		err = <-closed
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	for _, store := range []string{"a", "b"} {
+		if _, _, err := h.stores[store].Peek([]byte("k")); err != nil {
+			t.Errorf("%s is left with an open branch: %v", store, err)
+		}
+	}
+	if err := <-told; !errors.Is(err, assent.ErrAborted) {
+		t.Errorf("%v; want aborted", err)
+	}
+}
