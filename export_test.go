@@ -3,6 +3,8 @@ package assent
 import (
 	"context"
 	"time"
+
+	"assent/protocol/commit"
 )
 
 // WaitEnded waits until m's life has ended: from then on it begins no I/O.
@@ -25,3 +27,11 @@ func HoldTransactions(m *Manager) (release func()) {
 
 // ScanLog scans m's log once, as a manager does now and again that is told who is alive.
 func ScanLog(ctx context.Context, m *Manager) error { return m.scanLog(ctx) }
+
+// GiveUpTooLate returns what a caller of Commit is told that gives up in the moment in which its
+// transaction is found to have ended.
+func GiveUpTooLate(m *Manager, ended commit.Decision) error {
+	t := newTransaction(m, m.newID(), time.Now())
+	t.setConclusion(commit.Concluded{Decision: ended, Cause: commit.ByOnePhase})
+	return t.undecided(context.Canceled)
+}

@@ -12,6 +12,7 @@ import (
 	"assent/decision"
 	"assent/protocol/commit"
 	"assent/resource"
+	"assent/resource/kv"
 )
 
 // prefixed is a log with a prefix.
@@ -223,5 +224,88 @@ func TestGraceSparesDecisionsOfOthers(t *testing.T) {
 	}
 	if i, err := h.m.Transaction(t.Context(), id); err != nil || i.Decision != commit.Commit {
 		t.Errorf("%+v, %v", i, err)
+	}
+}
+
+// Nobody is told to ask for an outcome later that is known now: of what needs no record there is none later.
+func TestGivingUpTooLateTellsTheOutcome(t *testing.T) {
+	h := newHouse(t, nil)
+	if err := assent.GiveUpTooLate(h.m, commit.Commit); err != nil {
+		t.Errorf("committed: %v", err)
+	}
+	if err := assent.GiveUpTooLate(h.m, commit.Abort); !errors.Is(err, assent.ErrAborted) {
+		t.Errorf("aborted: %v", err)
+	}
+}
+
+// meddled is a log in which something happens before an entry is looked up, and after that nothing is
+// decided until it is let.
+type meddled struct {
+	decision.Log
+	meddle func()
+	once   sync.Once
+	let    chan struct{}
+}
+
+func (l *meddled) Lookup(ctx context.Context, id commit.TransactionID) (decision.Entry, error) {
+	l.once.Do(l.meddle)
+	return l.Log.Lookup(ctx, id)
+}
+
+func (l *meddled) Decide(ctx context.Context, e decision.Entry) (decision.Entry, error) {
+	select {
+	case <-l.let:
+	case <-ctx.Done():
+	}
+	return l.Log.Decide(ctx, e)
+}
+
+// An operator's word on a transaction whose recovery has just begun is taken: a scan has found a branch of
+// it that came back, and the register has not yet told what stands.
+func TestResolveBesideARecovery(t *testing.T) {
+	var log *meddled
+	h := newHouse(t, func(c *assent.Config) {
+		if log != nil {
+			c.Log = log
+		}
+	})
+	ctx := context.Background()
+	const id = "damaged-1"
+	prepareOrphan := func() {
+		b, err := h.stores["a"].Begin(ctx, resource.ID{Owner: h.log.Owner(), Transaction: id, Branch: "a"})
+		if err == nil {
+			err = b.(*kv.Tx).Put(ctx, []byte("k"), []byte("v"))
+		}
+		if err == nil {
+			_, err = b.Prepare(ctx)
+		}
+		if err := errors.Join(err, h.m.Scan(ctx)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := h.m.Close(over); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.log.Decide(ctx, decision.Entry{ID: id, Decision: commit.Commit, Branches: []decision.Branch{{Resource: "a"}}})
+	for _, n := range []decision.Note{
+		{Kind: decision.Heuristic, Branch: "a", Outcome: commit.RolledBack, Forced: true}, {Kind: decision.Finished},
+	} {
+		err = errors.Join(err, h.log.Annotate(ctx, id, n))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	log = &meddled{Log: h.log, meddle: prepareOrphan, let: make(chan struct{})}
+	let := sync.OnceFunc(func() { close(log.let) })
+	t.Cleanup(let) // before the house is closed
+	h.manage()
+	if _, err := h.m.Resolve(ctx, assent.Resolution{ID: id, By: "operator", Reason: "the branch came back"}); err != nil {
+		t.Error(err)
+	}
+	let()
+	h.settled()
+	info, err := h.m.Transaction(ctx, id)
+	if err != nil || info.State != assent.StateCommitted || h.get("a", "k") != "v" {
+		t.Errorf("%+v, %v; the store holds %q", info, err, h.get("a", "k"))
 	}
 }

@@ -20,14 +20,14 @@ import (
 // stable storage, with all that Recover needs, before Prepare answers. So Force has nothing to
 // write. See docs/decisions.
 type participant struct {
-	t        *transaction
-	node     protocol.NodeID
-	evidence []byte
-	branch   resource.Branch // nil where the work was done by another process
-	loop     *engine.Loop
-	unsure   bool // a one-phase commit may have happened; for the goroutine at work alone
+	t      *transaction
+	node   protocol.NodeID
+	branch resource.Branch // nil where the work was done by another process
+	loop   *engine.Loop
+	unsure bool // a one-phase commit may have happened; for the goroutine at work alone
 
 	mu       sync.Mutex
+	evidence []byte             // what the vote gave, or the log or the resource told
 	resource resource.Resource  // nil where no resource of that name is configured
 	queue    []protocol.Value   // what the branch must do, one thing at a time
 	working  bool               // a goroutine is at it
@@ -59,8 +59,15 @@ func newParticipant(t *transaction, name string, r resource.Resource, evidence [
 func (p *participant) resume() {
 	p.promise("prepared")
 	p.loop.Deliver(protocol.Recover{Records: protocol.Records{commit.BranchKey: commit.PreparedRecord{
-		ID: p.t.id, Coordinator: coordinatorNode, Evidence: p.evidence,
+		ID: p.t.id, Coordinator: coordinatorNode, Evidence: p.proof(),
 	}}})
+}
+
+// proof returns the evidence of the branch's vote, as far as it is known.
+func (p *participant) proof() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.evidence
 }
 
 // Force has nothing to write; see participant.
@@ -234,6 +241,9 @@ func (p *participant) preparing(cancel context.CancelFunc) (doomed bool) {
 func (p *participant) voted(v resource.Vote, err error) protocol.Value {
 	p.mu.Lock()
 	p.cancel = nil
+	if err == nil && len(v.Evidence) <= resource.MaxEvidence {
+		p.evidence = v.Evidence
+	}
 	p.mu.Unlock()
 	switch {
 	case err != nil:
@@ -242,7 +252,6 @@ func (p *participant) voted(v resource.Vote, err error) protocol.Value {
 	case len(v.Evidence) > resource.MaxEvidence:
 		err = fmt.Errorf("the evidence has %d bytes; at most %d are allowed", len(v.Evidence), resource.MaxEvidence)
 	default:
-		p.evidence = v.Evidence
 		return commit.BranchPrepared{Vote: v.Vote, Evidence: v.Evidence}
 	}
 	p.setError(err)
@@ -378,7 +387,7 @@ func (p *participant) rollback(ctx context.Context) (commit.Outcome, error) {
 }
 
 func (p *participant) prepared() resource.Prepared {
-	return resource.Prepared{ID: p.t.m.branchID(p.t.id, string(p.node)), Evidence: p.evidence}
+	return resource.Prepared{ID: p.t.m.branchID(p.t.id, string(p.node)), Evidence: p.proof()}
 }
 
 func (p *participant) notConfigured() error {

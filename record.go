@@ -237,7 +237,7 @@ func (t *transaction) disputed() (branches []decision.Branch) {
 		return nil
 	}
 	for node, p := range t.participants {
-		branches = append(branches, decision.Branch{Resource: string(node), Evidence: p.evidence})
+		branches = append(branches, decision.Branch{Resource: string(node), Evidence: p.proof()})
 	}
 	slices.SortFunc(branches, func(a, b decision.Branch) int { return strings.Compare(a.Resource, b.Resource) })
 	return branches
@@ -251,6 +251,9 @@ func (t *transaction) annotate(note decision.Note) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.entry == nil { // a recovery that has just begun: the register tells it all
+		return nil
+	}
 	entry := *t.entry
 	entry.Notes = append(entry.Notes[:len(entry.Notes):len(entry.Notes)], note)
 	t.entry = &entry

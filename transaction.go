@@ -409,12 +409,18 @@ func (t *transaction) awaitBranch(ctx context.Context) error {
 	return t.undecided(why)
 }
 
-// undecided is what is said to a caller that cannot be told the outcome.
+// undecided is what is said to a caller that cannot be told the outcome. Whoever is told to ask later is told so
+// before the conclusion, or the end would leave no record of what needs none.
 func (t *transaction) undecided(why error) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.asked = true
-	return &InDoubtError{ID: t.id, Err: errors.Join(why, t.proposeErr)}
+	concluded := t.hasConcluded
+	t.asked = t.asked || !concluded
+	err := &InDoubtError{ID: t.id, Err: errors.Join(why, t.proposeErr)}
+	t.mu.Unlock()
+	if concluded { // in this very moment
+		return t.outcome()
+	}
+	return err
 }
 
 // outcome is what is known now of a concluded transaction.
