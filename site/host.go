@@ -127,7 +127,7 @@ func (h *Host) Close() error {
 }
 
 // Announcement is what other nodes must be told of this site, again and again: Heard makes of it what their
-// View.Members have for this one. It names the site's stable records and its present life, and says whether the node is
+// View.Members have for this one. It names the site's stable records and its incarnation, and says whether the node is
 // about to leave.
 func (h *Host) Announcement() string {
 	text := h.store.owner + " " + h.run

@@ -121,17 +121,17 @@ func (h *Host) watchCoordinators() {
 	for {
 		select {
 		case now := <-every.C:
-			h.abandonOrphans(now)
+			h.abandonWork(now)
 		case <-h.life.Done():
 			return
 		}
 	}
 }
 
-// abandonOrphans gives up work that was not asked for its vote and whose coordinator has been started again since, or has
+// abandonWork gives up work that was not asked for its vote and whose coordinator has been started again since, or has
 // seemed to be down, or been no member of the cluster, for Config.AbandonAfter: before it votes a site may abort alone. A
 // coordinator that was only slow, or had asked at the last moment, is answered with a no.
-func (h *Host) abandonOrphans(now time.Time) {
+func (h *Host) abandonWork(now time.Time) {
 	open := map[protocol.NodeID][]Transaction{}
 	h.mu.Lock()
 	for _, w := range h.works {

@@ -356,7 +356,7 @@ func TestWorkOfADeadCoordinator(t *testing.T) {
 		after := func(d time.Duration, is bool, machines int) {
 			t.Helper()
 			suspected.Store(is)
-			h.abandonOrphans(now.Add(d))
+			h.abandonWork(now.Add(d))
 			if all := h.List(); len(all) != machines {
 				t.Fatalf("%s, after %v: there are %+v", p, d, all)
 			}

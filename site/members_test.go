@@ -359,7 +359,7 @@ func TestLeave(t *testing.T) {
 		t.Errorf("whoever asked first ends what was asked since: %v", err)
 	}
 	h.Stay(until)
-	if _, err := h.Begin(PaxosCommit); err != nil || Heard("n2", h.Announcement(), 1) != (Member{Node: "n2", Storage: h.store.owner, Life: h.run, Votes: 1}) {
+	if _, err := h.Begin(PaxosCommit); err != nil || Heard("n2", h.Announcement(), 1) != (Member{Node: "n2", Storage: h.store.owner, Incarnation: h.run, Votes: 1}) {
 		t.Errorf("it stays, and begins nothing: %v", err)
 	}
 }

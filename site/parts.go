@@ -26,9 +26,9 @@ type Member struct {
 	// Storage names the stable records with which the node takes part, as the node has told. It is empty where the node
 	// has not been heard, or takes no part.
 	Storage string
-	// Life names the node's present life, from Open to Close. The ids of the transactions that begin in it begin with it,
-	// and a later one has a greater name. It is empty where the node has not told it.
-	Life string
+	// Incarnation names the site's present incarnation, from Open to Close. The ids of the transactions that begin in it
+	// begin with it, and a later one has a greater name. It is empty where the node has not told it.
+	Incarnation string
 	// Leaving says that the node is about to leave. It finishes what it takes part in, and is no acceptor of anything
 	// more where there are others.
 	Leaving bool
@@ -36,14 +36,14 @@ type Member struct {
 	Votes int
 }
 
-// leavingMark ends the announcement of a node that is about to leave. No storage's name, and no life's, has a space.
+// leavingMark ends the announcement of a node that is about to leave. No storage's name, and no incarnation's, has a space.
 const leavingMark = " leaving"
 
 // Heard returns what a view has for a node with so many votes that has announced this (Host.Announcement), or nothing.
 func Heard(node protocol.NodeID, announcement string, votes int) Member {
 	words, leaving := strings.CutSuffix(announcement, leavingMark)
-	storage, life, _ := strings.Cut(words, " ")
-	return Member{Node: node, Storage: storage, Life: life, Leaving: leaving, Votes: votes}
+	storage, incarnation, _ := strings.Cut(words, " ")
+	return Member{Node: node, Storage: storage, Incarnation: incarnation, Leaving: leaving, Votes: votes}
 }
 
 // Transaction names a transaction among sites to those who take part in it.
@@ -121,11 +121,11 @@ func (t Transaction) part(node protocol.NodeID) (Part, bool) {
 	return t.Parts[i], true
 }
 
-// outlived reports whether the transaction began in an earlier life of its coordinator, which is now m: nobody will ask for
-// it to be committed any more, unless that had been asked before.
+// outlived reports whether the transaction began in an earlier incarnation of its coordinator, which is now m: nobody will
+// ask for it to be committed any more, unless that had been asked before.
 func (t Transaction) outlived(m Member) bool {
-	life, _, ok := strings.Cut(string(t.ID), "-")
-	return ok && m.Life != "" && life < m.Life
+	incarnation, _, ok := strings.Cut(string(t.ID), "-")
+	return ok && m.Incarnation != "" && incarnation < m.Incarnation
 }
 
 // opens reports whether o is this transaction while it is open for work.

@@ -43,7 +43,7 @@ type world struct {
 	mu       sync.Mutex
 	number   uint64 // of the view
 	storages map[protocol.NodeID]string
-	lives    map[protocol.NodeID]string // who is heard to have this life; nobody has told it, else
+	lives    map[protocol.NodeID]string // who is heard to have this incarnation; nobody has told it, else
 	leaving  protocol.NodeID            // who is heard to be about to leave
 	random   *rand.Rand
 	loss     float64
@@ -153,7 +153,7 @@ func (w *world) view() View {
 		if slices.Contains(w.absent, id) {
 			continue
 		}
-		m := Member{Node: id, Storage: w.storages[id], Life: w.lives[id], Leaving: id == w.leaving}
+		m := Member{Node: id, Storage: w.storages[id], Incarnation: w.lives[id], Leaving: id == w.leaving}
 		if len(w.acceptors) == 0 || slices.Contains(w.acceptors, id) {
 			m.Votes = 1
 		}
