@@ -2364,7 +2364,7 @@ func (x *Transaction) GetNotes() []*Note {
 type Branch struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Resource string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
-	// state is one word for people: working, prepared, finished and the like.
+	// state is one word for people: working, prepared, finished and the like. "told" is of a site that has not reported.
 	State   string        `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Outcome BranchOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=assent.v1.BranchOutcome" json:"outcome,omitempty"`
 	// error is the last error met with the branch.
@@ -2715,8 +2715,8 @@ func (x *GetResponse) GetTransaction() *Transaction {
 type ResolveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// branch is the resource whose branch is resolved. Empty means all that are heuristic; and,
-	// where nothing is decided, that the transaction is to abort.
+	// branch is the resource whose branch is resolved. Of a transaction among sites it is "node " and the name of the node
+	// whose part ended so. Empty means all that are heuristic; and, where nothing is decided, that the transaction is to abort.
 	Branch string `protobuf:"bytes,2,opt,name=branch,proto3" json:"branch,omitempty"`
 	// outcome is how the branch ended, as the operator has found or made it.
 	Outcome BranchOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=assent.v1.BranchOutcome" json:"outcome,omitempty"`
