@@ -68,6 +68,8 @@ func judge(err error) verdict {
 		return verdict{code: resource.Permission, hint: "grant the user the right to read and write all keys with the log's prefix"}
 	case errors.Is(known, rpctypes.ErrTooManyRequests):
 		return verdict{retry: true, code: resource.Capacity, hint: "etcd does not keep up; wait and repeat the call"}
+	case errors.Is(known, rpctypes.ErrCompacted):
+		return verdict{code: resource.Unavailable, hint: "list again: etcd keeps its history for a shorter time than the listing took"}
 	case errors.Is(known, rpctypes.ErrCorrupt):
 		return verdict{code: resource.Unavailable, hint: "an etcd member has found its data corrupt; repair it before anything else"}
 	}

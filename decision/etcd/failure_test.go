@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"assent/decision"
@@ -27,7 +28,7 @@ func TestInOneCluster(t *testing.T) {
 		run  func(*testing.T, *etcdcluster.Cluster)
 	}{
 		{"Format", unknownFormat}, {"Replaced", replaced}, {"Damage", damage}, {"Retention", retention},
-		{"OpenTogether", openTogether}, {"MinorityKilled", minorityKilled}, {"MajorityKilled", majorityKilled},
+		{"OpenTogether", openTogether}, {"Compacted", compacted}, {"MinorityKilled", minorityKilled}, {"MajorityKilled", majorityKilled},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, c) })
 	}
@@ -65,6 +66,13 @@ func replaced(t *testing.T, c *etcdcluster.Cluster) {
 	l := mustOpen(t, fresh(c))
 	mustDecide(t, l, "tx")
 	change(t, l, clientv3.OpDelete(l.keys.prefix, clientv3.WithPrefix()))
+	for e, err := range l.List(t.Context(), decision.Unfinished) {
+		refused(t, err, decision.ErrStopped, resource.Unavailable, "give back")
+		l.replaced.Store(e.ID != "") // the others are to find out by themselves
+	}
+	if l.Stats().Failures == 0 {
+		t.Error("a store that was emptied lists nothing, and no error")
+	}
 	for range 2 {
 		_, err := l.Decide(t.Context(), entry("tx"))
 		refused(t, err, decision.ErrStopped, resource.Unavailable, "give back")
@@ -77,6 +85,25 @@ func replaced(t *testing.T, c *etcdcluster.Cluster) {
 	}
 	if _, err := other.Lookup(t.Context(), "tx"); !errors.Is(err, decision.ErrNotFound) {
 		t.Errorf("decided in another log: %v", err)
+	}
+}
+
+// A listing whose revision etcd has dropped is begun anew at once: that is no outage.
+func compacted(t *testing.T, c *etcdcluster.Cluster) {
+	l := mustOpen(t, fresh(c))
+	mustDecide(t, l, "tx")
+	_, revision, err := l.scanKeys(t.Context(), l.keys.open(""), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustDecide(t, l, "tx-2")
+	if _, err := l.client.Compact(t.Context(), revision+1); err != nil {
+		t.Fatal(err)
+	}
+	before := l.Stats().Failures
+	_, _, err = l.scanKeys(t.Context(), l.keys.open(""), revision)
+	if after := l.Stats().Failures; !errors.Is(rpctypes.Error(err), rpctypes.ErrCompacted) || after != before+1 || l.away.Load() != nil {
+		t.Errorf("%v after %d attempts", err, after-before)
 	}
 }
 

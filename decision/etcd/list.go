@@ -39,6 +39,12 @@ func (l *Log) List(ctx context.Context, status decision.Status) iter.Seq2[decisi
 		if err == nil {
 			all, err = l.scan(ctx, status)
 		}
+		if err == nil && len(all) == 0 { // a store that was emptied has nothing either
+			err = l.attempt(ctx, func(ctx context.Context, _ bool) error {
+				_, err := l.request(ctx)
+				return err
+			})
+		}
 		for err == nil && len(all) > 0 {
 			n := min(len(all), pageEntries)
 			var page []*held
