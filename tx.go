@@ -224,7 +224,11 @@ func (tx *Tx) rollback(ctx context.Context, why *AbortedError) error {
 		return err
 	}
 	t.cancel(why.Reason)
-	return t.await(ctx, false)
+	err = t.await(ctx, false)
+	if errors.Is(err, ErrInDoubt) { // the manager's life has ended before anybody was told
+		return why // no branch was asked to prepare, and none will be
+	}
+	return err
 }
 
 // abandon is the manager's own rollback. Nobody waits for it.
