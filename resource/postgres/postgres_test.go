@@ -87,6 +87,7 @@ func TestPostgres(t *testing.T) {
 		{"QueuedPlans", queuedPlans},
 		{"RefusedQuery", refusedQuery},
 		{"ReplacedInVain", replacedInVain},
+		{"ReusedID", reusedID},
 		{"RollbackInterrupts", rollbackInterrupts},
 		{"RollbackEndsAFirstStatement", rollbackEndsAFirstStatement},
 		{"PrepareBesideAStatement", prepareBesideAStatement},

@@ -62,3 +62,25 @@ func replacedInVain(t *testing.T, cluster *pgcluster.Cluster) {
 	}
 	f.items(100)
 }
+
+// A second branch of the same id would be rolled back by that id, and the first with it.
+func reusedID(t *testing.T, cluster *pgcluster.Cluster) {
+	f := newFixture(t, cluster, postgres.Config{})
+	first, p := f.prepared(f.r)
+	second, err := f.r.Begin(f.ctx, p.ID)
+	if resource.CodeOf(err) != resource.Invalid || resource.HintOf(err) == "" {
+		t.Errorf("begin again: %v, %v; want invalid, and a hint", second, err)
+	}
+	f.outcome(commit.Committed)(first.Commit(f.ctx))
+	f.items(99)
+	// What is over is in nobody's way, and does not make way for a third when it is asked again.
+	again, err := f.r.Begin(f.ctx, p.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.outcome(commit.Committed)(first.Commit(f.ctx))
+	if third, err := f.r.Begin(f.ctx, p.ID); resource.CodeOf(err) != resource.Invalid {
+		t.Errorf("begin a third time: %v, %v; want invalid", third, err)
+	}
+	f.outcome(commit.RolledBack)(again.Rollback(f.ctx))
+}

@@ -113,7 +113,7 @@ type Resource struct {
 
 	mu       sync.Mutex // guards what follows; never held while anybody waits
 	closed   bool
-	branches map[*Tx]struct{} // those that hold a connection
+	branches map[string]*Tx // those that hold a connection, by the names of their ids
 }
 
 // Open returns the database that dsn names, in either form that libpq knows. It connects to
@@ -131,7 +131,7 @@ func Open(ctx context.Context, dsn string, cfg Config) (*Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Resource{cfg: cfg, patience: closePatience, branches: map[*Tx]struct{}{}}
+	r := &Resource{cfg: cfg, patience: closePatience, branches: map[string]*Tx{}}
 	if r.work, err = pgxpool.NewWithConfig(ctx, work); err != nil {
 		return nil, unavailable("open", err)
 	}
@@ -221,7 +221,7 @@ func badDSN() error {
 func (r *Resource) Close() error {
 	r.mu.Lock()
 	r.closed = true
-	left := slices.Collect(maps.Keys(r.branches))
+	left := slices.Collect(maps.Values(r.branches))
 	r.mu.Unlock()
 	closed := make(chan struct{})
 	go func() {
@@ -266,7 +266,10 @@ func (r *Resource) Stats() Stats {
 	return Stats{RoundTrips: r.trips.Load(), WorkConns: r.work.Stat().TotalConns(), FinishConns: r.finish.Stat().TotalConns()}
 }
 
-// Begin opens the branch id. The branch is a *Tx.
+// Begin opens the branch id. The branch is a *Tx. An id is for one branch: one whose branch still holds a
+// connection is refused with the code Invalid. Where that connection is lost, or the branch is another
+// process's, a second branch of the same id is not noticed, and whoever rolls it back may roll back the first,
+// because the server knows prepared transactions by their ids alone.
 func (r *Resource) Begin(ctx context.Context, id resource.ID) (resource.Branch, error) {
 	return r.begin(ctx, id)
 }
@@ -286,7 +289,14 @@ func (r *Resource) begin(ctx context.Context, id resource.ID) (*Tx, error) {
 		conn.Release()
 		return nil, &resource.Error{Code: resource.Unavailable, Op: "begin", Err: errors.New("the resource is closed")}
 	}
-	r.branches[t] = struct{}{}
+	if r.branches[t.gid] != nil {
+		conn.Release()
+		return nil, &resource.Error{
+			Code: resource.Invalid, Op: "begin", Err: fmt.Errorf("the branch %s has begun and is not over", t.gid),
+			Hint: "give every branch an id of its own",
+		}
+	}
+	r.branches[t.gid] = t
 	return t, nil
 }
 
@@ -294,7 +304,9 @@ func (r *Resource) begin(ctx context.Context, id resource.ID) (*Tx, error) {
 func (r *Resource) finished(t *Tx) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.branches, t)
+	if r.branches[t.gid] == t {
+		delete(r.branches, t.gid)
+	}
 }
 
 // Join returns tx's branch in r, beginning it if it has none yet. Options apply to a branch that
