@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"assent/decision"
+	"assent/decision/decisiontest"
 	"assent/internal/etcdcluster"
 	"assent/protocol/commit"
 	"assent/resource"
@@ -264,7 +265,7 @@ func majorityKilled(t *testing.T, c *etcdcluster.Cluster) {
 	closed := mustOpen(t, fresh(c))
 	closed.cfg.Patience, closed.cfg.AttemptTimeout = 500*time.Millisecond, 50*time.Millisecond // opening may take longer
 	c.Kill(0, 1)
-	closeWithout(t, closed, 16)
+	decisiontest.CloseUnanswered(t, closed, 16*groupCalls)
 	within := func(d time.Duration) context.Context {
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		t.Cleanup(cancel)
@@ -366,41 +367,3 @@ func TestRights(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
-
-// queued is a context that says when whoever was called with it waits.
-type queued struct {
-	context.Context
-	waits func()
-}
-
-// Done is context.Context's.
-func (q queued) Done() <-chan struct{} {
-	q.waits()
-	return q.Context.Done()
-}
-
-// A log that is closed while nothing answers does not try for each of those who wait as long as it would for one.
-func closeWithout(t *testing.T, l *Log, groups int) {
-	var waiting, done sync.WaitGroup
-	var untried atomic.Int64
-	callers := groups * groupCalls
-	waiting.Add(callers)
-	for i := range callers {
-		done.Go(func() {
-			_, err := l.Decide(queued{t.Context(), waiting.Done}, entry(fmt.Sprint("late-", i)))
-			if errors.Is(err, decision.ErrClosed) {
-				untried.Add(1)
-			} else if err == nil {
-				t.Error("it is decided")
-			}
-		})
-	}
-	waiting.Wait()
-	if err := l.Close(); err != nil {
-		t.Error(err)
-	}
-	done.Wait()
-	if n := int(untried.Load()); n < callers/2 {
-		t.Errorf("%d of %d were told that the log is closed; want the most of them", n, callers)
-	}
-}

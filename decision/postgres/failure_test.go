@@ -9,13 +9,13 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"assent/decision"
+	"assent/decision/decisiontest"
 	"assent/internal/pgcluster"
 	"assent/internal/pgcluster/cutproxy"
 	"assent/internal/pgcluster/pgtest"
@@ -508,7 +508,7 @@ func TestDatabaseIsDown(t *testing.T) {
 	if err := c.Stop(pgcluster.Immediate); err != nil {
 		t.Fatal(err)
 	}
-	closeWithout(t, closed, 8)
+	decisiontest.CloseUnanswered(t, closed, 8*groupCalls)
 	_, err := l.Decide(t.Context(), entry("tx-2"))
 	refused(t, err, nil, resource.Unavailable, "whether the database is up")
 	_, err = l.Lookup(t.Context(), "tx-1")
@@ -613,43 +613,5 @@ func standbyAway(t *testing.T, c *pgcluster.Cluster) {
 		if err := <-returned; err != nil {
 			t.Errorf("call %d: %v", n+1, err)
 		}
-	}
-}
-
-// queued is a context that says when whoever was called with it waits.
-type queued struct {
-	context.Context
-	waits func()
-}
-
-// Done is context.Context's.
-func (q queued) Done() <-chan struct{} {
-	q.waits()
-	return q.Context.Done()
-}
-
-// A log that is closed while nothing answers does not try for each of those who wait as long as it would for one.
-func closeWithout(t *testing.T, l *Log, groups int) {
-	var waiting, done sync.WaitGroup
-	var untried atomic.Int64
-	callers := groups * groupCalls
-	waiting.Add(callers)
-	for i := range callers {
-		done.Go(func() {
-			_, err := l.Decide(queued{t.Context(), waiting.Done}, entry(fmt.Sprint("late-", i)))
-			if errors.Is(err, decision.ErrClosed) {
-				untried.Add(1)
-			} else if err == nil {
-				t.Error("it is decided")
-			}
-		})
-	}
-	waiting.Wait()
-	if err := l.Close(); err != nil {
-		t.Error(err)
-	}
-	done.Wait()
-	if n := int(untried.Load()); n < callers/2 {
-		t.Errorf("%d of %d were told that the log is closed; want the most of them", n, callers)
 	}
 }
