@@ -154,6 +154,37 @@ func (w *world) in(id protocol.NodeID, t Transaction) Status {
 	return Status{}
 }
 
+// says waits until what the node says of the transaction is so.
+func (w *world) says(id protocol.NodeID, t Transaction, so func(Status) bool) {
+	w.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		s := w.in(id, t)
+		if s.ID != "" && so(s) {
+			return
+		}
+		if time.Now().After(end) {
+			w.Fatalf("%s still says %+v", id, s)
+		}
+	}
+}
+
+// awaits waits until the node awaits those sites, and no others.
+func (w *world) awaits(id protocol.NodeID, t Transaction, sites ...protocol.NodeID) {
+	w.Helper()
+	w.says(id, t, func(s Status) bool { return slices.Equal(s.Awaits, sites) })
+}
+
+// tidyUp has the sites forget what they may, and ask one another, more often than they would need to.
+func (w *world) tidyUp(sites ...protocol.NodeID) {
+	for range 50 {
+		for _, id := range sites {
+			w.host(id).sweep(ahead())
+			w.host(id).askOthers(ahead())
+		}
+		time.Sleep(time.Millisecond) // for the answers; one that comes later makes the test see less
+	}
+}
+
 // TestPartsTravel: who brings a transaction to its end asks those who were members when it began, whoever the members
 // are by then.
 func TestPartsTravel(t *testing.T) {

@@ -48,21 +48,13 @@ func cutOff(t *testing.T) bool {
 		told <- r
 	}()
 	for _, id := range sites {
-		for s := w.in(id, tx); s.ID == "" || s.Decision == commit.Undecided; s = w.in(id, tx) {
-			time.Sleep(time.Millisecond)
-		}
+		w.says(id, tx, func(s Status) bool { return s.Decision != commit.Undecided })
 		w.done(id)
 	}
 	if !w.holds("n2", "key", tx) {
 		return false
 	}
-	for range 50 { // as many as they would need to forget
-		for _, id := range sites {
-			w.host(id).sweep(ahead())
-			w.host(id).askOthers(ahead())
-		}
-		time.Sleep(time.Millisecond)
-	}
+	w.tidyUp(sites...)
 	w.heal()
 	if r := <-told; r.Decision != commit.Commit {
 		t.Errorf("the sites have committed, and the caller is told %+v", r)
@@ -94,21 +86,13 @@ func TestResolvedSiteComesBack(t *testing.T) {
 		}
 		w.settled("n1", "n2")
 		w.crash("n3")
-		for !slices.Equal(w.in("n1", tx).Awaits, []protocol.NodeID{"n3"}) {
-			time.Sleep(time.Millisecond)
-		}
+		w.awaits("n1", tx, "n3")
 		word := Resolution{ID: tx.ID, Site: "n3", Outcome: commit.Committed, By: "alice", Reason: "it burnt down"}
 		if err := w.host("n1").Resolve(word); err != nil {
 			t.Fatalf("%s: %v", p, err)
 		}
 		w.done("n1")
-		for range 50 { // as many as they would need to forget
-			for _, id := range w.nodes[:2] {
-				w.host(id).sweep(ahead())
-				w.host(id).askOthers(ahead())
-			}
-			time.Sleep(time.Millisecond)
-		}
+		w.tidyUp("n1", "n2")
 		w.crash("n1")
 		w.heal()
 		w.hurry = 20 * time.Millisecond // n3 asks
@@ -169,9 +153,7 @@ func TestResolveTheCoordinatorsOwnSite(t *testing.T) {
 		if p == ThreePhase || p == QuorumThreePhase {
 			awaited = nil
 		}
-		for !slices.Equal(w.in("n1", tx).Awaits, append([]protocol.NodeID{"n1"}, awaited...)) {
-			time.Sleep(time.Millisecond)
-		}
+		w.awaits("n1", tx, append([]protocol.NodeID{"n1"}, awaited...)...)
 		word := Resolution{ID: tx.ID, Site: "n1", Outcome: commit.Committed, By: "alice", Reason: "its disk burnt down"}
 		if err := h.Resolve(word); err != nil {
 			t.Fatalf("%s: %v", p, err)

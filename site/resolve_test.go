@@ -3,7 +3,6 @@ package site
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,9 +38,7 @@ func TestResolveASiteThatIsGone(t *testing.T) {
 		} else if r, err := h.Commit(t.Context(), tx, []protocol.NodeID{"n2", "n3"}, false); err != nil || r.Decision != commit.Commit {
 			t.Fatalf("%s: %+v, %v", p, r, err)
 		}
-		for !slices.Equal(w.in("n1", tx).Awaits, []protocol.NodeID{"n3"}) {
-			time.Sleep(time.Millisecond)
-		}
+		w.awaits("n1", tx, "n3")
 		for want, change := range map[string]func(*Resolution){
 			"say who resolves it":           func(r *Resolution) { r.By = "" },
 			"why 1024":                      func(r *Resolution) { r.Reason = strings.Repeat("x", maxReason+1) },
