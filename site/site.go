@@ -124,8 +124,8 @@ type Config struct {
 	// longer than a message can be under way. What other sites may still depend on is kept until the
 	// coordinator has heard from all. Defaults to 1 minute.
 	KeepFor time.Duration
-	// KeepResolved is how long a transaction about which an operator has said something (Host.Resolve) is remembered.
-	// Defaults to 7 days.
+	// KeepResolved is how long a transaction about which an operator has said something (Host.Resolve) is remembered, and
+	// for how long after its last step one that a site which is gone may still be in doubt about. Defaults to 7 days.
 	KeepResolved time.Duration
 	// MaxTransactions is how many transactions, finished ones included, a site takes part in at a time.
 	// Defaults to 100,000.
