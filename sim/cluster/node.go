@@ -51,8 +51,8 @@ const (
 	storePart    = "store/"
 )
 
-// leastOutage is how long a node stays down that no fault of the plan has taken down.
-const leastOutage = 100 * time.Millisecond
+// defaultOutage is how long a node stays down that no fault of the plan has taken down.
+const defaultOutage = 100 * time.Millisecond
 
 // errDisk says that the simulated disk has failed a write.
 var errDisk = errors.New("the disk has failed")
@@ -143,7 +143,7 @@ func (n *node) crash(sent int) {
 	for _, b := range n.branches {
 		b.actor.Stop()
 	}
-	n.w.Line.After(n.w.Outage(n.ID, leastOutage), n.start)
+	n.w.Line.After(n.w.Outage(n.ID, defaultOutage), n.start)
 }
 
 // force makes the writes stable, and with them all that was written before. A disk that fails takes the node

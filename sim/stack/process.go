@@ -7,8 +7,8 @@ import (
 	"assent/trace"
 )
 
-// leastOutage is how long a process stays down that no fault of the plan has taken down.
-const leastOutage = 100 * time.Millisecond
+// defaultOutage is how long a process stays down that no fault of the plan has taken down.
+const defaultOutage = 100 * time.Millisecond
 
 // process is what coordinators and sites have in common: they crash and come back.
 type process struct {
@@ -81,7 +81,7 @@ func (p *process) crash(sent, percent int) {
 		p.disk.ail(nil)
 		p.role.close()
 		p.disk = after
-		p.w.Line.After(p.w.Outage(p.ID, leastOutage), p.start)
+		p.w.Line.After(p.w.Outage(p.ID, defaultOutage), p.start)
 	})
 }
 
