@@ -80,12 +80,15 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// DefaultResultBytes is what Options.MaxResultBytes defaults to, in bytes.
+const DefaultResultBytes = 8 << 20
+
 func (o *Options) setDefaults() {
 	defaultTo(&o.MaxOpen, 1000)
 	defaultTo(&o.MaxRequestBytes, 4<<20)
 	defaultTo(&o.MaxOperations, 1000)
 	defaultTo(&o.MaxRows, 10_000)
-	defaultTo(&o.MaxResultBytes, 8<<20)
+	defaultTo(&o.MaxResultBytes, DefaultResultBytes)
 	defaultTo(&o.Timeout, time.Minute)
 	defaultTo(&o.IdleTimeout, 30*time.Second)
 	defaultTo(&o.StatementTimeout, 30*time.Second)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"assent/api"
 )
 
 // FuzzConfig reads any bytes as a configuration: they are refused with a place and a reason, or
@@ -30,6 +32,18 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
+// A database may send four times as much in a row as a result may have, whether that is given or left out.
+func TestLongestMessage(t *testing.T) {
+	for resultBytes, want := range map[int]int{
+		0: 4 * api.DefaultResultBytes, api.DefaultResultBytes: 4 * api.DefaultResultBytes, 1 << 20: 4 << 20,
+		1: 1 << 20, 1 << 29: 1 << 30,
+	} {
+		if got := longestMessage(resultBytes); got != want {
+			t.Errorf("result_bytes %d: a row of %d bytes is taken; want %d", resultBytes, got, want)
+		}
+	}
+}
+
 // TestExampleConfig holds the example to the code: its values are the defaults, and it names
 // every key.
 func TestExampleConfig(t *testing.T) {
@@ -47,6 +61,9 @@ func TestExampleConfig(t *testing.T) {
 				t.Errorf("the example does not show the key %s", key)
 			}
 		}
+	}
+	if c.Limits.ResultBytes != api.DefaultResultBytes {
+		t.Errorf("the example has result_bytes %d; the default is %d", c.Limits.ResultBytes, api.DefaultResultBytes)
 	}
 	// Without its comment signs, the optional part is valid too.
 	full := strings.NewReplacer("\n  # ", "\n  ", "\n# tokens", "\ntokens", "\n#   ", "\n  ", "\n# tls", "\ntls", "\n# allow", "\nallow",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -192,11 +193,8 @@ func (p *program) openResources(ctx context.Context, s *site, logger *slog.Logge
 // longestMessage bounds what a database may send in one row, so that a row is refused before it fills the
 // memory. A database's form of a value may be some times as long as ours: of an array of small numbers.
 func longestMessage(resultBytes int) int {
-	if resultBytes == 0 {
-		return 0 // the adapter's default, which is enough for ours
-	}
 	const least, most = 1 << 20, 1 << 30
-	return max(least, 4*min(resultBytes, most/4))
+	return max(least, 4*min(cmp.Or(resultBytes, api.DefaultResultBytes), most/4))
 }
 
 // dsn finds the connection string of a postgres resource.
