@@ -119,7 +119,7 @@ func unavailable(op string, err error) error {
 		return &resource.Error{
 			Code: resource.Capacity, Op: op, Err: errors.New("the server's answer is too long, and the branch's session was ended"),
 			Detail: fmt.Sprintf("%d bytes in one message, a row say; at most %d are taken", long.ActualBodyLen, long.MaxExpectedBodyLen),
-			Hint:   "ask for less in one row, with substring say, or raise Config.MaxMessage; run the whole transaction again",
+			Hint:   "ask for less in one row, with substring say, or take more: limits.result_bytes of assent serve, Config.MaxMessage in a Go program; run the whole transaction again",
 		}
 	}
 	if _, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -189,8 +189,9 @@ func longRow(t *testing.T, cluster *pgcluster.Cluster) {
 			t.Fatalf("a row that is allowed: %d, %v", len(text), err)
 		}
 		err := tx.QueryRow(f.ctx, "SELECT repeat('x', $1)", 100_000).Scan(&text)
-		if resource.CodeOf(err) != resource.Capacity || !strings.Contains(resource.HintOf(err), "MaxMessage") {
-			t.Errorf("a row that is too long: %v, hint %q; want capacity", err, resource.HintOf(err))
+		hint := resource.HintOf(err)
+		if resource.CodeOf(err) != resource.Capacity || !strings.Contains(hint, "Config.MaxMessage") || !strings.Contains(hint, "limits.result_bytes") {
+			t.Errorf("a row that is too long: %v, hint %q; want capacity", err, hint)
 		}
 		f.refuse(tx, resource.Broken)
 		for _, call := range []func(*postgres.Tx) error{
