@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -125,7 +126,16 @@ func unavailable(op string, err error) error {
 	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return mapError(op, err)
 	}
-	return &resource.Error{Code: resource.Unavailable, Op: op, Err: err}
+	return &resource.Error{Code: resource.Unavailable, Op: op, Hint: dialHint(err), Err: err}
+}
+
+// dialHint says what to do where nobody listens at the address; it is empty for everything else.
+func dialHint(err error) string {
+	op, ok := errors.AsType[*net.OpError](err)
+	if ok && op.Op == "dial" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)) { // ENOENT: of a socket's file
+		return "see that the server runs and listens at that address, and that the connection string names the right one"
+	}
+	return ""
 }
 
 // lost reports whether err says that the connection or its answer was lost, or never was.

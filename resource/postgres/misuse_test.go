@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -279,6 +280,26 @@ func sessionIsReset(t *testing.T, cluster *pgcluster.Cluster) {
 			t.Errorf("after %s: role %s, lock_timeout %s", sql, role, timeout)
 		}
 		f.outcome(commit.RolledBack)(next.Rollback(f.ctx))
+	}
+}
+
+// Where nobody listens, the hint is to see to that; a call that is given up before it connects has no such hint.
+func TestNobodyListens(t *testing.T) {
+	for what, dsn := range map[string]string{
+		"a port":          "host=127.0.0.1 port=1 user=app sslmode=disable",
+		"a port, and TLS": "host=127.0.0.1 port=1 user=app sslmode=prefer",
+		"a socket's file": "host=/nonexistent user=app",
+	} {
+		r := open(t, dsn, postgres.Config{})
+		_, err := r.Begin(t.Context(), newID())
+		if resource.CodeOf(err) != resource.Unavailable || !strings.Contains(resource.HintOf(err), "listens at that address") {
+			t.Errorf("%s: %v, hint %q; want unavailable and to see who listens", what, err, resource.HintOf(err))
+		}
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err = r.Begin(cancelled, newID()); err == nil || resource.HintOf(err) != "" {
+			t.Errorf("%s, given up: %v, hint %q; want no hint", what, err, resource.HintOf(err))
+		}
 	}
 }
 
