@@ -87,7 +87,7 @@ func (l *Log) advice(err error) (resource.Code, string) {
 	case errors.Is(err, ErrForeign):
 		return resource.Invalid, "name an empty directory, or one that holds a decision log"
 	case errors.Is(err, ErrFormat):
-		return resource.Unsupported, "use the program that wrote " + l.dir + ", or a newer one"
+		return resource.Unsupported, "use the version of this program that wrote " + l.dir + ", or a newer one"
 	case damaged:
 		return resource.Unavailable, "do not delete anything; look for a failing disk, and restore " + l.dir +
 			" from a copy that is not older than the last decision"

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -201,14 +202,25 @@ func (x *index) open(opts *pebble.Options, failed chan error) error {
 
 // indexError tells damage from everything else that the engine may answer.
 func indexError(path string, err error) error {
-	if pebble.IsCorruptionError(err) || errors.Is(err, pebble.ErrDBDoesNotExist) {
+	switch {
+	case errors.Is(err, pebble.ErrDBDoesNotExist):
+		return goneIndex(path, err)
+	case pebble.IsCorruptionError(err):
 		return &DamageError{Path: path, Offset: -1, Reason: err.Error(), Err: err}
 	}
 	return fmt.Errorf("index %s: %w", path, err)
 }
 
+// goneIndex says that the directory of the index is not there, or is empty.
+func goneIndex(path string, err error) error {
+	return &DamageError{Path: path, Offset: -1, Reason: "the index is gone, and the segments alone may not hold all that was decided", Err: err}
+}
+
 // verifyIndex reads the whole index without changing anything and returns what it holds.
 func verifyIndex(fs vfs.FS, path string, logger *slog.Logger) (*index, error) {
+	if _, err := fs.Stat(path); errors.Is(err, iofs.ErrNotExist) {
+		return nil, goneIndex(path, err)
+	}
 	x := &index{path: path, census: newCensus()}
 	x.opening.Store(true)
 	failed := make(chan error, 1)

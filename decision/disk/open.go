@@ -181,15 +181,15 @@ func formatText(owner string) string {
 }
 
 // parseFormat reads the file FORMAT. A newer format is reported as such even where the rest of
-// the file has changed.
+// the file has changed, its checksum too.
 func parseFormat(path, text string) (owner string, err error) {
 	lines := strings.Split(text, "\n")
+	if number := statedFormat(lines); number > formatNumber {
+		return "", fmt.Errorf("%w: %s says format %d, so a newer version of this program wrote it; this one knows up to %d",
+			ErrFormat, path, number, formatNumber)
+	}
 	if len(lines) < 2 || lines[0] != formatTitle {
 		return "", &DamageError{Path: path, Offset: 0, Reason: fmt.Sprintf("it begins with %.40q", text)}
-	}
-	number, err := strconv.ParseUint(strings.TrimPrefix(lines[1], "format "), 10, 32)
-	if err == nil && number > formatNumber {
-		return "", fmt.Errorf("%w: %s says format %d; this program knows up to %d", ErrFormat, path, number, formatNumber)
 	}
 	if len(lines) == 5 {
 		owner = strings.TrimPrefix(lines[2], "owner ")
@@ -198,6 +198,19 @@ func parseFormat(path, text string) (owner string, err error) {
 		return "", &DamageError{Path: path, Offset: 0, Reason: errChecksum.Error()}
 	}
 	return owner, nil
+}
+
+// statedFormat returns the number of the format that the lines of a file FORMAT state: in the second line or,
+// under another title of ours, at the end of the first. It is 0 where they state none.
+func statedFormat(lines []string) uint64 {
+	text, ok := strings.CutPrefix(lines[0], "assent log ")
+	if !ok && len(lines) > 1 && lines[0] == formatTitle {
+		text, ok = strings.CutPrefix(lines[1], "format ")
+	}
+	if number, err := strconv.ParseUint(text, 10, 32); ok && err == nil {
+		return number
+	}
+	return 0
 }
 
 // openStore reads what the log holds, checks it, brings the index up to date with the segments

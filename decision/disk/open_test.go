@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -138,7 +139,14 @@ func TestOpenRefuses(t *testing.T) {
 		}, ErrForeign, "notes.txt"},
 		"a newer format": {func(t *testing.T, dir string) {
 			write(t, dir, formatName, "assent decision log\nformat 2\nwho knows\n")
-		}, ErrFormat, "format 2"},
+		}, ErrFormat, "format 2, so a newer version"},
+		"a newer title": {func(t *testing.T, dir string) {
+			write(t, dir, formatName, "assent log 99\n")
+		}, ErrFormat, "format 99, so a newer version"},
+		"a newer title, and a checksum": {func(t *testing.T, dir string) {
+			text := "assent log 99\nowner X\n"
+			write(t, dir, formatName, text+fmt.Sprintf("crc32c %08x\n", crc32.Checksum([]byte(text), castagnoli)))
+		}, ErrFormat, "format 99, so a newer version"},
 		"open here": {func(t *testing.T, dir string) { mustOpen(t, dir, Config{}) }, ErrLocked, lockName},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -206,6 +214,40 @@ func TestCreationIsAllOrNothing(t *testing.T) {
 	_, err = Open(dir, Config{Logger: quiet()})
 	if damage, ok := errors.AsType[*DamageError](err); !ok || filepath.Base(damage.Path) != formatName {
 		t.Errorf("got %v; want damage of %s", err, formatName)
+	}
+}
+
+// An index that is gone and one that has been emptied are one and the same damage, and Open makes no new one.
+func TestIndexIsGone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, indexName)
+	l := mustOpen(t, dir, Config{SegmentBytes: smallSegment})
+	fill(t, l, 0, 9)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for _, empty := range []bool{false, true} {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if empty {
+			if err := os.Mkdir(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := tree(t, dir)
+		_, err := Open(dir, Config{Logger: quiet()})
+		if damage, ok := errors.AsType[*DamageError](err); !ok || damage.Path != path || !strings.Contains(resource.HintOf(err), "do not delete anything") {
+			t.Fatalf("empty %v: got %v, hint %q; want damage of %s", empty, err, resource.HintOf(err), path)
+		}
+		if after := tree(t, dir); after != before {
+			t.Errorf("empty %v: open changed the directory from\n%s\nto\n%s", empty, before, after)
+		}
+		said = append(said, err.Error())
+	}
+	if said[0] != said[1] || !strings.Contains(said[0], "the index is gone") {
+		t.Errorf("removed, it says %q; emptied, %q", said[0], said[1])
 	}
 }
 
