@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,18 +74,14 @@ Without --postgres two servers of its own are started, which takes PostgreSQL on
 		Example: `  assent bench commit
   assent bench commit --concurrency 1,8 --rounds 3 --json
   assent bench commit --postgres postgres:///a,postgres:///b`,
-		Args:         cobra.NoArgs,
-		SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: noArguments(func() error {
 			if dsns != "" {
 				o.postgres = strings.Split(dsns, ",")
 			}
-			if err := o.validate(); err != nil {
-				return err
-			}
-			if err := o.validateDatabases(); err != nil {
-				return err
-			}
+			return cmp.Or(o.validate(), o.validateDatabases())
+		}),
+		SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			r, err := benchCommit(ctx, o, newProgress(cmd.ErrOrStderr()))
@@ -110,12 +107,9 @@ func logCommand() *cobra.Command {
 log wrote are appended to a bare file and forced one by one. The ratio is that of the times.`,
 		Example: `  assent bench log
   assent bench log --dir /var/lib/assent-bench --slow-sync 2ms`,
-		Args:         cobra.NoArgs,
+		Args:         noArguments(o.validate),
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.validate(); err != nil {
-				return err
-			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			r, err := benchLog(ctx, o, newProgress(cmd.ErrOrStderr()))
@@ -125,6 +119,14 @@ log wrote are appended to a bare file and forced one by one. The ratio is that o
 	o.flags(cmd, []int{1, 8, 64}, 5)
 	cmd.Flags().DurationVar(&o.slowSync, "slow-sync", 0, "how much slower every sync is, of the log and of the bare file")
 	return cmd
+}
+
+// noArguments refuses arguments, and flags that validate refuses: the caller takes an error of cobra.Command.Args,
+// and no later one, for one of usage.
+func noArguments(validate func() error) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		return cmp.Or(cobra.NoArgs(cmd, args), validate())
+	}
 }
 
 // flags adds the flags that both measurements have.

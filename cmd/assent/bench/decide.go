@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 func decideCommand() *cobra.Command {
 	var o options
 	var only []string
+	var kinds []deciderKind
 	cmd := &cobra.Command{
 		Use:   "decide",
 		Short: "one decision, in each place where decisions can live",
@@ -32,16 +34,12 @@ All are on this machine. Ratios are medians of the ratios to the floor in each r
 		Example: `  assent bench decide
   assent bench decide --only floor,disk --concurrency 1,64 --json
   go run -tags peers ./cmd/assent bench decide`,
-		Args:         cobra.NoArgs,
+		Args: noArguments(func() (err error) {
+			kinds, err = chosen(deciderKinds(), only)
+			return cmp.Or(o.validate(), err)
+		}),
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.validate(); err != nil {
-				return err
-			}
-			kinds, err := chosen(deciderKinds(), only)
-			if err != nil {
-				return err
-			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			r, err := benchDecide(ctx, o, kinds, newProgress(cmd.ErrOrStderr()))

@@ -60,12 +60,9 @@ The last columns are what was published of Spanner, whose coordinator replies, a
 when the decision is stable. Compare the ratios, not the milliseconds.`,
 		Example: `  assent bench scale
   assent bench scale --participants 1,10,100 --slow-sync 0 --json`,
-		Args:         cobra.NoArgs,
+		Args:         noArguments(o.validate),
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.validate(); err != nil {
-				return err
-			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			r, err := benchScale(ctx, o, newProgress(cmd.ErrOrStderr()))

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,22 +46,15 @@ The exit status is 0 only if nothing is in doubt and nothing mismatches.`,
   assent demo --kills 50 --transactions 20000 --json
   assent demo --kills 3 --transactions 300 --trace demo.trace
   assent demo --postgres postgres:///a,postgres:///b`,
-		Args:         cobra.NoArgs,
-		SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: func(cmd *cobra.Command, args []string) error { // the caller takes an error of Args for one of usage
 			if dsns != "" {
 				o.postgres = strings.Split(dsns, ",")
 			}
-			if o.seed == 0 {
-				o.seed = rand.Uint64N(1_000_000) + 1
-			}
-			if o.seats == 0 {
-				// A request without answer may hold a seat that the client does not ask for again.
-				o.seats = 20 + o.kills*o.workers/(2*max(1, o.courses))
-			}
-			if err := o.validate(); err != nil {
-				return err
-			}
+			o.fillIn()
+			return cmp.Or(cobra.NoArgs(cmd, args), o.validate())
+		},
+		SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.trace != "" {
 				if err := newFile(o.trace); err != nil {
 					return err
@@ -86,6 +80,17 @@ The exit status is 0 only if nothing is in doubt and nothing mismatches.`,
 	cobra.CheckErr(f.MarkHidden("sabotage"))
 	cmd.AddCommand(registrarCommand())
 	return cmd
+}
+
+// fillIn chooses what the user leaves to the program.
+func (o *options) fillIn() {
+	if o.seed == 0 {
+		o.seed = rand.Uint64N(1_000_000) + 1
+	}
+	if o.seats == 0 {
+		// A request without answer may hold a seat that the client does not ask for again.
+		o.seats = 20 + o.kills*o.workers/(2*max(1, o.courses))
+	}
 }
 
 // newFile makes the file for the trace. One that is there may be the trace of another run.
