@@ -30,6 +30,26 @@ func (x *trap) Observe(e trace.Event) {
 	}
 }
 
+// link is what one node says to another.
+type link = [2]protocol.NodeID
+
+// cutAt cuts links when something is about to be done for the first time.
+func (w *world) cutAt(when func(trace.Event) bool, links ...link) {
+	w.observer = &trap{when: when, spring: func(trace.Event) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, l := range links {
+			w.cut[l] = true
+		}
+	}}
+}
+
+// telling reports whether a decision is being told to a site.
+func telling(e trace.Event) bool {
+	_, told := e.Value.(commit.Finish)
+	return told && e.Kind == trace.Send
+}
+
 // silence cuts all that id says from now on.
 func (w *world) silence(id protocol.NodeID) {
 	w.mu.Lock()
@@ -303,14 +323,7 @@ func (w *world) forgotten(sites ...protocol.NodeID) {
 func TestForget(t *testing.T) {
 	for _, p := range Protocols() {
 		w := newWorld(t, 3, 1)
-		w.observer = &trap{when: func(e trace.Event) bool {
-			_, told := e.Value.(commit.Finish)
-			return told && e.Kind == trace.Send
-		}, spring: func(trace.Event) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.cut[[2]protocol.NodeID{"n1", "n3"}], w.cut[[2]protocol.NodeID{"n2", "n3"}] = true, true
-		}}
+		w.cutAt(telling, link{"n1", "n3"}, link{"n2", "n3"})
 		w.all()
 		tx := w.begin("n1", p)
 		if err := w.put(tx, "key", w.nodes...); err != nil {

@@ -450,11 +450,7 @@ func TestLeaveInVain(t *testing.T) {
 	for _, p := range Protocols() {
 		w := newWorld(t, 3, 1)
 		w.acceptors = []protocol.NodeID{"n1"}
-		w.observer = &trap{when: lastWord, spring: func(trace.Event) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.cut[[2]protocol.NodeID{"n3", "n1"}] = true
-		}}
+		w.cutAt(lastWord, link{"n3", "n1"})
 		w.all()
 		tx := w.begin("n1", p)
 		if err := w.put(tx, "key", "n2", "n3"); err != nil {

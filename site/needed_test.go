@@ -68,14 +68,7 @@ func cutOff(t *testing.T) bool {
 func TestResolvedSiteComesBack(t *testing.T) {
 	for _, p := range []Protocol{ThreePhase, QuorumThreePhase, PaxosCommit} {
 		w := newWorld(t, 3, 1)
-		w.observer = &trap{when: func(e trace.Event) bool {
-			_, told := e.Value.(commit.Finish)
-			return told && e.Kind == trace.Send
-		}, spring: func(trace.Event) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.cut[[2]protocol.NodeID{"n1", "n3"}], w.cut[[2]protocol.NodeID{"n2", "n3"}] = true, true
-		}}
+		w.cutAt(telling, link{"n1", "n3"}, link{"n2", "n3"})
 		w.all()
 		tx := w.begin("n1", p)
 		if err := w.put(tx, "key", w.nodes...); err != nil {

@@ -18,11 +18,7 @@ func TestResolveASiteThatIsGone(t *testing.T) {
 	for _, p := range Protocols() {
 		w := newWorld(t, 3, 1)
 		w.acceptors = []protocol.NodeID{"n1"}
-		w.observer = &trap{when: lastWord, spring: func(trace.Event) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.cut[[2]protocol.NodeID{"n3", "n1"}] = true
-		}}
+		w.cutAt(lastWord, link{"n3", "n1"})
 		w.all()
 		h := w.host("n1")
 		tx := w.begin("n1", p)
